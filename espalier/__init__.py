@@ -1,0 +1,1 @@
+"""The client and the `espalier` command: what a user's machine needs."""

@@ -1,0 +1,1 @@
+"""What is kept: tables, repositories, the job state machine, documents, blobs."""

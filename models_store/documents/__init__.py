@@ -1,0 +1,1 @@
+"""Typed documents: job spec, events, inspections, report. Pydantic only, so that a client may import them."""

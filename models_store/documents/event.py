@@ -1,0 +1,42 @@
+"""What happens in a job, as it happens: stored, streamed over SSE, resumable by `seq`."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from models_store.documents.base import Document
+
+
+class EventType(StrEnum):
+    STATE = "state"  # {state, attempt, error?}
+    STAGE = "stage"  # {name, state: running|done|skipped|failed, message?}
+    PROGRESS = "progress"  # {stage, progress: 0..1, eta_s?}
+    LOG = "log"  # {level, message}
+    METRIC = "metric"  # {stage, name: value, ...}, such as one finetuning epoch
+
+
+class Event(Document):
+    seq: int
+    type: EventType
+    at: datetime
+    attempt: int
+    data: dict[str, Any]
+
+
+class ErrorClass(StrEnum):
+    USER = "user"
+    INFRASTRUCTURE = "infrastructure"
+    RESOURCES = "resources"
+
+
+class JobError(Document):
+    """Why a job failed: whose fault, at which stage, and what to do."""
+
+    code: str
+    error_class: ErrorClass
+    message: str
+    hint: str = ""
+    stage: str | None = None
+
+
+STAGES = ("baseline", "estimate", "prune", "finetune", "evaluate", "export", "measure", "report")

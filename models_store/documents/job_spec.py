@@ -1,0 +1,108 @@
+"""What a user asks of a job: the body of `POST /v1/jobs`, kept unchanged in the job's row."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from models_store.documents.base import Document
+
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class JobKind(StrEnum):
+    """`inspect` jobs are made by uploads, never by users."""
+
+    INSPECT = "inspect"
+    PRUNE = "prune"
+
+
+class Budget(Document):
+    """What must remain after pruning. Ratios are pruned / original."""
+
+    macs_ratio: Ratio = Field(description="MACs kept: 0.4 keeps 40 % of the multiply-accumulates.")
+
+
+class Pruning(Document):
+    """Which channels go."""
+
+    criterion: Literal["l1", "l2", "random"] = Field(
+        default="l2", description="Importance of a channel, from its filters' weights."
+    )
+    allocation: Literal["uniform", "global"] = Field(
+        default="uniform",
+        description="uniform: the same share of every layer; global: the least important channels anywhere.",
+    )
+    round_to: int = Field(
+        default=8, ge=1, le=128, description="Channel counts become multiples of this where a layer is wide enough."
+    )
+    min_ratio: float = Field(default=0.05, ge=0, le=1, description="Smallest share of a layer's channels to keep.")
+    exclude: tuple[str, ...] = Field(
+        default=(), max_length=10_000, description="Names of nodes or initializers whose output channels stay."
+    )
+    allow_inexact: bool = Field(
+        default=False,
+        description="Also prune channels that a normalisation averages over (LayerNormalization): "
+        "the pruned network then differs from the masked one by that norm's statistics.",
+    )
+
+
+class Data(Document):
+    """How the dataset's images become the model's input, and how they are split."""
+
+    mean: tuple[float, ...] = Field(
+        default=(0.0,), min_length=1, max_length=16, description="Per channel, on values scaled to 0..1."
+    )
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1, max_length=16)
+    test_fraction: Fraction = Field(
+        default=0.2, description="Share held out for testing where the dataset has no test split of its own."
+    )
+    validation_fraction: Fraction = Field(
+        default=0.1, description="Share of the training images that chooses the best epoch."
+    )
+
+
+class Finetuning(Document):
+    """Training after the cut. `epochs: 0` skips it."""
+
+    epochs: int = Field(default=3, ge=0, le=1000)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(default=0.01, gt=0, le=10)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0, le=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    batch_size: int = Field(default=128, ge=1, le=65_536)
+    crop_padding: int = Field(default=0, ge=0, le=64, description="Random crop after padding by this many pixels.")
+    horizontal_flip: bool = False
+
+
+class Measuring(Document):
+    """Latency of original and pruned, interleaved in one process."""
+
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(1,), min_length=1, max_length=8)
+    threads: int = Field(default=1, ge=1, le=256)
+    rounds: int = Field(default=30, ge=3, le=10_000)
+
+
+class JobSpec(Document):
+    """One request for work. `dataset_id` is optional: without it the job is data-free (no training, no accuracy)."""
+
+    version: Literal[1] = 1
+    kind: Literal["prune"] = "prune"
+    model_id: str = Field(pattern=r"^mdl_[0-9a-f]{32}$")
+    dataset_id: str | None = Field(default=None, pattern=r"^dst_[0-9a-f]{32}$")
+    budget: Budget
+    pruning: Pruning = Pruning()
+    data: Data = Data()
+    finetuning: Finetuning = Finetuning()
+    measuring: Measuring = Measuring()
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    deadline_s: int = Field(default=24 * 3600, ge=1, le=30 * 24 * 3600, description="Running time, not queue time.")
+    label: str | None = Field(default=None, max_length=200)
+
+    @model_validator(mode="after")
+    def _mean_and_std_match(self) -> "JobSpec":
+        if len(self.data.mean) != len(self.data.std):
+            raise ValueError("data.mean and data.std must have the same length")
+        return self

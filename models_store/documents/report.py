@@ -1,0 +1,153 @@
+"""What a job measured. Units stand in the field names; ratios are pruned / original."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from models_store.documents.base import Document
+from models_store.documents.job_spec import JobSpec
+
+
+class Cost(Document):
+    params: int
+    macs: int = Field(description="Multiply-accumulates for one sample.")
+    flops: int = Field(description="2 x MACs.")
+    size_bytes: int = Field(description="The ONNX file.")
+
+
+class Accuracy(Document):
+    """On the test split, computed by ONNX Runtime on the exported file."""
+
+    top1: float = Field(ge=0, le=1)
+    top5: float | None = Field(default=None, ge=0, le=1, description="None with five classes or fewer.")
+    loss: float
+    samples: int
+
+
+class AccuracyRows(Document):
+    original: Accuracy
+    after_cut: Accuracy
+    final: Accuracy
+    changed_labels: float = Field(description="Share of test samples whose predicted class differs from the original's.")
+
+
+class LatencySummary(Document):
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+class LatencyRow(Document):
+    """Original and pruned, run in turn (A-B-A-B) in one process."""
+
+    batch_size: int
+    threads: int
+    rounds: int
+    original: LatencySummary
+    pruned: LatencySummary
+    speedup: float = Field(description="original / pruned, median of the per-round ratios.")
+    speedup_low: float = Field(description="10th percentile of the per-round ratios.")
+    speedup_high: float = Field(description="90th percentile of the per-round ratios.")
+    noise: float = Field(description="Half the 10-90 % spread of the original's times, relative to its median.")
+
+
+class LayerRow(Document):
+    name: str
+    op: str
+    groups: tuple[int, ...]
+    channels_original: int
+    channels_pruned: int
+    macs_original: int
+    macs_pruned: int
+    params_original: int
+    params_pruned: int
+    pinned_reason: str | None = None
+
+
+class ProofRun(Document):
+    input_shapes: dict[str, tuple[int, ...]]
+    max_relative_error: float
+
+
+class Proof(Document):
+    """The pruned graph against the original with the removed channels' outgoing weights set to zero."""
+
+    passed: bool
+    tolerance: float
+    max_relative_error: float
+    compared_tensors: int = Field(description="Graph outputs and inner tensors compared.")
+    runs: tuple[ProofRun, ...]
+    waived_nodes: tuple[str, ...] = Field(
+        default=(), description="Norms over pruned channels: compared with the norm restricted to the kept channels."
+    )
+
+
+class Parity(Document):
+    """The torch form against ONNX Runtime, before training."""
+
+    max_relative_error: float
+    tolerance: float
+
+
+class EpochRow(Document):
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float
+    validation_top1: float
+    seconds: float
+
+
+class Training(Document):
+    device: str
+    train_samples: int
+    validation_samples: int
+    best_epoch: int = Field(description="Chosen on the validation split; 0 is the model right after the cut.")
+    epochs: tuple[EpochRow, ...]
+
+
+class BudgetVerdict(Document):
+    name: str
+    goal: float
+    value: float
+    verdict: Literal["met", "missed", "unreachable"]
+    reason: str = ""
+
+
+class Machine(Document):
+    cpu: str
+    cores: int
+    memory_bytes: int
+    gpu: str | None
+    sandbox: str = Field(description="Tier of isolation in force, such as T0.")
+    versions: dict[str, str] = Field(description="Of python and the libraries that computed this report.")
+
+
+class Artifact(Document):
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+
+
+class Report(Document):
+    version: Literal[1] = 1
+    job_id: str
+    attempt: int
+    spec: JobSpec
+    model_name: str
+    model_sha256: str
+    dataset_sha256: str | None
+    original: Cost
+    pruned: Cost
+    budget: tuple[BudgetVerdict, ...]
+    accuracy: AccuracyRows | None
+    latency: tuple[LatencyRow, ...]
+    layers: tuple[LayerRow, ...]
+    proof: Proof
+    parity: Parity | None
+    training: Training | None
+    warnings: tuple[str, ...]
+    machine: Machine
+    artifacts: tuple[Artifact, ...] = Field(description="The files beside this report, with their digests.")
+    stage_seconds: dict[str, float]

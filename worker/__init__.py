@@ -1,0 +1,1 @@
+"""The job plane: Celery rings, a supervisor starts a child process for each job."""

@@ -1,0 +1,1 @@
+"""The child process of one job: reads its order, runs the stages, writes events and artifacts."""
