@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class EngineError(Exception):
-    """What went wrong (`message`), a stable `code`, what to do about it (`hint`), and the ONNX node concerned, if one is."""
+    """What went wrong, under a stable code; what to do about it; and the ONNX node concerned, if one is."""
 
     def __init__(self, code: str, message: str, hint: str, node: str | None = None) -> None:
         super().__init__(message)
