@@ -1,0 +1,204 @@
+"""The blob store: files named by the SHA-256 of their bytes, in a local folder or an S3 bucket.
+
+A blob is written once, becomes visible whole, and never changes; so putting the same bytes twice is harmless, and
+a crash in the middle leaves at most a file in `incoming_dir`, which nothing refers to.
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError as ObstoreError
+from obstore.store import LocalStore, from_url
+
+from models_store.errors import BlobCorrupt, BlobMissing, BlobsUnavailable
+from models_store.settings import StoreSettings
+
+CHUNK_BYTES = 4 * 1024 * 1024
+UPLOAD_PART_BYTES = 64 * 1024 * 1024  # S3 takes at most 10,000 parts: files up to 640 GB
+_KEY = re.compile(r"sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A stored file."""
+
+    key: str
+    sha256: str
+    size_bytes: int
+
+
+class BlobStore:
+    """Blobs under `url`: a folder, or `s3://bucket/prefix` with credentials and endpoint from `AWS_*`.
+
+    `incoming_dir` is where files are written before they are complete; of a local store it lies inside its folder,
+    so that the last step is a rename.
+    """
+
+    def __init__(self, url: str, incoming_dir: Path | None = None) -> None:
+        self.url = url
+        self._folder = None if "://" in url else Path(url).absolute()
+        try:
+            self._store = from_url(url) if self._folder is None else LocalStore(self._folder, mkdir=True)
+            if self._folder is not None:
+                incoming_dir = self._folder / "incoming"
+            self.incoming_dir = incoming_dir or Path(tempfile.gettempdir()) / "espalier-incoming"
+            self.incoming_dir.mkdir(parents=True, exist_ok=True)
+        except (ObstoreError, OSError) as error:
+            raise BlobsUnavailable(f"cannot open the blob store {url}: {error}") from error
+
+    @classmethod
+    def from_settings(cls, settings: StoreSettings) -> "BlobStore":
+        return cls(settings.blobs_url, settings.incoming_dir)
+
+    def put_file(self, path: Path) -> Blob:
+        """Store a copy of the file at `path`, in constant memory; the bytes may be there already."""
+        with self._incoming() as staged, self._errors(f"store {path}"):
+            digest, size = _copy(path, staged)
+            blob = Blob(_key(digest), digest, size)
+            if not self.exists(blob.key):
+                self._publish(staged, blob.key)
+            return blob
+
+    def fetch(self, key: str, destination: Path) -> None:
+        """Write the blob to the file `destination`, checking its digest on the way.
+
+        A copy, never a link: what is done to it cannot reach the stored bytes. Raises `BlobMissing`, `BlobCorrupt`.
+        """
+        digest = hashlib.sha256()
+        partial = destination.with_name(f".{destination.name}.partial")
+        with partial.open("wb") as file:
+            for chunk in self.stream(key):
+                digest.update(chunk)
+                file.write(chunk)
+        if digest.hexdigest() != _digest(key):
+            partial.unlink()
+            raise BlobCorrupt(f"{key} has the digest {digest.hexdigest()}: restore it from a backup")
+        partial.replace(destination)
+
+    def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start` up to, not including, `end`, in chunks. Raises `BlobMissing` at once.
+
+        Both bounds lie within the blob, else `ValueError`.
+        """
+        size = self.size(key)
+        end = size if end is None else end
+        if not 0 <= start <= end <= size:
+            raise ValueError(f"bytes {start} to {end} are not within the {size} bytes of {key}")
+        return self._stream(key, start, end)
+
+    def size(self, key: str) -> int:
+        """In bytes. Raises `BlobMissing`."""
+        _digest(key)
+        with self._errors(f"look up {key}"):
+            try:
+                return obstore.head(self._store, key)["size"]
+            except FileNotFoundError as error:
+                raise BlobMissing(f"there is no blob {key}") from error
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.size(key)
+        except BlobMissing:
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """Delete the blob, if it is there."""
+        _digest(key)
+        with self._errors(f"delete {key}"), suppress(FileNotFoundError):
+            obstore.delete(self._store, key)
+
+    def check(self) -> None:
+        """Raise `BlobsUnavailable` where the store cannot be listed, or a new file cannot be written."""
+        with self._errors("use the blob store"):
+            next(iter(obstore.list(self._store, "sha256", chunk_size=1)), None)
+            with self._incoming() as probe:
+                probe.write_bytes(b"probe")
+
+    def remove_abandoned(self, older_than_s: float = 24 * 3600) -> int:
+        """Delete incoming files that nobody has written to for this long, which crashes left; how many."""
+        removed = 0
+        for path in self.incoming_dir.iterdir():
+            with suppress(FileNotFoundError):  # another sweeper was faster, or the upload just ended
+                if path.is_file() and time.time() - path.stat().st_mtime > older_than_s:
+                    path.unlink()
+                    removed += 1
+        return removed
+
+    def _publish(self, staged: Path, key: str) -> None:
+        if self._folder is None:
+            obstore.put(self._store, key, staged, chunk_size=UPLOAD_PART_BYTES)
+            return
+        # Not by obstore, which does not fsync: what a committed row names must survive a power failure.
+        final = self._folder / key
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staged.chmod(0o444)
+        staged.rename(final)
+        for folder in (final.parent, *final.parent.parents[:2]):
+            _fsync_folder(folder)
+
+    def _stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        if start == end:
+            return
+        with self._errors(f"read {key}"):
+            result = obstore.get(self._store, key, options={"range": (start, end)})
+            for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+
+    @contextmanager
+    def _incoming(self) -> Iterator[Path]:
+        """A name for a file that is not yet complete; what is still there at the end is deleted."""
+        path = self.incoming_dir / f"{uuid.uuid4().hex}.blob"
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except (ObstoreError, OSError) as error:
+            raise BlobsUnavailable(f"cannot {action} ({self.url}): {error}") from error
+
+
+def _key(digest: str) -> str:
+    return f"sha256/{digest[:2]}/{digest}"
+
+
+def _digest(key: str) -> str:
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise ValueError(f"not a blob key: {key!r}")
+    return match[2]
+
+
+def _copy(source: Path, destination: Path) -> tuple[str, int]:
+    """Copy and fsync a file; the digest and the number of the bytes that were written."""
+    digest = hashlib.sha256()
+    size = 0
+    with source.open("rb") as reader, destination.open("xb") as writer:
+        while chunk := reader.read(CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            writer.write(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return digest.hexdigest(), size
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

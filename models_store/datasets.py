@@ -1,0 +1,17 @@
+"""Uploaded datasets."""
+
+from typing import Any
+
+from models_store.inputs import InputRepository
+from models_store.tables import Dataset, InputState
+
+
+class DatasetRepository(InputRepository[Dataset]):
+    """Formats: `image_folder` and `npz`."""
+
+    _table = Dataset
+    _prefix = "dst"
+
+    def mark_ready(self, id: str, inspection: dict[str, Any]) -> bool:
+        """Record a `DatasetInspection`; false if no longer inspecting."""
+        return self._settle(id, state=InputState.READY, inspection=inspection)

@@ -1,0 +1,37 @@
+"""What the store refuses, and why."""
+
+
+class StoreError(Exception):
+    """Base of every error of the store."""
+
+
+class LeaseLost(StoreError):
+    """The claim is no longer this worker's: another attempt owns the job, or it has ended. Stop, and write nothing."""
+
+
+class InUse(StoreError):
+    """A job that has not ended still needs what was to be deleted."""
+
+
+class NotFound(StoreError):
+    """No row with this id."""
+
+
+class DatabaseUnavailable(StoreError):
+    """The database cannot be reached."""
+
+
+class SchemaOutdated(StoreError):
+    """The database is reachable, and its tables are not those of this version."""
+
+
+class BlobMissing(StoreError):
+    """No blob under this key."""
+
+
+class BlobCorrupt(StoreError):
+    """A stored blob's bytes do not have the digest that names it."""
+
+
+class BlobsUnavailable(StoreError):
+    """The blob store cannot be reached or written."""

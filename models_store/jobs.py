@@ -1,0 +1,410 @@
+"""The job state machine: the only module that changes a job's state, and the only source of its state events.
+
+A worker owns a job by a claim: worker, attempt number, and a lease on the database's clock that its heartbeats
+renew. Every write by a worker is fenced: it first takes the row on condition that worker and attempt are still
+its own, so a worker that lost its lease to another can write nothing. `_take` holds the row until the transaction
+ends (FOR UPDATE on PostgreSQL; SQLite has one writer at a time), so what is read there is still true when written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVarTuple
+
+from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from models_store import stages
+from models_store.database_time import database_now
+from models_store.datasets import DatasetRepository
+from models_store.documents.event import ErrorClass, EventType, JobError
+from models_store.documents.inspection import Rejection
+from models_store.documents.job import JobState, Stage, StageState
+from models_store.documents.job_spec import JobKind
+from models_store.errors import LeaseLost, NotFound
+from models_store.identifiers import new_id
+from models_store.models import ModelRepository
+from models_store.tables import Dataset, Job, JobArtifact, JobEvent, JobReport, Model
+
+LEASE_S = 60.0
+MAX_ATTEMPTS = 3
+RETRY_DELAYS_S = (2.0, 10.0)  # before the second attempt, before the third
+PRIORITIES = {JobKind.INSPECT: 0}  # an upload's owner waits for its inspection
+DEFAULT_PRIORITY = 10
+
+Columns = TypeVarTuple("Columns")
+
+HELD = (JobState.RUNNING, JobState.CANCELLING)
+
+WORKER_LOST = JobError(
+    code="worker_lost",
+    error_class=ErrorClass.INFRASTRUCTURE,
+    message=f"The worker disappeared {MAX_ATTEMPTS} times while it ran this job.",
+    hint="Look at the workers' logs: a job that needs more memory than a worker has looks like this.",
+)
+CANCELLED = JobError(
+    code="inspection_cancelled",
+    error_class=ErrorClass.USER,
+    message="The inspection of this upload was cancelled.",
+    hint="Upload it again.",
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to run one attempt of a job."""
+
+    job_id: str
+    attempt: int
+    worker: str
+    kind: str
+    spec: dict[str, Any]
+    model_id: str | None
+    dataset_id: str | None
+    deadline_s: int
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What the row says to the worker that renewed its lease."""
+
+    cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class NewArtifact:
+    """A file that a job made, already in the blob store."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    blob_key: str
+
+
+class JobRepository:
+    """All SQL on jobs. Never commits: the caller's session does."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    # What users ask for
+
+    def create(
+        self,
+        kind: JobKind,
+        spec: Mapping[str, Any],
+        model_id: str | None = None,
+        dataset_id: str | None = None,
+        deadline_s: int = 24 * 3600,
+        label: str | None = None,
+    ) -> Job:
+        """A queued job. Raises `NotFound` where its model or dataset is not (or no longer) there."""
+        self._require(Model, model_id)
+        self._require(Dataset, dataset_id)
+        job = Job(
+            id=new_id("job"),
+            kind=kind.value,
+            spec=dict(spec),
+            model_id=model_id,
+            dataset_id=dataset_id,
+            deadline_s=deadline_s,
+            label=label,
+            priority=PRIORITIES.get(kind, DEFAULT_PRIORITY),
+            stages=stages.dump(stages.initial(kind)),
+        )
+        self._session.add(job)
+        self._session.flush()
+        self._emit(job, job.created_at, EventType.STATE, {"state": JobState.QUEUED, "attempt": 0})
+        self._session.flush()
+        return job
+
+    def get(self, id: str) -> Job | None:
+        return self._session.get(Job, id)
+
+    def list(
+        self,
+        after: str | None = None,
+        limit: int = 50,
+        state: JobState | None = None,
+        kind: JobKind | None = None,
+        model_id: str | None = None,
+        label: str | None = None,
+    ) -> Sequence[Job]:
+        """Newest first; `after` is the id of the last row of the page before. Inspections only where asked for."""
+        query = select(Job).order_by(Job.id.desc()).limit(limit)
+        query = query.where(Job.kind == kind.value if kind else Job.kind != JobKind.INSPECT.value)
+        if after is not None:
+            query = query.where(Job.id < after)
+        if state is not None:
+            query = query.where(Job.state == state)
+        if model_id is not None:
+            query = query.where(Job.model_id == model_id)
+        if label is not None:
+            query = query.where(Job.label == label)
+        return self._session.scalars(query).all()
+
+    def request_cancel(self, id: str) -> Job | None:
+        """Cancel a queued job at once and ask a running one to stop; an ended one stays as it is."""
+        taken = self._take(Job.id == id)
+        if taken is None:
+            return None
+        job, now = taken
+        if job.state is JobState.QUEUED:
+            self._end(job, now, JobState.CANCELLED)
+        elif job.state is JobState.RUNNING:
+            job.state = JobState.CANCELLING
+            self._emit_state(job, now)
+        self._session.flush()
+        return job
+
+    def events(self, job_id: str, after_seq: int = 0, limit: int = 1000) -> Sequence[JobEvent]:
+        """What happened after event number `after_seq`, in order."""
+        query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after_seq)
+        return self._session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
+
+    def report(self, job_id: str) -> dict[str, Any] | None:
+        """The `Report` document of a job that succeeded with one."""
+        return self._session.scalar(select(JobReport.document).where(JobReport.job_id == job_id))
+
+    def artifacts(self, job_id: str) -> Sequence[JobArtifact]:
+        query = select(JobArtifact).where(JobArtifact.job_id == job_id).order_by(JobArtifact.name)
+        return self._session.scalars(query).all()
+
+    def artifact(self, job_id: str, name: str) -> JobArtifact | None:
+        return self._session.get(JobArtifact, (job_id, name))
+
+    # What workers do
+
+    def claim(self, worker: str, lease_s: float = LEASE_S) -> Claim | None:
+        """Take the queued job that is first in line (inspections, then the oldest), or none."""
+        queued = aliased(Job)
+        first = (
+            select(queued.id)
+            .where(queued.state == JobState.QUEUED, queued.claimable_at <= database_now())
+            .order_by(queued.priority, queued.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        statement = (
+            update(Job)
+            .where(Job.id == first.scalar_subquery(), Job.state == JobState.QUEUED)
+            .values(
+                state=JobState.RUNNING,
+                attempt=Job.attempt + 1,
+                worker=worker,
+                started_at=database_now(),
+                lease_expires_at=database_now(lease_s),
+            )
+            .returning(Job)
+        )
+        job = self._session.scalar(
+            statement, execution_options={"populate_existing": True, "synchronize_session": False}
+        )
+        if job is None or job.started_at is None:
+            return None
+        self._emit_state(job, job.started_at)
+        self._session.flush()
+        return Claim(
+            job_id=job.id,
+            attempt=job.attempt,
+            worker=worker,
+            kind=job.kind,
+            spec=job.spec,
+            model_id=job.model_id,
+            dataset_id=job.dataset_id,
+            deadline_s=job.deadline_s,
+        )
+
+    def heartbeat(self, claim: Claim, lease_s: float = LEASE_S) -> Heartbeat:
+        """Renew the lease and learn whether the job is to stop. Raises `LeaseLost`."""
+        statement = (
+            update(Job)
+            .where(*_fence(claim))
+            .values(lease_expires_at=database_now(lease_s))
+            .returning(Job.state)
+            .execution_options(synchronize_session=False)
+        )
+        state = self._session.scalar(statement)
+        if state is None:
+            raise LeaseLost(_lost(claim))
+        return Heartbeat(cancel_requested=state is JobState.CANCELLING)
+
+    def append_events(self, claim: Claim, events: Sequence[tuple[EventType, Mapping[str, Any]]]) -> None:
+        """Number and keep what the attempt reports, and move its stages. Raises `LeaseLost`.
+
+        `ValueError` for an unknown stage, for NaN in the data, and for state events, which only this module makes.
+        """
+        job, now = self._held(claim)
+        moved = stages.load(job.stages)
+        for type, data in events:
+            if type is EventType.STATE:
+                raise ValueError("state events are made by the state machine, not by workers")
+            moved = stages.apply(moved, type, data, now)
+            self._emit(job, now, type, data)
+        self._set_stages(job, moved)
+        self._session.flush()
+
+    def succeed(
+        self, claim: Claim, report: Mapping[str, Any] | None = None, artifacts: Sequence[NewArtifact] = ()
+    ) -> None:
+        """End the job well; report and artifacts become visible with it. Raises `LeaseLost`.
+
+        An inspection must have given its verdict (`mark_ready`, `mark_rejected`) in this transaction or before.
+        """
+        job, now = self._held(claim)
+        if job.kind == JobKind.INSPECT and self._reject_input(job, CANCELLED):
+            raise ValueError(f"{job.id} inspected nothing: mark its input ready or rejected before `succeed`")
+        if report is not None:
+            self._session.add(JobReport(job_id=job.id, document=dict(report)))
+        self._session.add_all(JobArtifact(job_id=job.id, **asdict(artifact)) for artifact in artifacts)
+        self._end(job, now, JobState.SUCCEEDED)
+
+    def fail(self, claim: Claim, error: JobError, retry: bool = False) -> None:
+        """End the attempt badly; with `retry`, the job waits for another one if it has any left. Raises `LeaseLost`."""
+        job, now = self._held(claim)
+        job.failed_attempts += 1
+        if retry and job.state is JobState.CANCELLING:
+            self._end(job, now, JobState.CANCELLED)
+        elif retry and job.failed_attempts < MAX_ATTEMPTS:
+            self._requeue(job, now, error, RETRY_DELAYS_S[job.failed_attempts - 1])
+        else:
+            self._end(job, now, JobState.FAILED, error)
+
+    def cancelled(self, claim: Claim) -> None:
+        """The worker stopped because it was asked to. Raises `LeaseLost`, and `ValueError` if nobody asked."""
+        job, now = self._held(claim)
+        if job.state is not JobState.CANCELLING:
+            raise ValueError(f"nobody asked to cancel {job.id}: use `fail` or `release`")
+        self._end(job, now, JobState.CANCELLED)
+
+    def release(self, claim: Claim) -> None:
+        """Give the job back (a worker that drains): another continues, and no attempt is spent. Raises `LeaseLost`."""
+        job, now = self._held(claim)
+        if job.state is JobState.CANCELLING:
+            self._end(job, now, JobState.CANCELLED)
+        else:
+            self._requeue(job, now)
+
+    # What the sweeper does
+
+    def reap_expired(self, limit: int = 100) -> Sequence[str]:
+        """Take jobs from workers that stopped renewing their lease; their ids.
+
+        Each goes back to the queue, or fails as `worker_lost` when its attempts are spent; one that was to be
+        cancelled is.
+        """
+        expired = (
+            select(Job, database_now())
+            .where(Job.state.in_(HELD), Job.lease_expires_at < database_now())
+            .order_by(Job.lease_expires_at)
+            .limit(limit)
+        )
+        reaped = []
+        for job, now in self._session.execute(_locking(expired, skip_locked=True)).all():
+            job.failed_attempts += 1
+            if job.state is JobState.CANCELLING:
+                self._end(job, now, JobState.CANCELLED)
+            elif job.failed_attempts >= MAX_ATTEMPTS:
+                self._end(job, now, JobState.FAILED, WORKER_LOST)
+            else:
+                self._requeue(job, now)
+            reaped.append(job.id)
+        return reaped
+
+    def queued_count(self) -> int:
+        """Jobs that a worker could claim now."""
+        return self._session.scalar(_claimable(select(func.count()).select_from(Job))) or 0
+
+    def queued_ids(self, limit: int = 1000) -> Sequence[str]:
+        """Jobs that a worker could claim now, first in line first."""
+        return self._session.scalars(_claimable(select(Job.id)).order_by(Job.priority, Job.id).limit(limit)).all()
+
+    # How it is done
+
+    def _require(self, table: type[Model] | type[Dataset], id: str | None) -> None:
+        if (
+            id is not None
+            and self._session.scalar(select(table.id).where(table.id == id).with_for_update(read=True, key_share=True))
+            is None
+        ):
+            raise NotFound(f"there is no {id}")
+
+    def _take(self, *conditions: ColumnElement[bool]) -> tuple[Job, datetime] | None:
+        """The row that meets the conditions, held until the transaction ends, and the database's time."""
+        row = self._session.execute(_locking(select(Job, database_now()).where(*conditions))).one_or_none()
+        return None if row is None else (row[0], row[1])
+
+    def _held(self, claim: Claim) -> tuple[Job, datetime]:
+        taken = self._take(*_fence(claim))
+        if taken is None:
+            raise LeaseLost(_lost(claim))
+        return taken
+
+    def _requeue(self, job: Job, now: datetime, error: JobError | None = None, delay_s: float = 0.0) -> None:
+        job.state = JobState.QUEUED
+        job.worker = job.lease_expires_at = job.started_at = None
+        job.claimable_at = now + timedelta(seconds=delay_s)
+        self._set_stages(job, stages.initial(job.kind))
+        self._emit_state(job, now, error)
+        self._session.flush()
+
+    def _end(self, job: Job, now: datetime, state: JobState, error: JobError | None = None) -> None:
+        job.state = state
+        job.lease_expires_at = None
+        job.finished_at = now
+        job.error = error.model_dump(mode="json") if error else None
+        final = {JobState.SUCCEEDED: StageState.DONE, JobState.FAILED: StageState.FAILED}
+        message = error.message if error else None
+        ended = stages.ended(stages.load(job.stages), final.get(state, StageState.CANCELLED), now, message)
+        self._set_stages(job, ended)
+        if job.kind == JobKind.INSPECT and state is not JobState.SUCCEEDED:
+            self._reject_input(job, error or CANCELLED)
+        self._emit_state(job, now, error)
+        self._session.flush()
+
+    def _reject_input(self, job: Job, error: JobError) -> bool:
+        """So that nothing stays `inspecting` when its inspection is over; true if something would have."""
+        rejection = Rejection(code=error.code, message=error.message, hint=error.hint).model_dump(mode="json")
+        models, datasets = ModelRepository(self._session), DatasetRepository(self._session)
+        rejected_model = job.model_id is not None and models.mark_rejected(job.model_id, rejection)
+        rejected_dataset = job.dataset_id is not None and datasets.mark_rejected(job.dataset_id, rejection)
+        return rejected_model or rejected_dataset
+
+    def _set_stages(self, job: Job, moved: Sequence[Stage]) -> None:
+        job.stages = stages.dump(moved)
+        job.progress = stages.progress(moved)
+
+    def _emit_state(self, job: Job, now: datetime, error: JobError | None = None) -> None:
+        data: dict[str, Any] = {"state": job.state, "attempt": job.attempt}
+        if error is not None:
+            data["error"] = error.model_dump(mode="json")
+        self._emit(job, now, EventType.STATE, data)
+
+    def _emit(self, job: Job, now: datetime, type: EventType, data: Mapping[str, Any]) -> None:
+        """Number the event. The row is held, so numbers have no gaps and become visible in order."""
+        job.event_seq += 1
+        self._session.add(
+            JobEvent(job_id=job.id, seq=job.event_seq, type=type, at=now, attempt=job.attempt, data=dict(data))
+        )
+
+
+def _fence(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Job.id == claim.job_id,
+        Job.attempt == claim.attempt,
+        Job.worker == claim.worker,
+        Job.state.in_(HELD),
+    )
+
+
+def _lost(claim: Claim) -> str:
+    return f"attempt {claim.attempt} of {claim.job_id} is no longer {claim.worker}'s"
+
+
+def _locking(query: Select[*Columns], skip_locked: bool = False) -> Select[*Columns]:
+    return query.with_for_update(of=Job, skip_locked=skip_locked).execution_options(populate_existing=True)
+
+
+def _claimable(query: Select[*Columns]) -> Select[*Columns]:
+    return query.where(Job.state == JobState.QUEUED, Job.claimable_at <= database_now())

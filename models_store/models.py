@@ -1,0 +1,17 @@
+"""Uploaded models."""
+
+from typing import Any
+
+from models_store.inputs import InputRepository
+from models_store.tables import InputState, Model
+
+
+class ModelRepository(InputRepository[Model]):
+    """Formats: `onnx`, and `torchvision` with `details` = architecture, num_classes, input_shape."""
+
+    _table = Model
+    _prefix = "mdl"
+
+    def mark_ready(self, id: str, inspection: dict[str, Any], onnx_key: str) -> bool:
+        """Record a `ModelInspection` and the blob of the canonical ONNX file; false if no longer inspecting."""
+        return self._settle(id, state=InputState.READY, inspection=inspection, onnx_key=onnx_key)

@@ -1,0 +1,75 @@
+"""How a job's events move its stages: pure functions over `Stage` documents."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from models_store.documents.event import STAGES, EventType
+from models_store.documents.job import Stage, StageState
+from models_store.documents.job_spec import JobKind
+
+_ENDED = (StageState.DONE, StageState.SKIPPED, StageState.FAILED, StageState.CANCELLED)
+_COMPLETE = (StageState.DONE, StageState.SKIPPED)
+
+
+def initial(kind: str) -> list[Stage]:
+    """All stages of a kind of job, pending."""
+    names = ("inspect",) if kind == JobKind.INSPECT else STAGES
+    return [Stage(name=name) for name in names]
+
+
+def load(rows: Iterable[Mapping[str, Any]]) -> list[Stage]:
+    return [Stage.model_validate(row) for row in rows]
+
+
+def dump(stages: Iterable[Stage]) -> list[dict[str, Any]]:
+    return [stage.model_dump(mode="json") for stage in stages]
+
+
+def progress(stages: Sequence[Stage]) -> float:
+    """Progress of the job, 0..1: the mean over its stages."""
+    return sum(1.0 if stage.state in _COMPLETE else stage.progress for stage in stages) / len(stages)
+
+
+def apply(stages: Sequence[Stage], type: EventType, data: Mapping[str, Any], at: datetime) -> list[Stage]:
+    """The stages after a `stage` or `progress` event; other events leave them as they are.
+
+    Raises `ValueError` for a stage that this kind of job does not have.
+    """
+    if type is EventType.STAGE:
+        state = StageState(data["state"])
+        change = {"state": state, "message": data.get("message"), **_times(state, at)}
+        return _with(stages, data["name"], change)
+    if type is EventType.PROGRESS:
+        return _with(stages, data["stage"], {"progress": data["progress"], "eta_s": data.get("eta_s")})
+    return list(stages)
+
+
+def ended(stages: Sequence[Stage], state: StageState, at: datetime, message: str | None = None) -> list[Stage]:
+    """The stages of a job that ended: the running one ends in `state`, those never begun were skipped."""
+    result = []
+    for stage in stages:
+        if stage.state is StageState.RUNNING:
+            stage = _changed(stage, {"state": state, "message": message or stage.message, **_times(state, at)})
+        elif stage.state is StageState.PENDING and state is StageState.DONE:
+            stage = _changed(stage, {"state": StageState.SKIPPED})
+        result.append(stage)
+    return result
+
+
+def _with(stages: Sequence[Stage], name: str, change: Mapping[str, Any]) -> list[Stage]:
+    if name not in [stage.name for stage in stages]:
+        raise ValueError(f"unknown stage {name!r}: this job has {', '.join(stage.name for stage in stages)}")
+    return [_changed(stage, change) if stage.name == name else stage for stage in stages]
+
+
+def _times(state: StageState, at: datetime) -> dict[str, Any]:
+    if state is StageState.RUNNING:
+        return {"started_at": at, "finished_at": None, "progress": 0.0, "eta_s": None}
+    if state is StageState.DONE:
+        return {"finished_at": at, "progress": 1.0, "eta_s": None}
+    return {"finished_at": at, "eta_s": None} if state in _ENDED else {}
+
+
+def _changed(stage: Stage, change: Mapping[str, Any]) -> Stage:
+    return Stage.model_validate({**stage.model_dump(), **change})

@@ -1,0 +1,145 @@
+"""The tables. Rows are plain: no lazy loading, no behaviour beyond what a column can say."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Enum, ForeignKey, Index, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from models_store.database_time import UtcDateTime, database_now
+from models_store.documents.event import EventType
+from models_store.documents.job import JobState
+
+ID_LENGTH = 36
+SHA256_LENGTH = 64
+
+
+class InputState(StrEnum):
+    """Of a model or a dataset. Its inspection is a job like any other; how that ends decides."""
+
+    INSPECTING = "inspecting"
+    READY = "ready"
+    REJECTED = "rejected"
+
+
+def _words(words: type[StrEnum], name: str) -> Enum:
+    """A column of fixed words: text with a check, which both databases migrate alike."""
+    return Enum(
+        words,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    # JSON and not JSONB: what strangers' files contain is kept as it is, NUL characters in names included.
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON, list[dict[str, Any]]: JSON}  # noqa: RUF012
+
+
+class Input:
+    """What a model and a dataset have in common: an upload, and what its inspection found."""
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    format: Mapped[str] = mapped_column(String(32))
+    state: Mapped[InputState] = mapped_column(_words(InputState, "state"), default=InputState.INSPECTING)
+    sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    blob_key: Mapped[str] = mapped_column(String(200))  # the upload as it came
+    details: Mapped[dict[str, Any]]  # what the uploader said about it, such as a torchvision architecture
+    inspection: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    rejection: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(default=database_now())
+
+
+class Model(Input, Base):
+    __tablename__ = "models"
+
+    onnx_key: Mapped[str | None] = mapped_column(String(200))  # the canonical ONNX file, once ready
+
+
+class Dataset(Input, Base):
+    __tablename__ = "datasets"
+
+
+class Job(Base):
+    """One piece of work, and the whole truth about it: the broker only rings."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "state", "priority", "id"),  # the claim
+        Index(None, "lease_expires_at"),  # the reaper
+        CheckConstraint("(state IN ('running', 'cancelling')) = (lease_expires_at IS NOT NULL)", name="lease"),
+    )
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # a JobKind; no check, so that a new kind needs no migration
+    label: Mapped[str | None] = mapped_column(String(200))
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id", ondelete="SET NULL"), index=True)
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
+    spec: Mapped[dict[str, Any]]  # a JobSpec, as it was asked for
+    deadline_s: Mapped[int]
+    priority: Mapped[int]  # lower is claimed earlier
+
+    state: Mapped[JobState] = mapped_column(_words(JobState, "state"), default=JobState.QUEUED)
+    stages: Mapped[list[dict[str, Any]]]  # Stage documents
+    progress: Mapped[float] = mapped_column(default=0.0)  # 0..1 over all stages
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # a JobError
+    created_at: Mapped[datetime] = mapped_column(default=database_now())
+    started_at: Mapped[datetime | None]  # of the attempt in progress
+    finished_at: Mapped[datetime | None]
+
+    attempt: Mapped[int] = mapped_column(default=0)  # counts claims and never goes back: the fencing number
+    failed_attempts: Mapped[int] = mapped_column(default=0)  # those of them that count against the limit
+    claimable_at: Mapped[datetime] = mapped_column(default=database_now())  # later than now: waiting before a retry
+    worker: Mapped[str | None] = mapped_column(String(200))
+    lease_expires_at: Mapped[datetime | None]
+    event_seq: Mapped[int] = mapped_column(default=0)  # of the last event
+
+
+class JobEvent(Base):
+    """What happened, numbered from 1 without gaps."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    type: Mapped[EventType] = mapped_column(_words(EventType, "type"))
+    at: Mapped[datetime]
+    attempt: Mapped[int]
+    data: Mapped[dict[str, Any]]
+
+
+class JobReport(Base):
+    """The report of a job that succeeded: apart from its job, because it is large and lists do not show it."""
+
+    __tablename__ = "job_reports"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    document: Mapped[dict[str, Any]]
+
+
+class JobArtifact(Base):
+    """A file that a job made; visible from the commit that ends the job."""
+
+    __tablename__ = "job_artifacts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    media_type: Mapped[str] = mapped_column(String(100))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
+    blob_key: Mapped[str] = mapped_column(String(200))
