@@ -1,0 +1,7 @@
+"""The graph of an ONNX model: its channels, which of them live and die together, and what they cost."""
+
+from worker.engine.graph.analysis import Analysis, Group, Layer, analyze
+from worker.engine.graph.facts import sample_inputs
+from worker.engine.graph.onnx_graph import OnnxGraph, load_model
+
+__all__ = ["Analysis", "Group", "Layer", "OnnxGraph", "analyze", "load_model", "sample_inputs"]

@@ -1,0 +1,77 @@
+"""Inputs for a graph: concrete sizes for its dynamic axes, and random values."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+
+from worker.engine.graph.onnx_graph import Array, OnnxGraph
+
+_SPATIAL_SIZES = (64, 224, 256, 128, 320, 512, 640, 32, 28)
+_SEQUENCE_SIZES = (16, 1, 64)
+_BATCH_SIZES = (2, 1)
+
+Sizes = dict[str, tuple[int, ...]]
+"""A concrete shape for each graph input."""
+
+
+def declared_shape(value: onnx.ValueInfoProto) -> list[int | str | None] | None:
+    """Dimensions as numbers, names, or None; None where no rank is declared."""
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    return [
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else (d.dim_param or None)
+        for d in value.type.tensor_type.shape.dim
+    ]
+
+
+def candidate_sizes(graph: OnnxGraph) -> Iterator[tuple[Sizes, int]]:
+    """Concrete input shapes to try, likeliest first, each with its number of samples.
+
+    Dynamic leading dimensions are batches, other dynamic dimensions of images are their height and width. A batch of
+    two keeps the batch apart from the many dimensions of size one.
+    """
+    declared = {i.name: declared_shape(i) for i in graph.inputs}
+    dynamic_rest = any(not isinstance(d, int) for shape in declared.values() for d in (shape or [])[1:])
+    dynamic_batch = any(shape and not isinstance(shape[0], int) for shape in declared.values())
+    for size in _SPATIAL_SIZES if dynamic_rest else _SPATIAL_SIZES[:1]:
+        for batch in _BATCH_SIZES if dynamic_batch else (1,):
+            sizes = {name: _concrete(shape, batch, size) for name, shape in declared.items()}
+            first = next(iter(declared.values()), None)
+            fixed = first[0] if first and len(first) >= 3 and isinstance(first[0], int) else 1
+            yield sizes, batch if dynamic_batch else max(int(fixed), 1)
+
+
+def _concrete(shape: list[int | str | None] | None, batch: int, size: int) -> tuple[int, ...]:
+    if shape is None:
+        return (batch, 3, size, size)
+    rest = size if len(shape) >= 3 else _SEQUENCE_SIZES[0]
+    channels_last = len(shape) == 4 and isinstance(shape[3], int) and shape[3] in (1, 3, 4)
+
+    def guess(axis: int) -> int:
+        if axis == 0:
+            return batch
+        # An image whose channel count is not declared is most likely coloured.
+        return 3 if axis == 1 and len(shape) == 4 and not channels_last else rest
+
+    return tuple(d if isinstance(d, int) else guess(axis) for axis, d in enumerate(shape))
+
+
+def random_inputs(graph: OnnxGraph, sizes: Sizes, seed: int) -> dict[str, Array]:
+    """Float inputs uniform in 0..1 like images, integers 0 or 1 (valid as index, token or flag)."""
+    rng = np.random.default_rng(seed)
+    inputs: dict[str, Array] = {}
+    for value in graph.inputs:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        if dtype.kind in "iub":
+            inputs[value.name] = rng.integers(0, 2, sizes[value.name]).astype(dtype)
+        else:
+            inputs[value.name] = rng.random(sizes[value.name], dtype=np.float32).astype(dtype)
+    return inputs
+
+
+def with_batch(graph: OnnxGraph, sizes: Sizes, batch: int) -> Sizes:
+    """The same sizes with another number of samples, where the batch is dynamic."""
+    declared = {i.name: declared_shape(i) for i in graph.inputs}
+    fixed = {name for name, shape in declared.items() if not shape or isinstance(shape[0], int)}
+    return {name: shape if name in fixed else (batch, *shape[1:]) for name, shape in sizes.items()}

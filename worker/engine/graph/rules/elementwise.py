@@ -1,0 +1,48 @@
+"""Ops that treat every element alike: activations, arithmetic, comparisons, quantisation."""
+
+from worker.engine.graph.propagation import Node, Propagation, broadcast, rule
+
+_UNARY = ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"]
+
+_NARY = ["Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor"]
+
+
+@rule(*_UNARY)
+def unary(p: Propagation, node: Node) -> None:
+    p.set_output(node, p.dims(node, 0))
+
+
+@rule("Clip", "Dropout", "CastLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
+def unary_with_settings(p: Propagation, node: Node) -> None:
+    """The further inputs are scalars (bounds, ratio, type)."""
+    dims = p.dims(node, 0)
+    p.set_output(node, dims)
+    p.set_output(node, dims, position=1)
+
+
+@rule(*_NARY)
+def elementwise(p: Propagation, node: Node) -> None:
+    p.set_output(node, broadcast(p, node, range(len(node.proto.input))))
+
+
+@rule("QuantizeLinear", "DequantizeLinear")
+def quantise(p: Propagation, node: Node) -> None:
+    """Scale and zero point are scalars, or vectors along `axis`."""
+    dims = p.dims(node, 0)
+    axis = node.int("axis", 1)
+    for position in (1, 2):
+        if not node.has(position):
+            continue
+        if p.rank(node, position) == 1:
+            p.bind(node, position, 0, dims[axis] if len(dims) > 1 else dims[0])
+        elif p.rank(node, position) > 1:  # blocked quantisation: scales along a coarser grid
+            p.pin_axes(node, 0, range(len(dims)), f"{node.op} '{node.label}' quantises blocks")
+            dims = [None] * len(dims)
+    p.set_output(node, dims)
+
+
+@rule("DynamicQuantizeLinear")
+def quantise_dynamically(p: Propagation, node: Node) -> None:
+    """The scale is taken from the largest value of the whole tensor, whichever channel it lies in."""
+    p.pin_axes(node, 0, range(p.rank(node, 0)), f"{node.op} '{node.label}' takes its scale over these channels")
+    p.clear_outputs(node)

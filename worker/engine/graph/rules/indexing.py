@@ -1,0 +1,210 @@
+"""Ops that pick and join indices: exact index maps from inputs to outputs."""
+
+import numpy as np
+
+from worker.engine.graph.labels import Dim, Labels
+from worker.engine.graph.propagation import Node, Propagation, rule
+
+
+@rule("Concat")
+def concat(p: Propagation, node: Node) -> None:
+    out_shape = p.shape(node.proto.output[0])
+    axis = node.int("axis", 1) % len(out_shape)
+    positions = [i for i in range(len(node.proto.input)) if node.has(i)]
+    filled = [i for i in positions if 0 not in p.shape(node.input(i))] or positions
+    dims: list[Dim] = []
+    for other in range(len(out_shape)):
+        if other != axis:
+            dims.append(_unite_axis(p, node, filled, other))
+            continue
+        pieces = [p.dim(node, i, axis) for i in filled]
+        dims.append(_join(p, node, pieces, [p.shape(node.input(i))[axis] for i in filled]))
+    p.set_output(node, dims)
+
+
+def _join(p: Propagation, node: Node, pieces: list[Dim], sizes: list[int]) -> Dim:
+    if all(piece is None for piece in pieces):
+        return None
+    whole: list[Labels] = []
+    for piece, size in zip(pieces, sizes, strict=True):
+        if piece is None:
+            piece = p.sets.fresh(size)
+            p.sets.pin(piece, f"joined by {node.op} '{node.label}' from channels that stay")
+        whole.append(piece)
+    return np.concatenate(whole)
+
+
+def _unite_axis(p: Propagation, node: Node, positions: list[int], axis: int) -> Dim:
+    ordered = sorted(positions, key=lambda i: p.is_constant(node.input(i)))
+    first = p.dim(node, ordered[0], axis)
+    for i in ordered[1:]:
+        p.bind(node, i, axis, first, f"{node.op} '{node.label}' with channels that stay")
+    return p.dim(node, ordered[0], axis) if first is not None else None
+
+
+@rule("Split")
+def split(p: Propagation, node: Node) -> None:
+    dims = p.dims(node, 0)
+    axis = node.int("axis", 0) % len(dims)
+    outputs = [name for name in node.proto.output]
+    sizes = [p.shape(name)[axis] for name in outputs]
+    whole = dims[axis]
+    pieces: list[Dim] = [None] * len(sizes)
+    if whole is not None:
+        pieces = list(np.split(whole, np.cumsum(sizes)[:-1]))
+        p.rewrite(node, lambda editor, copy: editor.set_split(copy, [editor.kept(piece) for piece in pieces]))
+    for position, piece in enumerate(pieces):
+        p.set_output(node, [*dims[:axis], piece, *dims[axis + 1 :]], position)
+
+
+@rule("Slice")
+def slice_(p: Propagation, node: Node) -> None:
+    dims = p.dims(node, 0)
+    cuts = _slice_cuts(p, node, len(dims))
+    shape = p.shape(node.input(0))
+    picked: dict[int, Labels] = {}
+    for axis, cut in cuts.items():
+        dim = dims[axis]
+        if dim is None or range(shape[axis])[cut] == range(shape[axis]):
+            continue
+        index = np.arange(shape[axis])[cut]
+        picked[axis] = index
+        dims[axis] = dim[index]
+    if picked:
+        whole = p.dims(node, 0)
+        p.rewrite(node, lambda editor, copy: editor.set_slice(copy, {a: (whole[a], i) for a, i in picked.items()}))
+    p.set_output(node, dims)
+
+
+def _slice_cuts(p: Propagation, node: Node, rank: int) -> dict[int, slice]:
+    """axis -> slice, as Python understands it."""
+    if node.has(1):
+        starts, ends = p.value(node, 1).ravel().tolist(), p.value(node, 2).ravel().tolist()
+        axes = p.value(node, 3).ravel().tolist() if node.has(3) else list(range(len(starts)))
+        steps = p.value(node, 4).ravel().tolist() if node.has(4) else [1] * len(starts)
+    else:
+        starts, ends = node.ints("starts") or [], node.ints("ends") or []
+        axes, steps = node.ints("axes") or list(range(len(starts))), [1] * len(starts)
+    shape = p.shape(node.input(0))
+    cuts: dict[int, slice] = {}
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        size = shape[axis % rank]
+        below = step < 0 and end < -size  # past the beginning, which Python spells None
+        cuts[axis % rank] = slice(start, None if below else end, step)
+    return cuts
+
+
+@rule("Gather")
+def gather(p: Propagation, node: Node) -> None:
+    """data[..., indices, ...]: constant indices along a labelled axis are an exact map."""
+    rank = p.rank(node, 0)
+    axis = node.int("axis", 0) % rank
+    indices_rank = p.rank(node, 1)
+    if p.is_constant(node.input(0)):
+        p.pin_axes(node, 0, [axis], f"Gather '{node.label}' looks up rows")
+    dims = p.dims(node, 0)
+    picked: list[Dim] = [None] * indices_rank
+    whole = dims[axis]
+    if whole is not None:
+        if indices_rank > 1 or node.input(1) not in p.facts.values:
+            p.sets.pin(whole, f"Gather '{node.label}' picks from these channels")
+        elif indices_rank == 0:
+            index = int(p.value(node, 1))
+            p.sets.pin(whole[index : index + 1 or None], f"Gather '{node.label}' picks this channel")
+            p.rewrite(node, lambda editor, copy: editor.set_gather(copy, whole, np.array(index)))
+        else:
+            index_map = p.value(node, 1) % len(whole)
+            picked = [whole[index_map]]
+            p.rewrite(node, lambda editor, copy: editor.set_gather(copy, whole, index_map))
+    p.set_output(node, [*dims[:axis], *picked, *dims[axis + 1 :]])
+
+
+@rule("GatherElements", "ScatterElements", "Scatter")
+def by_elements(p: Propagation, node: Node) -> None:
+    """Indices are as large as the data: other axes could follow only if the indices could be cut."""
+    for position in range(len(node.proto.input)):
+        p.pin_axes(node, position, range(p.rank(node, position)), f"{node.op} '{node.label}' indexes these channels")
+    p.clear_outputs(node)
+
+
+@rule("GatherND")
+def gather_nd(p: Propagation, node: Node) -> None:
+    """Trailing axes that the indices do not reach pass through."""
+    dims = p.dims(node, 0)
+    reach = p.shape(node.input(1))[-1] + node.int("batch_dims", 0)
+    p.pin_axes(node, 0, range(reach), f"GatherND '{node.label}' indexes these channels")
+    p.set_output(node, [*[None] * (p.rank(node, 1) - 1), *dims[reach:]])
+
+
+@rule("ScatterND")
+def scatter_nd(p: Propagation, node: Node) -> None:
+    """data[indices] = updates. With constant indices into one axis this is a slice written in place: an exact map."""
+    dims = p.dims(node, 0)
+    updates = p.dims(node, 2)
+    reach = p.shape(node.input(1))[-1]
+    if reach == 1 and dims[0] is not None and node.input(1) in p.facts.values and p.rank(node, 1) == 2:
+        whole = dims[0]
+        index = p.value(node, 1).ravel() % len(whole)
+        p.unite(whole[index], updates[0], f"ScatterND '{node.label}' writes channels that stay")
+        p.rewrite(node, lambda editor, copy: editor.set_scatter(copy, whole, index))
+        first: list[Dim] = [whole]
+    else:
+        p.pin_axes(node, 0, range(reach), f"ScatterND '{node.label}' indexes these channels")
+        p.pin_axes(node, 2, range(p.rank(node, 1) - 1), f"ScatterND '{node.label}' writes these channels")
+        first = [None] * reach
+    for axis in range(reach, len(dims)):
+        why = f"ScatterND '{node.label}' writes channels that stay"
+        dims[axis] = p.unite(dims[axis], updates[axis - len(dims) + len(updates)], why)
+    p.set_output(node, [*first, *dims[reach:]])
+
+
+@rule("Pad")
+def pad(p: Propagation, node: Node) -> None:
+    """Padded channels are zeros with labels of their own, which go when their partners go."""
+    dims = p.dims(node, 0)
+    before, after = _pads(p, node, len(dims))
+    padded: dict[int, tuple[Labels, Labels, Labels]] = {}
+    for axis, dim in enumerate(dims):
+        if dim is None or (before[axis] == 0 and after[axis] == 0):
+            continue
+        if node.str("mode", "constant") != "constant" or before[axis] < 0 or after[axis] < 0:
+            p.sets.pin(dim, f"Pad '{node.label}' mirrors or crops these channels")
+            dims[axis] = None
+            continue
+        parts = (p.sets.fresh(before[axis]), dim, p.sets.fresh(after[axis]))
+        padded[axis] = parts
+        dims[axis] = np.concatenate(parts)
+    if padded:
+        named = {axis: (left, right) for axis, (left, _, right) in padded.items()}
+        p.rewrite(node, lambda editor, copy: editor.set_pads(copy, named, len(dims)))
+    p.set_output(node, dims)
+
+
+def _pads(p: Propagation, node: Node, rank: int) -> tuple[list[int], list[int]]:
+    """Padding before and after each axis, read off the shapes where the amounts are computed at run time."""
+    amounts = node.ints("pads")
+    if amounts is None:
+        amounts = p.value(node, 1).ravel().tolist()
+    axes = [int(a) % rank for a in p.value(node, 3).ravel()] if node.has(3) else list(range(rank))
+    before, after = [0] * rank, [0] * rank
+    for i, axis in enumerate(axes):
+        before[axis], after[axis] = int(amounts[i]), int(amounts[i + len(axes)])
+    return before, after
+
+
+@rule("Tile")
+def tile(p: Propagation, node: Node) -> None:
+    dims = p.dims(node, 0)
+    before, after = p.shape(node.input(0)), p.shape(node.proto.output[0])
+    tiled: list[Dim] = []
+    for dim, old, new in zip(dims, before, after, strict=True):
+        tiled.append(None if dim is None else np.tile(dim, new // old))
+    p.set_output(node, tiled)
+
+
+@rule("ReverseSequence")
+def reverse_sequence(p: Propagation, node: Node) -> None:
+    dims = p.dims(node, 0)
+    axes = [node.int("time_axis", 0), node.int("batch_axis", 1)]
+    p.pin_axes(node, 0, axes, f"ReverseSequence '{node.label}'")
+    p.set_output(node, [None if axis in axes else dim for axis, dim in enumerate(dims)])
