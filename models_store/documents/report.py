@@ -28,7 +28,9 @@ class AccuracyRows(Document):
     original: Accuracy
     after_cut: Accuracy
     final: Accuracy
-    changed_labels: float = Field(description="Share of test samples whose predicted class differs from the original's.")
+    changed_labels: float = Field(
+        description="Share of test samples whose predicted class differs from the original's."
+    )
 
 
 class LatencySummary(Document):
@@ -49,6 +51,11 @@ class LatencyRow(Document):
     speedup_low: float = Field(description="10th percentile of the per-round ratios.")
     speedup_high: float = Field(description="90th percentile of the per-round ratios.")
     noise: float = Field(description="Half the 10-90 % spread of the original's times, relative to its median.")
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the 10-90 % band of the ratios leaves 1 on one side: a difference beyond the noise."""
+        return self.speedup_low > 1 or self.speedup_high < 1
 
 
 class LayerRow(Document):
