@@ -7,6 +7,7 @@ a crash in the middle leaves at most a file in `incoming_dir`, which nothing ref
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import time
 import uuid
@@ -45,6 +46,8 @@ class BlobStore:
 
     def __init__(self, url: str, incoming_dir: Path | None = None) -> None:
         self.url = url
+        if "://" in url and not url.startswith("s3://"):
+            raise ValueError(f"blobs_url must be a folder or s3://bucket/prefix, not {url}")
         self._folder = None if "://" in url else Path(url).absolute()
         try:
             self._store = from_url(url) if self._folder is None else LocalStore(self._folder, mkdir=True)
@@ -60,12 +63,25 @@ class BlobStore:
         return cls(settings.blobs_url, settings.incoming_dir)
 
     def put_file(self, path: Path) -> Blob:
-        """Store a copy of the file at `path`, in constant memory; the bytes may be there already."""
-        with self._incoming() as staged, self._errors(f"store {path}"):
-            digest, size = _copy(path, staged)
+        """Store a copy of the file at `path`; the same bytes may be there already."""
+        with self._incoming() as staged:
+            with path.open("rb") as source, self._errors(f"copy {path}"), staged.open("xb") as copy:
+                shutil.copyfileobj(source, copy, CHUNK_BYTES)
+            return self.adopt(staged)
+
+    def adopt(self, path: Path) -> Blob:
+        """Turn the complete file at `path`, in `incoming_dir`, into a blob: as `put_file`, without a second copy.
+
+        The file is gone afterwards, unless this raises.
+        """
+        if path.parent != self.incoming_dir:
+            raise ValueError(f"{path} does not lie in {self.incoming_dir}: use put_file")
+        with self._errors(f"store {path}"):
+            digest, size = _flushed_digest(path)
             blob = Blob(_key(digest), digest, size)
             if not self.exists(blob.key):
-                self._publish(staged, blob.key)
+                self._publish(path, blob.key)
+            path.unlink(missing_ok=True)
             return blob
 
     def fetch(self, key: str, destination: Path) -> None:
@@ -75,14 +91,16 @@ class BlobStore:
         """
         digest = hashlib.sha256()
         partial = destination.with_name(f".{destination.name}.partial")
-        with partial.open("wb") as file:
-            for chunk in self.stream(key):
-                digest.update(chunk)
-                file.write(chunk)
-        if digest.hexdigest() != _digest(key):
-            partial.unlink()
-            raise BlobCorrupt(f"{key} has the digest {digest.hexdigest()}: restore it from a backup")
-        partial.replace(destination)
+        try:
+            with partial.open("wb") as file:
+                for chunk in self.stream(key):
+                    digest.update(chunk)
+                    file.write(chunk)
+            if digest.hexdigest() != _digest(key):
+                raise BlobCorrupt(f"the bytes of {key} have the digest {digest.hexdigest()}: restore it from a backup")
+            partial.replace(destination)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes from `start` up to, not including, `end`, in chunks. Raises `BlobMissing` at once.
@@ -98,11 +116,8 @@ class BlobStore:
     def size(self, key: str) -> int:
         """In bytes. Raises `BlobMissing`."""
         _digest(key)
-        with self._errors(f"look up {key}"):
-            try:
-                return obstore.head(self._store, key)["size"]
-            except FileNotFoundError as error:
-                raise BlobMissing(f"there is no blob {key}") from error
+        with self._errors(f"look up {key}"), _missing(key):
+            return obstore.head(self._store, key)["size"]
 
     def exists(self, key: str) -> bool:
         try:
@@ -149,7 +164,7 @@ class BlobStore:
     def _stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         if start == end:
             return
-        with self._errors(f"read {key}"):
+        with self._errors(f"read {key}"), _missing(key):
             result = obstore.get(self._store, key, options={"range": (start, end)})
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
@@ -182,18 +197,20 @@ def _digest(key: str) -> str:
     return match[2]
 
 
-def _copy(source: Path, destination: Path) -> tuple[str, int]:
-    """Copy and fsync a file; the digest and the number of the bytes that were written."""
-    digest = hashlib.sha256()
-    size = 0
-    with source.open("rb") as reader, destination.open("xb") as writer:
-        while chunk := reader.read(CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-            writer.write(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-    return digest.hexdigest(), size
+@contextmanager
+def _missing(key: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BlobMissing(f"there is no blob {key}") from error
+
+
+def _flushed_digest(path: Path) -> tuple[str, int]:
+    """The SHA-256 and the size in bytes of a file, which is on the disk when this returns."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        os.fsync(file.fileno())
+        return digest.hexdigest(), file.tell()
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from alembic import command
@@ -65,7 +65,7 @@ class Database:
 
     def check(self) -> None:
         """Raise `DatabaseUnavailable` if the database cannot be reached, `SchemaOutdated` if it is not migrated."""
-        wanted = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+        wanted = _head()
         try:
             with self._readers.connect() as connection:
                 found = MigrationContext.configure(connection).get_current_revision()
@@ -102,7 +102,7 @@ def _checked(url: str) -> URL:
         raise ValueError("SQLite needs a file, such as sqlite:////var/lib/espalier/espalier.db")
     if backend == "sqlite":
         return parsed.set(drivername="sqlite+pysqlite")
-    if backend == "postgresql":
+    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
     raise ValueError(f"database_url must begin with sqlite:/// or postgresql+psycopg://, not {parsed.drivername}://")
 
@@ -159,6 +159,12 @@ def _alembic_config(connection: Connection | None = None) -> Config:
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+@cache
+def _head() -> str | None:
+    """The revision that this version needs."""
+    return ScriptDirectory.from_config(_alembic_config()).get_current_head()
 
 
 def _refuse_broken_references(connection: Connection) -> None:

@@ -13,5 +13,5 @@ class DatasetRepository(InputRepository[Dataset]):
     _prefix = "dst"
 
     def mark_ready(self, id: str, inspection: dict[str, Any]) -> bool:
-        """Record a `DatasetInspection`; false if no longer inspecting."""
+        """Record a `DatasetInspection`; false if no longer inspecting. As `ModelRepository.mark_ready`."""
         return self._settle(id, state=InputState.READY, inspection=inspection)

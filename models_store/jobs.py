@@ -196,14 +196,14 @@ class JobRepository:
                 started_at=database_now(),
                 lease_expires_at=database_now(lease_s),
             )
-            .returning(Job)
+            .returning(Job, database_now())
+            .execution_options(populate_existing=True, synchronize_session=False)
         )
-        job = self._session.scalar(
-            statement, execution_options={"populate_existing": True, "synchronize_session": False}
-        )
-        if job is None or job.started_at is None:
+        taken = self._session.execute(statement).one_or_none()
+        if taken is None:
             return None
-        self._emit_state(job, job.started_at)
+        job, now = taken
+        self._emit_state(job, now)
         self._session.flush()
         return Claim(
             job_id=job.id,
@@ -230,10 +230,18 @@ class JobRepository:
             raise LeaseLost(_lost(claim))
         return Heartbeat(cancel_requested=state is JobState.CANCELLING)
 
+    def hold(self, claim: Claim) -> None:
+        """Fence what else is written in this transaction, such as the verdict of an inspection. Raises `LeaseLost`.
+
+        Every other write here fences itself.
+        """
+        self._held(claim)
+
     def append_events(self, claim: Claim, events: Sequence[tuple[EventType, Mapping[str, Any]]]) -> None:
         """Number and keep what the attempt reports, and move its stages. Raises `LeaseLost`.
 
-        `ValueError` for an unknown stage, for NaN in the data, and for state events, which only this module makes.
+        `stage` and `progress` events carry a `StageChange` and a `StageProgress`. `ValueError` for other data, an
+        unknown stage, NaN, and for state events, which only this module makes.
         """
         job, now = self._held(claim)
         moved = stages.load(job.stages)
@@ -250,7 +258,7 @@ class JobRepository:
     ) -> None:
         """End the job well; report and artifacts become visible with it. Raises `LeaseLost`.
 
-        An inspection must have given its verdict (`mark_ready`, `mark_rejected`) in this transaction or before.
+        An inspection gives its verdict in the same transaction: `hold`, then `mark_ready`, then this.
         """
         job, now = self._held(claim)
         if job.kind == JobKind.INSPECT and self._reject_input(job, CANCELLED):

@@ -13,5 +13,8 @@ class ModelRepository(InputRepository[Model]):
     _prefix = "mdl"
 
     def mark_ready(self, id: str, inspection: dict[str, Any], onnx_key: str) -> bool:
-        """Record a `ModelInspection` and the blob of the canonical ONNX file; false if no longer inspecting."""
+        """Record a `ModelInspection` and the blob of the canonical ONNX file; false if no longer inspecting.
+
+        A worker calls `JobRepository.hold` first and `succeed` after, in one transaction: fenced, all or nothing.
+        """
         return self._settle(id, state=InputState.READY, inspection=inspection, onnx_key=onnx_key)

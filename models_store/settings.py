@@ -13,7 +13,9 @@ class StoreSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ESPALIER_", frozen=True)
 
     data_dir: Path = Field(default=Path("espalier-data"), description="Folder of the embedded set-up.")
-    database_url: str = Field(default="", description="sqlite:///path or postgresql+psycopg://user:password@host/name")
+    database_url: str = Field(
+        default="", repr=False, description="sqlite:///path or postgresql+psycopg://user:password@host/name"
+    )
     blobs_url: str = Field(default="", description="A folder, or s3://bucket/prefix (credentials from AWS_*).")
 
     @model_validator(mode="before")
@@ -22,6 +24,7 @@ class StoreSettings(BaseSettings):
         folder = Path(values.get("data_dir") or "espalier-data").absolute()
         return {
             **values,
+            "data_dir": folder,
             "database_url": values.get("database_url") or f"sqlite:///{folder / 'espalier.db'}",
             "blobs_url": values.get("blobs_url") or str(folder / "blobs"),
         }

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from models_store.documents.event import STAGES, EventType
-from models_store.documents.job import Stage, StageState
+from models_store.documents.job import Stage, StageChange, StageProgress, StageState
 from models_store.documents.job_spec import JobKind
 
 _ENDED = (StageState.DONE, StageState.SKIPPED, StageState.FAILED, StageState.CANCELLED)
@@ -34,14 +34,16 @@ def progress(stages: Sequence[Stage]) -> float:
 def apply(stages: Sequence[Stage], type: EventType, data: Mapping[str, Any], at: datetime) -> list[Stage]:
     """The stages after a `stage` or `progress` event; other events leave them as they are.
 
-    Raises `ValueError` for a stage that this kind of job does not have.
+    Raises `ValueError` for data of another form, and for a stage that this kind of job does not have.
     """
     if type is EventType.STAGE:
-        state = StageState(data["state"])
-        change = {"state": state, "message": data.get("message"), **_times(state, at)}
-        return _with(stages, data["name"], change)
+        change = StageChange.model_validate(data)
+        return _with(
+            stages, change.name, {"state": change.state, "message": change.message, **_times(change.state, at)}
+        )
     if type is EventType.PROGRESS:
-        return _with(stages, data["stage"], {"progress": data["progress"], "eta_s": data.get("eta_s")})
+        made = StageProgress.model_validate(data)
+        return _with(stages, made.stage, {"progress": made.progress, "eta_s": made.eta_s})
     return list(stages)
 
 

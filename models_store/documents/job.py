@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
@@ -30,6 +31,22 @@ class StageState(StrEnum):
     SKIPPED = "skipped"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class StageChange(Document):
+    """Data of a `stage` event."""
+
+    name: str
+    state: Literal[StageState.RUNNING, StageState.DONE, StageState.SKIPPED, StageState.FAILED]
+    message: str | None = None
+
+
+class StageProgress(Document):
+    """Data of a `progress` event."""
+
+    stage: str
+    progress: float = Field(ge=0, le=1)
+    eta_s: float | None = Field(default=None, ge=0)
 
 
 class Stage(Document):
