@@ -19,8 +19,10 @@ Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 
 LAYER_OPS = frozenset(
-    "Conv ConvTranspose ConvInteger QLinearConv DeformConv Gemm MatMul MatMulInteger QLinearMatMul Einsum LSTM GRU RNN"
-    .split()
+    [
+        *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"),
+        *("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "Einsum", "LSTM", "GRU", "RNN"),
+    ]
 )
 _FLOAT_TYPES = {
     onnx.TensorProto.FLOAT,
@@ -104,9 +106,7 @@ class CostTable:
         return _rectangular(self.param_terms, len(self.fixed))
 
 
-def _rectangular(
-    terms: tuple[tuple[int, tuple[int, ...]], ...], one: int
-) -> tuple[Counts, npt.NDArray[np.intp]]:
+def _rectangular(terms: tuple[tuple[int, tuple[int, ...]], ...], one: int) -> tuple[Counts, npt.NDArray[np.intp]]:
     """Terms as arrays; shorter products are filled up with the dimension `one`, whose size is 1."""
     longest = max((len(dims) for _, dims in terms), default=1)
     constants = np.array([constant for constant, _ in terms], dtype=np.int64)
@@ -162,9 +162,7 @@ class Analysis:
         return np.asarray(alive_roots[self.roots])
 
 
-def analyze(
-    model: onnx.ModelProto, *, allow_inexact: bool = False, exclude: tuple[str, ...] = ()
-) -> Analysis:
+def analyze(model: onnx.ModelProto, *, allow_inexact: bool = False, exclude: tuple[str, ...] = ()) -> Analysis:
     """Find the groups of channels of a model that can be removed together.
 
     `allow_inexact` also frees channels that a LayerNormalization or a mean runs over (recorded as waived); `exclude`
@@ -309,8 +307,6 @@ def _group(
         for g in np.flatnonzero(counts).tolist():
             sources[g].append(source)
             width[g] = max(width[g], counts[g] // sizes[g])
-    groups = tuple(
-        Group(g, units[group_of == g], tuple(sources[g]), int(width[g])) for g in range(len(order))
-    )
+    groups = tuple(Group(g, units[group_of == g], tuple(sources[g]), int(width[g])) for g in range(len(order)))
     table = CostTable(np.array(dims.fixed, dtype=np.int64), multiplicity, tuple(mac_terms), tuple(param_terms))
     return groups, table

@@ -9,7 +9,7 @@ from worker.engine.graph.onnx_graph import Array, OnnxGraph, attribute, int_attr
 
 SMALL = 4096
 _Fold = Callable[[onnx.NodeProto, list[Array]], Array]
-_NP_TYPES = {
+_NP_TYPES: dict[int, type[np.generic]] = {
     onnx.TensorProto.INT64: np.int64,
     onnx.TensorProto.INT32: np.int32,
     onnx.TensorProto.BOOL: np.bool_,
@@ -57,8 +57,8 @@ def _shape_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> Ar
         return None
     if node.op_type == "Size":
         return np.asarray(int(np.prod(shape)), dtype=np.int64)
-    end = attribute(node, "end")
-    return np.asarray(shape[int_attribute(node, "start", 0) : end], dtype=np.int64)  # type: ignore[misc]
+    end: int | None = attribute(node, "end")
+    return np.asarray(shape[int_attribute(node, "start", 0) : end], dtype=np.int64)
 
 
 def _evaluate(node: onnx.NodeProto, inputs: list[Array]) -> Array | None:
@@ -125,7 +125,7 @@ def _cast(node: onnx.NodeProto, x: list[Array]) -> Array:
 
 def _constant_of_shape(node: onnx.NodeProto, x: list[Array]) -> Array:
     value = attribute(node, "value")
-    fill = np.zeros(1, np.float32) if value is None else onnx.numpy_helper.to_array(value)  # type: ignore[arg-type]
+    fill = np.zeros(1, np.float32) if value is None else onnx.numpy_helper.to_array(value)
     if np.prod(x[0]) > SMALL:
         raise ValueError("too large to be a shape")
     return np.full(x[0].tolist(), fill.ravel()[0], dtype=fill.dtype)

@@ -14,10 +14,10 @@ def describe_layers(analysis: Analysis, kept: Counts) -> tuple[Layer, ...]:
     group remain. A layer's parameters are those of its own weights and biases."""
     p = analysis.propagation
     sizes = analysis.costs.sizes(kept)
-    macs = defaultdict(int)
+    macs: defaultdict[int, int] = defaultdict(int)
     for product, (constant, dims) in zip(p.products, analysis.costs.mac_terms, strict=True):
         macs[product.node] += constant * int(np.prod(sizes[list(dims)], dtype=np.int64))
-    params = defaultdict(int)
+    params: defaultdict[int, int] = defaultdict(int)
     for (name, node, _), term in analysis.slot_terms.items():
         constant, dims = analysis.costs.param_terms[term]
         users = [node] if node >= 0 else [i for i, _ in analysis.graph.consumers.get(name, [])][:1]

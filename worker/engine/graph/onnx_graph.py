@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from onnx import numpy_helper
 
 from worker.engine.errors import EngineError
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 def load_model(path: Path | str) -> onnx.ModelProto:
@@ -23,7 +24,7 @@ def load_model(path: Path | str) -> onnx.ModelProto:
         ) from error
 
 
-def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
+def attribute(node: onnx.NodeProto, name: str, default: object = None) -> Any:  # noqa: ANN401  (any attribute type)
     """The value of a node's attribute, or the default."""
     for a in node.attribute:
         if a.name == name:
@@ -32,13 +33,12 @@ def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object
 
 
 def int_attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    value = attribute(node, name, default)
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(attribute(node, name, default))
 
 
 def ints_attribute(node: onnx.NodeProto, name: str) -> list[int] | None:
     value = attribute(node, name)
-    return None if value is None else [int(v) for v in value]  # type: ignore[attr-defined]
+    return None if value is None else [int(v) for v in value]
 
 
 def node_label(node: onnx.NodeProto) -> str:
@@ -105,7 +105,8 @@ def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """The tensor of a Constant node, whichever attribute holds it; None for strings and sparse tensors."""
     for a in node.attribute:
         if a.name == "value":
-            return a.t
+            tensor: onnx.TensorProto = a.t
+            return tensor
         if a.name in ("value_float", "value_floats"):
             value = np.array(onnx.helper.get_attribute_value(a), dtype=np.float32)
         elif a.name in ("value_int", "value_ints"):

@@ -70,15 +70,16 @@ class Node:
     def input(self, position: int) -> str:
         if not self.has(position):
             raise Unsupported(f"{self.op} '{self.label}' lacks its input {position}")
-        return self.proto.input[position]
+        name: str = self.proto.input[position]
+        return name
 
-    def int(self, name: str, default: int) -> int:
+    def integer(self, name: str, default: int) -> int:
         return int_attribute(self.proto, name, default)
 
-    def ints(self, name: str) -> list[int] | None:
+    def integers(self, name: str) -> list[int] | None:
         return ints_attribute(self.proto, name)
 
-    def str(self, name: str, default: str) -> str:
+    def text(self, name: str, default: str) -> str:
         value = attribute(self.proto, name, default)
         return value.decode() if isinstance(value, bytes) else str(value)
 
@@ -247,7 +248,7 @@ class Propagation:
     # ------------------------------------------------------------------ what a rule states
 
     def set_output(self, node: Node, dims: Sequence[Dim], position: int = 0) -> None:
-        """Label an output. Dimensions of size one carry no labels: there is nothing to remove."""
+        """Label an output. Dimensions of size one carry no labels: their one index has to stay."""
         if len(node.proto.output) <= position or not node.proto.output[position]:
             return
         name = node.proto.output[position]
@@ -257,6 +258,9 @@ class Propagation:
         for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
             if dim is not None and len(dim) != size:
                 raise Unsupported(f"{node.op} '{node.label}': axis {axis} has {size} indices, {len(dim)} expected")
+        for dim, size in zip(dims, shape, strict=True):
+            if size == 1:
+                self.sets.pin(dim, f"the only channel that {node.op} '{node.label}' passes on")
         self.tensors[name] = [dim if size > 1 else None for dim, size in zip(dims, shape, strict=True)]
 
     def clear_outputs(self, node: Node) -> None:
@@ -276,7 +280,7 @@ class Propagation:
         return None
 
     def bind(self, node: Node, position: int, axis: int, labels: Dim, reason: str = "") -> None:
-        """Tie an axis of an input, usually a constant's, to labels. A missing input or an axis of size one is ignored."""
+        """Tie an axis of an input, usually a constant's, to labels. A missing input or a size of one is ignored."""
         if not node.has(position):
             return
         name = node.input(position)

@@ -9,7 +9,7 @@ from worker.engine.graph.propagation import Node, Propagation, rule
 @rule("Concat")
 def concat(p: Propagation, node: Node) -> None:
     out_shape = p.shape(node.proto.output[0])
-    axis = node.int("axis", 1) % len(out_shape)
+    axis = node.integer("axis", 1) % len(out_shape)
     positions = [i for i in range(len(node.proto.input)) if node.has(i)]
     filled = [i for i in positions if 0 not in p.shape(node.input(i))] or positions
     dims: list[Dim] = []
@@ -45,14 +45,15 @@ def _unite_axis(p: Propagation, node: Node, positions: list[int], axis: int) -> 
 @rule("Split")
 def split(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
-    axis = node.int("axis", 0) % len(dims)
+    axis = node.integer("axis", 0) % len(dims)
     outputs = [name for name in node.proto.output]
     sizes = [p.shape(name)[axis] for name in outputs]
     whole = dims[axis]
     pieces: list[Dim] = [None] * len(sizes)
     if whole is not None:
-        pieces = list(np.split(whole, np.cumsum(sizes)[:-1]))
-        p.rewrite(node, lambda editor, copy: editor.set_split(copy, [editor.kept(piece) for piece in pieces]))
+        cut = np.split(whole, np.cumsum(sizes)[:-1])
+        pieces = list(cut)
+        p.rewrite(node, lambda editor, copy: editor.set_split(copy, [editor.kept(piece) for piece in cut]))
     for position, piece in enumerate(pieces):
         p.set_output(node, [*dims[:axis], piece, *dims[axis + 1 :]], position)
 
@@ -62,17 +63,16 @@ def slice_(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
     cuts = _slice_cuts(p, node, len(dims))
     shape = p.shape(node.input(0))
-    picked: dict[int, Labels] = {}
+    picked: dict[int, tuple[Labels, Labels]] = {}
     for axis, cut in cuts.items():
         dim = dims[axis]
         if dim is None or range(shape[axis])[cut] == range(shape[axis]):
             continue
         index = np.arange(shape[axis])[cut]
-        picked[axis] = index
+        picked[axis] = (dim, index)
         dims[axis] = dim[index]
     if picked:
-        whole = p.dims(node, 0)
-        p.rewrite(node, lambda editor, copy: editor.set_slice(copy, {a: (whole[a], i) for a, i in picked.items()}))
+        p.rewrite(node, lambda editor, copy: editor.set_slice(copy, picked))
     p.set_output(node, dims)
 
 
@@ -83,8 +83,8 @@ def _slice_cuts(p: Propagation, node: Node, rank: int) -> dict[int, slice]:
         axes = p.value(node, 3).ravel().tolist() if node.has(3) else list(range(len(starts)))
         steps = p.value(node, 4).ravel().tolist() if node.has(4) else [1] * len(starts)
     else:
-        starts, ends = node.ints("starts") or [], node.ints("ends") or []
-        axes, steps = node.ints("axes") or list(range(len(starts))), [1] * len(starts)
+        starts, ends = node.integers("starts") or [], node.integers("ends") or []
+        axes, steps = node.integers("axes") or list(range(len(starts))), [1] * len(starts)
     shape = p.shape(node.input(0))
     cuts: dict[int, slice] = {}
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -98,13 +98,13 @@ def _slice_cuts(p: Propagation, node: Node, rank: int) -> dict[int, slice]:
 def gather(p: Propagation, node: Node) -> None:
     """data[..., indices, ...]: constant indices along a labelled axis are an exact map."""
     rank = p.rank(node, 0)
-    axis = node.int("axis", 0) % rank
+    axis = node.integer("axis", 0) % rank
     indices_rank = p.rank(node, 1)
     if p.is_constant(node.input(0)):
         p.pin_axes(node, 0, [axis], f"Gather '{node.label}' looks up rows")
     dims = p.dims(node, 0)
     picked: list[Dim] = [None] * indices_rank
-    whole = dims[axis]
+    whole: Dim = dims[axis]
     if whole is not None:
         if indices_rank > 1 or node.input(1) not in p.facts.values:
             p.sets.pin(whole, f"Gather '{node.label}' picks from these channels")
@@ -131,7 +131,7 @@ def by_elements(p: Propagation, node: Node) -> None:
 def gather_nd(p: Propagation, node: Node) -> None:
     """Trailing axes that the indices do not reach pass through."""
     dims = p.dims(node, 0)
-    reach = p.shape(node.input(1))[-1] + node.int("batch_dims", 0)
+    reach = p.shape(node.input(1))[-1] + node.integer("batch_dims", 0)
     p.pin_axes(node, 0, range(reach), f"GatherND '{node.label}' indexes these channels")
     p.set_output(node, [*[None] * (p.rank(node, 1) - 1), *dims[reach:]])
 
@@ -167,7 +167,7 @@ def pad(p: Propagation, node: Node) -> None:
     for axis, dim in enumerate(dims):
         if dim is None or (before[axis] == 0 and after[axis] == 0):
             continue
-        if node.str("mode", "constant") != "constant" or before[axis] < 0 or after[axis] < 0:
+        if node.text("mode", "constant") != "constant" or before[axis] < 0 or after[axis] < 0:
             p.sets.pin(dim, f"Pad '{node.label}' mirrors or crops these channels")
             dims[axis] = None
             continue
@@ -182,7 +182,7 @@ def pad(p: Propagation, node: Node) -> None:
 
 def _pads(p: Propagation, node: Node, rank: int) -> tuple[list[int], list[int]]:
     """Padding before and after each axis, read off the shapes where the amounts are computed at run time."""
-    amounts = node.ints("pads")
+    amounts = node.integers("pads")
     if amounts is None:
         amounts = p.value(node, 1).ravel().tolist()
     axes = [int(a) % rank for a in p.value(node, 3).ravel()] if node.has(3) else list(range(rank))
@@ -205,6 +205,6 @@ def tile(p: Propagation, node: Node) -> None:
 @rule("ReverseSequence")
 def reverse_sequence(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
-    axes = [node.int("time_axis", 0), node.int("batch_axis", 1)]
+    axes = [node.integer("time_axis", 0), node.integer("batch_axis", 1)]
     p.pin_axes(node, 0, axes, f"ReverseSequence '{node.label}'")
     p.set_output(node, [None if axis in axes else dim for axis, dim in enumerate(dims)])

@@ -35,7 +35,7 @@ def conv_quantised(p: Propagation, node: Node) -> None:
 
 def _convolve(p: Propagation, node: Node, weight: int, bias: int | None) -> Dim:
     shape = p.shape(node.input(weight))
-    group = node.int("group", 1)
+    group = node.integer("group", 1)
     outputs, inputs_per_group = shape[:2]
     x = p.dim(node, 0, 1)
     if group == 1:
@@ -96,7 +96,7 @@ def _grouped(p: Propagation, node: Node, weight: int, x: Dim, group: int) -> tup
 def conv_transpose(p: Propagation, node: Node) -> None:
     """X (N, C, ...), W (C, M / group, ...), B (M)."""
     shape = p.shape(node.input(1))
-    group = node.int("group", 1)
+    group = node.integer("group", 1)
     inputs, outputs_per_group = shape[:2]
     x = p.dim(node, 0, 1)
     spatial = range(2, len(shape))
@@ -131,8 +131,8 @@ def conv_transpose(p: Propagation, node: Node) -> None:
 @rule("Gemm")
 def gemm(p: Propagation, node: Node) -> None:
     """alpha * A (M, K) @ B (K, N) + beta * C, either operand perhaps transposed."""
-    m_axis, ka_axis = (1, 0) if node.int("transA", 0) else (0, 1)
-    kb_axis, n_axis = (1, 0) if node.int("transB", 0) else (0, 1)
+    m_axis, ka_axis = (1, 0) if node.integer("transA", 0) else (0, 1)
+    kb_axis, n_axis = (1, 0) if node.integer("transB", 0) else (0, 1)
     rows, columns, k = _matrix_product(p, node, (0, m_axis, ka_axis), (1, n_axis, kb_axis))
     p.count(node, *_factors(p, node, [rows, columns]), k if k is not None else p.shape(node.input(0))[ka_axis])
     if node.has(2):
@@ -204,7 +204,7 @@ def _leading(p: Propagation, node: Node, operands: list[tuple[int, int]]) -> Dim
 @rule("Einsum")
 def einsum(p: Propagation, node: Node) -> None:
     """Letters shared by operands are united; letters missing in the result are contracted."""
-    equation = node.str("equation", "").replace(" ", "")
+    equation = node.text("equation", "").replace(" ", "")
     if "..." in equation:
         raise Unsupported(f"Einsum '{node.label}' has an ellipsis")
     left, _, result = equation.partition("->")
@@ -249,11 +249,3 @@ def recurrent(p: Propagation, node: Node) -> None:
     p.count(node, steps * p.facts.batch * w[0] * w[1], x if x is not None else w[2])
     p.count(node, steps * p.facts.batch * r[0] * r[1] * r[2])
     p.clear_outputs(node)
-
-
-def weight_layers() -> frozenset[str]:
-    """Ops that are reported as layers."""
-    return frozenset(
-        {"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv", "Gemm", "MatMul", "MatMulInteger"}
-        | {"QLinearMatMul", "Einsum", "LSTM", "GRU", "RNN"}
-    )

@@ -30,7 +30,7 @@ def instance_norm(p: Propagation, node: Node) -> None:
 def group_norm(p: Propagation, node: Node) -> None:
     """Whole groups live and die together, which keeps every statistic; scale and bias per group before opset 21."""
     dims = p.dims(node, 0)
-    channels, groups = dims[1], node.int("num_groups", 1)
+    channels, groups = dims[1], node.integer("num_groups", 1)
     if channels is not None:
         blocks = channels.reshape(groups, -1)
         for column in range(1, blocks.shape[1]):
@@ -51,7 +51,7 @@ def group_norm(p: Propagation, node: Node) -> None:
 def layer_norm(p: Propagation, node: Node) -> None:
     """Statistics over all axes from `axis` on."""
     dims = p.dims(node, 0)
-    first = node.int("axis", -1) % len(dims)
+    first = node.integer("axis", -1) % len(dims)
     labelled = [axis for axis in range(first, len(dims)) if dims[axis] is not None]
     if len(labelled) > 1:
         raise Unsupported(f"{node.op} '{node.label}' averages over several labelled axes")
@@ -70,7 +70,7 @@ def layer_norm(p: Propagation, node: Node) -> None:
 def lp_norm(p: Propagation, node: Node) -> None:
     """Division by the norm along one axis: a removed channel adds nothing to a norm, so this is exact."""
     dims = p.dims(node, 0)
-    axis = node.int("axis", -1) % len(dims)
+    axis = node.integer("axis", -1) % len(dims)
     p.contract(node, 0, axis, dims[axis])
     p.set_output(node, dims)
 
@@ -78,7 +78,7 @@ def lp_norm(p: Propagation, node: Node) -> None:
 @rule("MeanVarianceNormalization")
 def mean_variance_norm(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
-    for axis in node.ints("axes") or [0, 2, 3]:
+    for axis in node.integers("axes") or [0, 2, 3]:
         p.waive(node, axis % len(dims), dims[axis], keeps_axis=True, what="averages")
     p.set_output(node, dims)
 
@@ -96,8 +96,8 @@ def softmax(p: Propagation, node: Node) -> None:
     """Over one axis from opset 13 on; before, over all axes from `axis` on."""
     dims = p.dims(node, 0)
     if p.graph.opset >= 13:
-        axes = [node.int("axis", -1) % len(dims)]
+        axes = [node.integer("axis", -1) % len(dims)]
     else:
-        axes = list(range(node.int("axis", 1) % len(dims), len(dims)))
+        axes = list(range(node.integer("axis", 1) % len(dims), len(dims)))
     p.pin_axes(node, 0, axes, f"{node.op} '{node.label}' compares these channels")
     p.set_output(node, [None if axis in axes else dim for axis, dim in enumerate(dims)])

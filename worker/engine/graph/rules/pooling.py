@@ -38,7 +38,7 @@ def resize(p: Propagation, node: Node) -> None:
     p.pin_axes(node, 0, changed, f"{node.op} '{node.label}' interpolates along this axis")
     passed = [None if axis in changed else dim for axis, dim in enumerate(dims)]
     if node.op == "Resize" and node.has(3) and any(dim is not None for dim in passed):
-        axes = node.ints("axes") or list(range(len(dims)))
+        axes = node.integers("axes") or list(range(len(dims)))
         named = [passed[axis] for axis in axes]
         p.rewrite(node, lambda editor, copy: editor.scale_input(copy, 3, named))
     p.set_output(node, passed)

@@ -27,27 +27,27 @@ def reduce(p: Propagation, node: Node) -> None:
             p.contract(node, 0, axis, dims[axis])
         else:
             p.waive(node, axis, dims[axis], keeps_axis=False, what="reduces")
-    if node.int("keepdims", 1):
+    if node.integer("keepdims", 1):
         p.set_output(node, [None if axis in axes else dim for axis, dim in enumerate(dims)])
     else:
         p.set_output(node, [dim for axis, dim in enumerate(dims) if axis not in axes])
 
 
 def _axes(p: Propagation, node: Node, rank: int) -> set[int]:
-    axes = node.ints("axes")
+    axes = node.integers("axes")
     if axes is None and node.has(1):
         axes = [int(a) for a in p.value(node, 1).ravel()]
     if not axes:
-        return set() if node.int("noop_with_empty_axes", 0) else set(range(rank))
+        return set() if node.integer("noop_with_empty_axes", 0) else set(range(rank))
     return {axis % rank for axis in axes}
 
 
 @rule("ArgMax", "ArgMin")
 def arg_extreme(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
-    axis = node.int("axis", 0) % len(dims)
+    axis = node.integer("axis", 0) % len(dims)
     p.pin_axes(node, 0, [axis], f"{node.op} '{node.label}' returns the indices of these channels")
-    if node.int("keepdims", 1):
+    if node.integer("keepdims", 1):
         p.set_output(node, [None if i == axis else dim for i, dim in enumerate(dims)])
     else:
         p.set_output(node, [dim for i, dim in enumerate(dims) if i != axis])
@@ -56,7 +56,7 @@ def arg_extreme(p: Propagation, node: Node) -> None:
 @rule("TopK")
 def top_k(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
-    axis = node.int("axis", -1) % len(dims)
+    axis = node.integer("axis", -1) % len(dims)
     p.pin_axes(node, 0, [axis], f"TopK '{node.label}' orders these channels")
     kept = [None if i == axis else dim for i, dim in enumerate(dims)]
     p.set_output(node, kept)

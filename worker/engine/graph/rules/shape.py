@@ -31,7 +31,7 @@ def reshape_by_axes(p: Propagation, node: Node) -> None:
 @rule("Squeeze")
 def squeeze(p: Propagation, node: Node) -> None:
     dims = reshaped(p, node)
-    if node.ints("axes") is None and not node.has(1) and any(dim is not None for dim in dims):
+    if node.integers("axes") is None and not node.has(1) and any(dim is not None for dim in dims):
         # Without axes a dimension pruned to one would vanish too.
         axes = [axis for axis, size in enumerate(p.shape(node.input(0))) if size == 1]
         p.rewrite(node, lambda editor, copy: editor.set_axes(copy, axes))
@@ -54,7 +54,7 @@ def reshaped(p: Propagation, node: Node) -> list[Dim]:
     if factors is None:
         p.pin_axes(node, 0, range(len(dims)), f"{node.op} '{node.label}' mixes these dimensions")
         return [None] * len(after)
-    parts: list[Dim] = []
+    parts: list[tuple[int, Dim]] = []
     for axis, cut in enumerate(_distribute(factors, before)):
         parts.extend(_cut(p, node, dims[axis], cut))
     return [_merge(p, node, factor_labels) for factor_labels in _gather_parts(factors, parts, after)]
@@ -120,24 +120,22 @@ def _gather_parts(
 
 def _merge(p: Propagation, node: Node, parts: list[tuple[int, Dim]]) -> Dim:
     """Labels of a dimension made of factors, repeated in memory order; only one factor can stay labelled."""
-    labelled = [axis for axis, (_, dim) in enumerate(parts) if dim is not None]
+    labelled = {axis: dim for axis, (_, dim) in enumerate(parts) if dim is not None}
     if not labelled:
         return None
-    kept = max(labelled, key=lambda axis: parts[axis][0])
-    for axis in labelled:
-        if axis != kept:
-            p.sets.pin(parts[axis][1], f"{node.op} '{node.label}' merges these channels with others")
+    kept = max(labelled, key=lambda axis: len(labelled[axis]))
+    labels = labelled.pop(kept)
+    for other in labelled.values():
+        p.sets.pin(other, f"{node.op} '{node.label}' merges these channels with others")
     inner = math.prod(size for size, _ in parts[kept + 1 :])
     outer = math.prod(size for size, _ in parts[:kept])
-    labels = parts[kept][1]
-    assert labels is not None
     return labels if inner == outer == 1 else np.tile(np.repeat(labels, inner), outer)
 
 
 @rule("Transpose")
 def transpose(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
-    perm = node.ints("perm") or list(range(len(dims)))[::-1]
+    perm = node.integers("perm") or list(range(len(dims)))[::-1]
     p.set_output(node, [dims[axis] for axis in perm])
 
 
@@ -145,7 +143,7 @@ def transpose(p: Propagation, node: Node) -> None:
 def expand(p: Propagation, node: Node) -> None:
     """Dimensions of size one are repeated: the copies are alike, so any of them may go with its partner."""
     before, after = p.shape(node.input(0)), p.shape(node.proto.output[0])
-    dims: list[Dim] = [None] * (len(after) - len(before)) + p.dims(node, 0)
+    dims: list[Dim] = [*[None] * (len(after) - len(before)), *p.dims(node, 0)]
     sizes = (1,) * (len(after) - len(before)) + before
     made = [p.sets.fresh(new) if old == 1 and new > 1 else None for old, new in zip(sizes, after, strict=True)]
     requested = p.facts.values.get(node.input(1))
@@ -179,11 +177,11 @@ def _is_integer(p: Propagation, node: Node) -> bool:
 def depth_to_space(p: Propagation, node: Node) -> None:
     """(N, C b b, H, W) -> (N, C, H b, W b): the b x b channels that make up one output live and die together."""
     dims = p.dims(node, 0)
-    block = node.int("blocksize", 1)
+    block = node.integer("blocksize", 1)
     p.pin_axes(node, 0, [2, 3], f"DepthToSpace '{node.label}'")
     out: Dim = None
     if dims[1] is not None:
-        column_row = node.str("mode", "DCR") == "CRD"
+        column_row = node.text("mode", "DCR") == "CRD"
         grid = dims[1].reshape((-1, block * block) if column_row else (block * block, -1))
         grid = grid if column_row else grid.T
         out = np.ascontiguousarray(grid[:, 0])
@@ -197,7 +195,7 @@ def space_to_depth(p: Propagation, node: Node) -> None:
     """(N, C, H, W) -> (N, b b C, H / b, W / b): every channel appears b x b times."""
     dims = p.dims(node, 0)
     p.pin_axes(node, 0, [2, 3], f"SpaceToDepth '{node.label}'")
-    out = None if dims[1] is None else np.tile(dims[1], node.int("blocksize", 1) ** 2)
+    out = None if dims[1] is None else np.tile(dims[1], node.integer("blocksize", 1) ** 2)
     p.set_output(node, [None, out, None, None])
 
 
@@ -206,8 +204,8 @@ def shape_of(p: Propagation, node: Node) -> None:
     """A shape as data stays what it was (an attention scale is computed from it): the ops that need the pruned size
     are rewritten where they use it."""
     dims = p.dims(node, 0)
-    start = node.int("start", 0)
-    end = node.int("end", len(dims))
+    start = node.integer("start", 0)
+    end = node.integer("end", len(dims))
     named = dims[start:end]
     if any(dim is not None for dim in named):
         p.rewrite(node, lambda editor, copy: editor.keep_shape(copy, named))

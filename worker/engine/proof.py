@@ -1,0 +1,268 @@
+"""The proof of a surgery: the pruned graph computes what the original does with the removed channels silenced.
+
+The masked original sets the removed channels' outgoing weights to zero, written as a product of the activation with a
+mask of ones and zeros in front of every node that sums over channels. It uses the labels but none of the surgery's
+slicing, renumbering or rewriting. Both graphs run in ONNX Runtime on the same random inputs, and not only the outputs
+are compared but what every layer computes: an error cannot hide behind a saturated output.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import numpy_helper
+
+from worker.engine.errors import EngineError
+from worker.engine.graph.analysis import LAYER_OPS, Analysis, Mask
+from worker.engine.graph.inputs import Sizes, candidate_sizes, random_inputs
+from worker.engine.graph.onnx_graph import Array, node_label
+from worker.engine.graph.propagation import Contraction, Waiver
+from worker.engine.surgery import Plan
+
+_MAX_COMPARED = 64_000_000
+"""Elements of inner tensors that one run may hold; beyond it only the graph's outputs are compared."""
+
+
+@dataclass(frozen=True)
+class ProofRun:
+    input_shapes: dict[str, tuple[int, ...]]
+    max_relative_error: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """max_relative_error: the largest of max|masked - pruned| / max|masked| over all compared tensors and runs."""
+
+    passed: bool
+    tolerance: float
+    max_relative_error: float
+    compared_tensors: int
+    runs: tuple[ProofRun, ...]
+    waived_nodes: tuple[str, ...]
+
+
+def prove(
+    analysis: Analysis,
+    plan: Plan,
+    pruned: onnx.ModelProto,
+    *,
+    seed: int = 0,
+    inputs_per_size: int = 2,
+    tolerance: float = 1e-4,
+    real_inputs: Sequence[dict[str, Array]] = (),
+) -> Proof:
+    """Compare the pruned model with the masked original on random inputs of two sizes (where axes are dynamic) and on
+    `real_inputs`. Raises EngineError where the original runs at no size."""
+    alive = analysis.alive(plan.kept)
+    waived = [w for w in analysis.propagation.waivers if not alive[w.labels].all()]
+    taps = _taps(analysis)
+    masked_session = _session(masked_original(analysis, alive), taps)
+    names = [o.name for o in masked_session.get_outputs()]
+    runs: list[ProofRun] = []
+    try:
+        pruned_session = _session(pruned, taps)
+    except _RUNTIME_ERRORS:
+        return Proof(False, tolerance, float("inf"), 0, (), tuple(_label(analysis, w.node) for w in waived))
+    compared = 0
+    for inputs in _inputs(analysis, masked_session, seed, inputs_per_size, real_inputs):
+        expected = masked_session.run(names, inputs)
+        shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+        try:
+            found = pruned_session.run(names, inputs)
+        except _RUNTIME_ERRORS:
+            runs.append(ProofRun(shapes, float("inf")))
+            continue
+        errors = [
+            _error(_kept_part(analysis, alive, name, want), got)
+            for name, want, got in zip(names, expected, found, strict=True)
+            if isinstance(want, np.ndarray) and want.dtype.kind == "f"
+        ]
+        compared = len(errors)
+        runs.append(ProofRun(shapes, max(errors, default=0.0)))
+    worst = max((run.max_relative_error for run in runs), default=float("inf"))
+    return Proof(
+        passed=compared > 0 and worst <= tolerance,
+        tolerance=tolerance,
+        max_relative_error=worst,
+        compared_tensors=compared,
+        runs=tuple(runs),
+        waived_nodes=tuple(_label(analysis, w.node) for w in waived),
+    )
+
+
+def masked_original(analysis: Analysis, alive: Mask) -> onnx.ModelProto:
+    """The original model with the removed channels silenced wherever a node sums over them."""
+    model = onnx.ModelProto()
+    model.CopyFrom(analysis.graph.model)
+    silenced: dict[int, list[Contraction]] = {}
+    for contraction in analysis.propagation.contractions:
+        if not alive[contraction.labels].all():
+            silenced.setdefault(contraction.node, []).append(contraction)
+    waived = {w.node: w for w in analysis.propagation.waivers if not alive[w.labels].all()}
+    nodes: list[onnx.NodeProto] = []
+    made: list[onnx.TensorProto] = []
+    for index, node in enumerate(list(model.graph.node)):
+        for contraction in silenced.get(index, []):
+            nodes.append(_silence(analysis, node, contraction, alive, made))
+        if index in waived:
+            before, after = _restrict(analysis, node, waived[index], alive, made)
+            nodes.extend([*before, node, *after])
+        else:
+            nodes.append(node)
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    model.graph.initializer.extend(made)
+    model.ir_version = max(model.ir_version, 4)  # masks are initializers that are no inputs
+    return model
+
+
+def _silence(
+    analysis: Analysis, node: onnx.NodeProto, contraction: Contraction, alive: Mask, made: list[onnx.TensorProto]
+) -> onnx.NodeProto:
+    """x * mask in front of the node."""
+    name = node.input[contraction.position]
+    rank = len(analysis.facts.shapes[name])
+    stem = f"{name}_mask_{contraction.node}_{contraction.position}_{contraction.axis}"
+    shape = [-1 if axis == contraction.axis else 1 for axis in range(rank)]
+    mask = alive[contraction.labels].astype(_dtype(analysis, name)).reshape(shape)
+    made.append(numpy_helper.from_array(mask, stem))
+    node.input[contraction.position] = f"{stem}_applied"
+    return onnx.helper.make_node("Mul", [name, stem], [f"{stem}_applied"], stem)
+
+
+def _restrict(
+    analysis: Analysis, node: onnx.NodeProto, waiver: Waiver, alive: Mask, made: list[onnx.TensorProto]
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """Let a statistic run over the kept channels alone: gather them, compute, and spread the result out again. What
+    stands in the removed places is never read."""
+    keep = alive[waiver.labels]
+    stem = f"restricted_{waiver.node}"
+    kept = np.flatnonzero(keep).astype(np.int64)
+    spread = np.where(keep, np.cumsum(keep) - 1, 0).astype(np.int64)
+    made.extend([numpy_helper.from_array(kept, f"{stem}_kept"), numpy_helper.from_array(spread, f"{stem}_spread")])
+    rank = len(analysis.facts.shapes[node.input[0]])
+    before: list[onnx.NodeProto] = []
+    for position in (0, *waiver.affine):
+        name = node.input[position]
+        axis = waiver.axis - rank + len(analysis.facts.shapes[name])
+        if axis < 0 or analysis.facts.shapes[name][axis] == 1:
+            continue
+        gathered = f"{stem}_{position}"
+        before.append(onnx.helper.make_node("Gather", [name, f"{stem}_kept"], [gathered], gathered, axis=axis))
+        node.input[position] = gathered
+    if not waiver.keeps_axis:
+        return before, []
+    result, node.output[0] = node.output[0], f"{stem}_result"
+    after = onnx.helper.make_node(
+        "Gather", [node.output[0], f"{stem}_spread"], [result], f"{stem}_spread_out", axis=waiver.axis
+    )
+    return before, [after]
+
+
+def _dtype(analysis: Analysis, name: str) -> np.dtype[np.generic]:
+    """The element type of an activation: that of the model's float weights."""
+    for tensor in analysis.graph.constants.values():
+        if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE):
+            return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    return np.dtype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+
+_RUNTIME_ERRORS = (
+    onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+    onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException,
+    onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
+    onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
+    onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
+)
+
+
+def _session(model: onnx.ModelProto, taps: list[str]) -> onnxruntime.InferenceSession:
+    """A session with the tapped tensors as further outputs. Fusions stay off: they could hide a tap."""
+    known = {o.name for o in model.graph.output}
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps if name not in known)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _taps(analysis: Analysis) -> list[str]:
+    """Outputs of all layers, as far as they fit in memory."""
+    shapes = analysis.facts.shapes
+    names = [n.output[0] for n in analysis.graph.nodes if n.op_type in LAYER_OPS and n.output[0] in shapes]
+    size = sum(int(np.prod(shapes[name])) for name in names)
+    return names if size <= _MAX_COMPARED else names[-1:]
+
+
+def _inputs(
+    analysis: Analysis,
+    session: onnxruntime.InferenceSession,
+    seed: int,
+    per_size: int,
+    real_inputs: Sequence[dict[str, Array]],
+) -> Iterator[dict[str, Array]]:
+    sizes = [s for s in (_runnable(analysis, session, c) for c in _two_sizes(analysis)) if s is not None]
+    if not sizes:
+        raise EngineError(
+            "model_does_not_run",
+            "ONNX Runtime cannot run the model on random inputs.",
+            "Check that the model runs in onnxruntime, or give its inputs fixed shapes.",
+        )
+    for number, size in enumerate(sizes):
+        for i in range(per_size):
+            yield random_inputs(analysis.graph, size, seed + 1000 * number + i)
+    yield from real_inputs
+
+
+def _two_sizes(analysis: Analysis) -> Iterator[list[Sizes]]:
+    """First the size of the analysis; then, where axes are dynamic, candidates for another one."""
+    first = analysis.facts.sizes
+    yield [first]
+    others = [s for s, _ in candidate_sizes(analysis.graph) if s != first]
+    different = [s for s in others if all(s[n][1:] != first[n][1:] for n in s if len(s[n]) > 2)]
+    if others:
+        yield [*different[:4], *others[:4]]
+
+
+def _runnable(analysis: Analysis, session: onnxruntime.InferenceSession, candidates: list[Sizes]) -> Sizes | None:
+    for sizes in candidates:
+        try:
+            session.run([session.get_outputs()[0].name], random_inputs(analysis.graph, sizes, 0))
+        except _RUNTIME_ERRORS:
+            continue
+        return sizes
+    return None
+
+
+def _kept_part(analysis: Analysis, alive: Mask, name: str, value: Array) -> Array:
+    for axis, labels in enumerate(analysis.propagation.tensors.get(name, [])):
+        if labels is not None and not alive[labels].all():
+            value = np.compress(alive[labels], value, axis=axis)
+    return value
+
+
+def _error(expected: Array, found: Array) -> float:
+    """max|expected - found| / max|expected|; infinite where shapes or the places of non-finite values differ."""
+    if expected.shape != found.shape:
+        return float("inf")
+    if not expected.size:
+        return 0.0
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(found)):
+        return float("inf")
+    difference = np.abs(expected[finite].astype(np.float64) - found[finite])
+    scale = np.abs(expected[finite].astype(np.float64)).max(initial=0.0)
+    largest = float(difference.max(initial=0.0))
+    return largest / scale if scale > 0 else (0.0 if largest == 0 else float("inf"))
+
+
+def _label(analysis: Analysis, node: int) -> str:
+    return node_label(analysis.graph.nodes[node])

@@ -1,0 +1,390 @@
+"""Surgery: the same graph with the removed channels cut out of every weight, attribute and shape constant."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from worker.engine.graph.analysis import Analysis, Counts, Mask
+from worker.engine.graph.labels import Dim, Labels
+from worker.engine.graph.onnx_graph import Array
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which units of each group stay. Groups that are not named stay whole."""
+
+    kept: Mapping[int, Mask]
+
+    def counts(self, analysis: Analysis) -> Counts:
+        """The number of kept units of each group, as the cost table wants it."""
+        return np.array(
+            [int(self.kept[g.id].sum()) if g.id in self.kept else len(g) for g in analysis.groups], dtype=np.int64
+        )
+
+
+def prune(analysis: Analysis, plan: Plan) -> onnx.ModelProto:
+    """A new model without the units that the plan removes. Names, metadata, opset and dynamic axes are kept; the
+    original is not touched. Raises ValueError where a group would lose all of its units."""
+    for group, mask in plan.kept.items():
+        if not mask.any():
+            raise ValueError(f"the plan keeps nothing of group {group}")
+    return Editor(analysis, analysis.alive(plan.kept)).pruned()
+
+
+class Editor:
+    """One surgery: knows which labels survive, and offers the edits that op rules ask for."""
+
+    def __init__(self, analysis: Analysis, alive: Mask) -> None:
+        self._analysis = analysis
+        self._alive = alive
+        self._graph = analysis.graph
+        self._nodes: list[onnx.NodeProto] = []
+        self._names = {name for node in self._graph.nodes for name in (*node.input, *node.output)}
+        self._made: list[onnx.TensorProto] = []
+
+    # ------------------------------------------------------------------ what survives
+
+    def keep(self, labels: Labels) -> Mask:
+        return np.asarray(self._alive[labels])
+
+    def kept(self, labels: Labels) -> int:
+        return int(self.keep(labels).sum())
+
+    def _changed(self, dim: Dim) -> bool:
+        return dim is not None and not self.keep(dim).all()
+
+    # ------------------------------------------------------------------ the whole
+
+    def pruned(self) -> onnx.ModelProto:
+        weights = self._cut_constants()
+        for index, node in enumerate(self._graph.nodes):
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            for position, name in enumerate(copy.input):
+                copy.input[position] = weights.renamed.get((index, position), name)
+            if node.op_type == "Constant" and node.output[0] in weights.cut:
+                _set_constant(copy, weights.cut[node.output[0]])
+            self._nodes.append(copy)
+            for edit in self._analysis.propagation.rewrites.get(index, ()):
+                edit(self, copy)
+        return self._assemble(weights)
+
+    def _cut_constants(self) -> "_Weights":
+        """Slice each constant once per distinct use. A shared vector whose uses are cut differently is copied."""
+        p = self._analysis.propagation
+        weights = _Weights({}, {}, [])
+        versions: dict[str, dict[bytes, str]] = {}
+        for slot in p.slots:
+            name, node, position = slot
+            masks = [None if dim is None else self.keep(dim) for dim in p.slot_dims(slot)]
+            key = b"|".join(
+                b"" if m is None or m.all() else np.packbits(m).tobytes() + bytes([len(m) % 8]) for m in masks
+            )
+            known = versions.setdefault(name, {})
+            if key not in known:
+                known[key] = name if not known else self._fresh_name(name)
+                if key.strip(b"|") or known[key] != name:
+                    weights.add(name, known[key], _take(self._graph.array(name), masks))
+            if known[key] != name and node >= 0:
+                weights.renamed[(node, position)] = known[key]
+        return weights
+
+    def _assemble(self, weights: "_Weights") -> onnx.ModelProto:
+        source = self._graph.model
+        model = onnx.ModelProto()
+        for field, value in source.ListFields():
+            if field.name == "graph":
+                continue
+            if field.is_repeated:
+                getattr(model, field.name).extend(value)
+            else:
+                setattr(model, field.name, value)
+        graph = model.graph
+        for field, value in source.graph.ListFields():
+            if field.name in ("node", "initializer", "value_info", "input", "output"):
+                continue
+            if field.is_repeated:
+                getattr(graph, field.name).extend(value)
+            else:
+                setattr(graph, field.name, value)
+        for tensor in source.graph.initializer:
+            graph.initializer.append(weights.cut.get(tensor.name, tensor))
+        graph.initializer.extend([*weights.copies, *self._made])
+        graph.node.extend(self._nodes)
+        graph.input.extend(source.graph.input)
+        graph.output.extend(source.graph.output)
+        graph.value_info.extend(source.graph.value_info)
+        self._resize_declarations(graph, weights)
+        if source.ir_version < 4:  # before version 4 every initializer had to be a graph input as well
+            for tensor in (*weights.copies, *self._made):
+                graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        return model
+
+    def _resize_declarations(self, graph: onnx.GraphProto, weights: "_Weights") -> None:
+        """Declared shapes of inner tensors and of initializers that are inputs follow the cut."""
+        tensors = self._analysis.propagation.tensors
+        for value in (*graph.value_info, *graph.input):
+            dims = value.type.tensor_type.shape.dim
+            if value.name in weights.cut:
+                for dim, size in zip(dims, weights.cut[value.name].dims, strict=True):
+                    dim.dim_value = size
+            for dim, labels in zip(dims, tensors.get(value.name, []), strict=False):
+                if self._changed(labels) and labels is not None:
+                    dim.dim_value = self.kept(labels)
+
+    # ------------------------------------------------------------------ edits for op rules
+
+    def set_attribute(self, node: onnx.NodeProto, name: str, value: int | list[int]) -> None:
+        self.drop_attribute(node, name)
+        node.attribute.append(onnx.helper.make_attribute(name, value))
+
+    def drop_attribute(self, node: onnx.NodeProto, name: str) -> None:
+        kept = [a for a in node.attribute if a.name != name]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+
+    def set_input(self, node: onnx.NodeProto, position: int, value: Array) -> None:
+        """Give the node an integer input of its own."""
+        while len(node.input) <= position:
+            node.input.append("")
+        name = self._fresh_name(node.input[position] or f"{node.output[0]}_input{position}")
+        self._made.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        node.input[position] = name
+
+    def scale_input(self, node: onnx.NodeProto, position: int, dims: Sequence[Dim]) -> None:
+        """Scale the entries of a shape input by kept / original of the labels they stand for: right for fixed sizes
+        and for sizes that contain a dynamic factor alike."""
+        if not any(self._changed(dim) for dim in dims):
+            return
+        ratios = [self._ratio(dim) for dim in dims]
+        multiply = np.array([kept for kept, _ in ratios], dtype=np.int64)
+        divide = np.array([whole for _, whole in ratios], dtype=np.int64)
+        name = node.input[position]
+        value = self._analysis.facts.values.get(name)
+        if name in self._graph.constants:
+            self.set_input(node, position, self._graph.array(name) * multiply // divide)
+        elif value is not None and self._follows_from_constants(name):
+            self.set_input(node, position, value.astype(np.int64) * multiply // divide)
+        else:
+            node.input[position] = self._scaled(name, multiply, divide)
+
+    def keep_shape(self, node: onnx.NodeProto, dims: Sequence[Dim]) -> None:
+        """Make a Shape node go on to report the original sizes of pruned dimensions."""
+        changed = [axis for axis, dim in enumerate(dims) if self._changed(dim)]
+        if not changed or not self._reads(node.output[0], changed, len(dims)):
+            return
+        ratios = [self._ratio(dim) for dim in dims]
+        shape, node.output[0] = node.output[0], self._fresh_name(node.output[0])
+        self._scaled(
+            node.output[0],
+            np.array([whole for _, whole in ratios], dtype=np.int64),
+            np.array([kept for kept, _ in ratios], dtype=np.int64),
+            result=shape,
+        )
+
+    def set_axes(self, node: onnx.NodeProto, axes: list[int]) -> None:
+        if self._graph.opset >= 13:
+            self.set_input(node, 1, np.array(axes, dtype=np.int64))
+        else:
+            self.set_attribute(node, "axes", axes)
+
+    def set_split(self, node: onnx.NodeProto, sizes: list[int]) -> None:
+        if self._graph.opset >= 13:
+            self.set_input(node, 1, np.array(sizes, dtype=np.int64))
+            self.drop_attribute(node, "num_outputs")
+        else:
+            self.set_attribute(node, "split", sizes)
+
+    def set_gather(self, node: onnx.NodeProto, labels: Labels, index: npt.NDArray[np.int64]) -> None:
+        """Drop removed indices from a Gather and renumber the others."""
+        if not self._changed(labels):
+            return
+        keep = self.keep(labels)
+        renumbered = np.cumsum(keep) - 1
+        new = renumbered[index] if index.ndim == 0 else renumbered[index[keep[index]]]
+        self.set_input(node, 1, np.asarray(new, dtype=np.int64))
+
+    def set_scatter(self, node: onnx.NodeProto, labels: Labels, index: npt.NDArray[np.int64]) -> None:
+        if not self._changed(labels):
+            return
+        keep = self.keep(labels)
+        self.set_input(node, 1, (np.cumsum(keep) - 1)[index[keep[index]]].reshape(-1, 1).astype(np.int64))
+
+    def set_slice(self, node: onnx.NodeProto, picked: Mapping[int, tuple[Labels, npt.NDArray[np.int64]]]) -> None:
+        """Slice bounds in the numbering of the kept channels; a stride over unevenly kept channels becomes a Gather."""
+        changed = {axis: (labels, index) for axis, (labels, index) in picked.items() if self._changed(labels)}
+        if not changed:
+            return
+        bounds = {axis: self._bounds(labels, index) for axis, (labels, index) in changed.items()}
+        if any(bound is None for bound in bounds.values()):
+            self._slice_by_gather(node, changed)
+            return
+        starts, ends, axes, steps = self._slice_inputs(node)
+        for i, axis in enumerate(axes):
+            bound = bounds.get(axis)
+            if bound is not None:
+                starts[i], ends[i], steps[i] = bound[0], bound[1], 1
+        self._set_slice_inputs(node, starts, ends, axes, steps)
+
+    def _bounds(self, labels: Labels, index: npt.NDArray[np.int64]) -> tuple[int, int] | None:
+        """The kept part of a slice as one range of kept channels, or None where it is none."""
+        keep = self.keep(labels)
+        new = (np.cumsum(keep) - 1)[index[keep[index]]]
+        if len(new) and not np.array_equal(new, np.arange(new[0], new[0] + len(new))):
+            return None
+        return (int(new[0]), int(new[0]) + len(new)) if len(new) else (0, 0)
+
+    def _slice_by_gather(
+        self, node: onnx.NodeProto, picked: Mapping[int, tuple[Labels, npt.NDArray[np.int64]]]
+    ) -> None:
+        """Replace the picked axes of a Slice by Gathers in front of it, and leave it the other axes."""
+        starts, ends, axes, steps = self._slice_inputs(node)
+        data = node.input[0]
+        for axis, (labels, index) in picked.items():
+            keep = self.keep(labels)
+            new = (np.cumsum(keep) - 1)[index[keep[index]]]
+            gathered = self._fresh_name(f"{node.output[0]}_picked")
+            gather = onnx.helper.make_node("Gather", [data, ""], [gathered], self._fresh_name("Gather"), axis=axis)
+            self.set_input(gather, 1, np.asarray(new, dtype=np.int64))
+            self._nodes.insert(len(self._nodes) - 1, gather)
+            data = gathered
+        rest = [i for i, axis in enumerate(axes) if axis not in picked]
+        node.input[0] = data
+        if rest:
+            self._set_slice_inputs(node, *([values[i] for i in rest] for values in (starts, ends, axes, steps)))
+        else:
+            output = node.output[0]
+            node.Clear()
+            node.CopyFrom(onnx.helper.make_node("Identity", [data], [output]))
+
+    def _slice_inputs(self, node: onnx.NodeProto) -> tuple[list[int], list[int], list[int], list[int]]:
+        rank = len(self._analysis.facts.shapes[node.output[0]])
+        values = self._analysis.facts.values
+
+        def read(position: int, name: str) -> list[int] | None:
+            if len(node.input) > position and node.input[position]:
+                source = node.input[position]
+                array = self._graph.array(source) if source in self._graph.constants else values[source]
+                return [int(v) for v in array.ravel()]
+            for a in node.attribute:
+                if a.name == name:
+                    return list(a.ints)
+            return None
+
+        starts, ends = read(1, "starts") or [], read(2, "ends") or []
+        axes = read(3, "axes") or list(range(len(starts)))
+        return starts, ends, [a % rank for a in axes], read(4, "steps") or [1] * len(starts)
+
+    def _set_slice_inputs(
+        self, node: onnx.NodeProto, starts: list[int], ends: list[int], axes: list[int], steps: list[int]
+    ) -> None:
+        if self._graph.opset < 10:
+            for name, value in (("starts", starts), ("ends", ends), ("axes", axes)):
+                self.set_attribute(node, name, value)
+            return
+        for position, value in enumerate((starts, ends, axes, steps), start=1):
+            self.set_input(node, position, np.array(value, dtype=np.int64))
+
+    def set_pads(self, node: onnx.NodeProto, padded: Mapping[int, tuple[Labels, Labels]], rank: int) -> None:
+        """Correct the amounts of padded channels; other amounts may be computed at run time and stay."""
+        delta = np.zeros(2 * rank, dtype=np.int64)
+        for axis, (before, after) in padded.items():
+            delta[axis] = self.kept(before) - len(before)
+            delta[axis + rank] = self.kept(after) - len(after)
+        if not delta.any():
+            return
+        if self._graph.opset < 11:
+            pads = next(list(a.ints) for a in node.attribute if a.name == "pads")
+            self.set_attribute(node, "pads", [int(v) for v in np.array(pads) + delta])
+            return
+        if len(node.input) > 3 and node.input[3]:
+            source = node.input[3]
+            axes = self._graph.array(source) if source in self._graph.constants else self._analysis.facts.values[source]
+            axes = np.asarray(axes, dtype=np.int64) % rank
+            delta = np.concatenate([delta[axes], delta[axes + rank]])
+        name = node.input[1]
+        if name in self._graph.constants:
+            self.set_input(node, 1, self._graph.array(name) + delta)
+        else:
+            added = self._fresh_name(name)
+            extra = onnx.helper.make_node("Add", [name, ""], [added], self._fresh_name("Add"))
+            self.set_input(extra, 1, delta)
+            self._nodes.insert(len(self._nodes) - 1, extra)
+            node.input[1] = added
+
+    # ------------------------------------------------------------------ parts of edits
+
+    def _ratio(self, dim: Dim) -> tuple[int, int]:
+        if dim is None:
+            return 1, 1
+        kept, whole = self.kept(dim), len(dim)
+        common = math.gcd(kept, whole)
+        return kept // common, whole // common
+
+    def _follows_from_constants(self, name: str) -> bool:
+        return name in self._analysis.propagation.static
+
+    def _scaled(self, name: str, multiply: Array, divide: Array, result: str | None = None) -> str:
+        """name * multiply // divide, computed in the graph: before the current node, or behind it into `result`."""
+        product, quotient = self._fresh_name(f"{name}_scaled"), result or self._fresh_name(f"{name}_scaled")
+        nodes = [
+            onnx.helper.make_node("Mul", [name, ""], [product], self._fresh_name("Mul")),
+            onnx.helper.make_node("Div", [product, ""], [quotient], self._fresh_name("Div")),
+        ]
+        self.set_input(nodes[0], 1, multiply)
+        self.set_input(nodes[1], 1, divide)
+        at = len(self._nodes) if result else len(self._nodes) - 1
+        self._nodes[at:at] = nodes
+        return quotient
+
+    def _reads(self, shape: str, axes: list[int], rank: int) -> bool:
+        """Whether anyone reads the entries `axes` of a shape tensor. Most chains pick the batch size alone."""
+        if shape in self._graph.outputs:
+            return True
+        for index, _ in self._graph.consumers.get(shape, []):
+            node = self._graph.nodes[index]
+            entries = self._analysis.facts.values.get(node.input[1]) if node.op_type == "Gather" else None
+            if entries is None or any(int(e) % rank in axes for e in entries.ravel()):
+                return True
+        return False
+
+    def _fresh_name(self, stem: str) -> str:
+        number = 1
+        while f"{stem}_p{number}" in self._names:
+            number += 1
+        self._names.add(f"{stem}_p{number}")
+        return f"{stem}_p{number}"
+
+
+@dataclass
+class _Weights:
+    """Constants after the cut: those that keep their name, the copies of those cut in several ways, and who reads
+    which copy."""
+
+    cut: dict[str, onnx.TensorProto]
+    renamed: dict[tuple[int, int], str]
+    copies: list[onnx.TensorProto]
+
+    def add(self, original: str, name: str, value: Array) -> None:
+        tensor = numpy_helper.from_array(value, name)
+        if name == original:
+            self.cut[name] = tensor
+        else:
+            self.copies.append(tensor)
+
+
+def _take(array: Array, masks: list[Mask | None]) -> Array:
+    for axis, mask in enumerate(masks):
+        if mask is not None and not mask.all():
+            array = np.compress(mask, array, axis=axis)
+    return np.ascontiguousarray(array)
+
+
+def _set_constant(node: onnx.NodeProto, tensor: onnx.TensorProto) -> None:
+    del node.attribute[:]
+    node.attribute.append(onnx.helper.make_attribute("value", tensor))
