@@ -241,7 +241,7 @@ class JobRepository:
         """Number and keep what the attempt reports, and move its stages. Raises `LeaseLost`.
 
         `stage` and `progress` events carry a `StageChange` and a `StageProgress`. `ValueError` for other data, an
-        unknown stage, NaN, and for state events, which only this module makes.
+        unknown stage, and for state events, which only this module makes.
         """
         job, now = self._held(claim)
         moved = stages.load(job.stages)
