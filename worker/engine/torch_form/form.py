@@ -1,0 +1,65 @@
+"""The torch form of an ONNX model, and the way of its weights back into the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import fx
+
+from worker.engine.torch_form.weights import overwrite, stored_tensors
+
+
+@dataclass(frozen=True)
+class RunningAverage:
+    """A BatchNormalization statistic: the input (`index`) of the node that makes `output`, kept as buffer at `path`."""
+
+    output: str
+    index: int
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class TorchForm:
+    """An ONNX graph as torch module.
+
+    `module` takes the graph's inputs in order and returns the tuple of its outputs. `parameters` maps the names of the
+    trained tensors to their attribute paths (see `names`).
+    """
+
+    module: fx.GraphModule
+    model: onnx.ModelProto
+    parameters: dict[str, str]
+    averages: tuple[RunningAverage, ...]
+
+    def write_back(self) -> onnx.ModelProto:
+        """A copy of the model with the module's weights and running averages, under the same names and stored types."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        stored = stored_tensors(model.graph)
+        for name, path in self.parameters.items():
+            overwrite(stored[name], _numbers(self.module.get_parameter(path)))
+        nodes = {node.output[0]: node for node in model.graph.node if node.output}
+        for average in self.averages:
+            values = _numbers(self.module.get_buffer(average.path))
+            if average.name in stored:
+                overwrite(stored[average.name], values)
+            else:
+                _give_own_statistic(model, nodes[average.output], average, values)
+        return model
+
+
+def _give_own_statistic(
+    model: onnx.ModelProto, node: onnx.NodeProto, average: RunningAverage, values: np.ndarray
+) -> None:
+    """A statistic that shared its stored tensor with others gets one of its own, now that it may differ."""
+    model.graph.initializer.append(numpy_helper.from_array(values, average.name))
+    node.input[average.index] = average.name
+
+
+def _numbers(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,78 @@
+"""How far the torch form is from ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from worker.engine.errors import EngineError
+from worker.engine.torch_form.form import TorchForm
+from worker.engine.torch_form.operation import TORCH_DTYPES
+from worker.engine.torch_form.single_precision import in_single_precision
+
+
+def parity(model: onnx.ModelProto, form: TorchForm, inputs: Mapping[str, np.ndarray]) -> float:
+    """The largest relative error over the outputs, max|onnx - torch| / max|onnx|, in evaluation mode.
+
+    Half-precision models are compared as float32 models, which is how the torch form computes them.
+    """
+    reference = run_onnx(in_single_precision(model), inputs)
+    computed = run_form(form, inputs)
+    return max((relative_error(a, b) for a, b in zip(reference, computed, strict=True)), default=0.0)
+
+
+def run_onnx(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of ONNX Runtime on the CPU, without graph optimisations that change the arithmetic."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    wanted = {i.name: i.type for i in session.get_inputs()}
+    feed = {
+        name: value.astype(np.float32) if wanted.get(name) == "tensor(float)" else value
+        for name, value in inputs.items()
+    }
+    outputs: list[np.ndarray] = session.run(None, feed)
+    return outputs
+
+
+def run_form(form: TorchForm, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of the torch form in evaluation mode, on the device where it is."""
+    stored = {tensor.name for tensor in form.model.graph.initializer}
+    device = next((t.device for t in form.module.state_dict().values()), torch.device("cpu"))
+    tensors = []
+    for value in form.model.graph.input:
+        if value.name not in stored:
+            dtype = TORCH_DTYPES.get(value.type.tensor_type.elem_type)
+            tensors.append(torch.as_tensor(np.ascontiguousarray(inputs[value.name])).to(device, dtype))
+    was_training = form.module.training
+    form.module.eval()
+    try:
+        with torch.no_grad():
+            return [output.cpu().numpy() for output in form.module(*tensors)]
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise EngineError(
+            "torch_form_failed",
+            f"The model runs in ONNX Runtime and fails in torch: {error}.",
+            "Prune it without finetuning, and report the model.",
+        ) from error
+    finally:
+        form.module.train(was_training)
+
+
+def relative_error(reference: np.ndarray, computed: np.ndarray) -> float:
+    """max|a - b| / max|a|; infinite where shapes differ or one side is not finite where the other is."""
+    if reference.shape != computed.shape:
+        return float("inf")
+    if reference.size == 0:
+        return 0.0
+    a, b = reference.astype(np.float64), computed.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    difference = np.where(same, 0.0, np.abs(a - b))
+    largest = float(np.abs(a, where=np.isfinite(a), out=np.zeros_like(a)).max())
+    error = float(difference.max()) / max(largest, float(np.finfo(np.float32).tiny))
+    return float("inf") if np.isnan(error) else error

@@ -1,0 +1,1 @@
+"""Op rules, one module per family."""
