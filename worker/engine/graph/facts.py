@@ -78,6 +78,7 @@ def _observe_statically(graph: OnnxGraph) -> Facts | None:
             known = len(facts.values)
             facts.shapes = _known_shapes(inferred, graph)
             facts.values = fold(graph, facts.shapes)
+            facts.shapes.update({name: value.shape for name, value in facts.values.items()})
             if all(name in facts.shapes for node in graph.nodes for name in node.output if name):
                 return facts
             if len(facts.values) == known:
