@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import LAYER_OPS, Analysis, Mask
 from worker.engine.graph.inputs import Sizes, candidate_sizes, random_inputs
 from worker.engine.graph.onnx_graph import Array, node_label
+from worker.engine.graph.precision import computes_in_half, in_float32, without_rounding
 from worker.engine.graph.propagation import Contraction, Waiver
+from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 from worker.engine.surgery import Plan
 
 _MAX_COMPARED = 64_000_000
@@ -59,25 +60,24 @@ def prove(
     waived = [w for w in analysis.propagation.waivers if not alive[w.labels].all()]
     taps = _taps(analysis)
     masked_session = _session(masked_original(analysis, alive), taps)
-    names = [o.name for o in masked_session.get_outputs()]
     runs: list[ProofRun] = []
     try:
         pruned_session = _session(pruned, taps)
-    except _RUNTIME_ERRORS:
+    except RUNTIME_ERRORS:
         return Proof(False, tolerance, float("inf"), 0, (), tuple(_label(analysis, w.node) for w in waived))
     compared = 0
     for inputs in _inputs(analysis, masked_session, seed, inputs_per_size, real_inputs):
-        expected = masked_session.run(names, inputs)
+        expected = masked_session.run(inputs)
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         try:
-            found = pruned_session.run(names, inputs)
-        except _RUNTIME_ERRORS:
+            found = pruned_session.run(inputs)
+        except RUNTIME_ERRORS:
             runs.append(ProofRun(shapes, float("inf")))
             continue
         errors = [
             _error(_kept_part(analysis, alive, name, want), got)
-            for name, want, got in zip(names, expected, found, strict=True)
-            if isinstance(want, np.ndarray) and want.dtype.kind == "f"
+            for name, want, got in zip(masked_session.outputs, expected, found, strict=True)
+            if isinstance(want, np.ndarray) and isinstance(got, np.ndarray) and (want.dtype.kind == "f" or name in taps)
         ]
         compared = len(errors)
         runs.append(ProofRun(shapes, max(errors, default=0.0)))
@@ -122,15 +122,35 @@ def masked_original(analysis: Analysis, alive: Mask) -> onnx.ModelProto:
 def _silence(
     analysis: Analysis, node: onnx.NodeProto, contraction: Contraction, alive: Mask, made: list[onnx.TensorProto]
 ) -> onnx.NodeProto:
-    """x * mask in front of the node."""
+    """x * mask in front of the node; a quantised x is set to its zero point where the mask is zero."""
     name = node.input[contraction.position]
     rank = len(analysis.facts.shapes[name])
     stem = f"{name}_mask_{contraction.node}_{contraction.position}_{contraction.axis}"
     shape = [-1 if axis == contraction.axis else 1 for axis in range(rank)]
-    mask = alive[contraction.labels].astype(_dtype(analysis, name)).reshape(shape)
-    made.append(numpy_helper.from_array(mask, stem))
+    mask = alive[contraction.labels].reshape(shape)
     node.input[contraction.position] = f"{stem}_applied"
-    return onnx.helper.make_node("Mul", [name, stem], [f"{stem}_applied"], stem)
+    zero = _ZERO_POINTS.get((node.op_type, contraction.position))
+    if zero is None:
+        made.append(numpy_helper.from_array(mask.astype(_dtype(analysis)), stem))
+        return onnx.helper.make_node("Mul", [name, stem], [f"{stem}_applied"], stem)
+    made.append(numpy_helper.from_array(mask, stem))
+    if len(node.input) > zero and node.input[zero]:
+        zero_point = node.input[zero]
+    else:
+        zero_point = f"{stem}_zero"
+        made.append(numpy_helper.from_array(np.zeros((), np.uint8), zero_point))
+    return onnx.helper.make_node("Where", [stem, name, zero_point], [f"{stem}_applied"], stem)
+
+
+_ZERO_POINTS = {
+    ("ConvInteger", 0): 2,
+    ("QLinearConv", 0): 2,
+    ("MatMulInteger", 0): 2,
+    ("MatMulInteger", 1): 3,
+    ("QLinearMatMul", 0): 2,
+    ("QLinearMatMul", 3): 5,
+}
+"""(op, quantised input) -> the input that holds its zero point."""
 
 
 def _restrict(
@@ -162,7 +182,7 @@ def _restrict(
     return before, [after]
 
 
-def _dtype(analysis: Analysis, name: str) -> np.dtype[np.generic]:
+def _dtype(analysis: Analysis) -> np.dtype[np.generic]:
     """The element type of an activation: that of the model's float weights."""
     for tensor in analysis.graph.constants.values():
         if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE):
@@ -173,25 +193,15 @@ def _dtype(analysis: Analysis, name: str) -> np.dtype[np.generic]:
 # ---------------------------------------------------------------------------------------------- running
 
 
-_RUNTIME_ERRORS = (
-    onnxruntime.capi.onnxruntime_pybind11_state.Fail,
-    onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException,
-    onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
-    onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
-    onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
-)
-
-
-def _session(model: onnx.ModelProto, taps: list[str]) -> onnxruntime.InferenceSession:
-    """A session with the tapped tensors as further outputs. Fusions stay off: they could hide a tap."""
+def _session(model: onnx.ModelProto, taps: list[str]) -> Session:
+    """A session with the tapped tensors as further outputs, in float32 and without the rounding of quantised
+    activations: both would blur the comparison. Fusions stay off: they could hide a tap."""
     known = {o.name for o in model.graph.output}
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
+    tapped = without_rounding(model)
+    if computes_in_half(tapped):
+        tapped = in_float32(tapped)
     tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps if name not in known)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Session(tapped, optimised=True)
 
 
 def _taps(analysis: Analysis) -> list[str]:
@@ -204,7 +214,7 @@ def _taps(analysis: Analysis) -> list[str]:
 
 def _inputs(
     analysis: Analysis,
-    session: onnxruntime.InferenceSession,
+    session: Session,
     seed: int,
     per_size: int,
     real_inputs: Sequence[dict[str, Array]],
@@ -232,11 +242,11 @@ def _two_sizes(analysis: Analysis) -> Iterator[list[Sizes]]:
         yield [*different[:4], *others[:4]]
 
 
-def _runnable(analysis: Analysis, session: onnxruntime.InferenceSession, candidates: list[Sizes]) -> Sizes | None:
+def _runnable(analysis: Analysis, session: Session, candidates: list[Sizes]) -> Sizes | None:
     for sizes in candidates:
         try:
-            session.run([session.get_outputs()[0].name], random_inputs(analysis.graph, sizes, 0))
-        except _RUNTIME_ERRORS:
+            session.run(random_inputs(analysis.graph, sizes, 0))
+        except RUNTIME_ERRORS:
             continue
         return sizes
     return None

@@ -1,6 +1,6 @@
 """From labels to groups: what can be pruned in a model, what cannot and why, and what any choice would cost."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -153,6 +153,12 @@ class Analysis:
 
         return describe_layers(self, kept)
 
+    def without(self, groups: Iterable[int], reason: str) -> "Analysis":
+        """The same analysis with these groups pinned for a reason found later."""
+        for group in groups:
+            self.propagation.sets.pin(self.groups[group].units, reason)
+        return _analysis(self.propagation)
+
     def alive(self, kept: Mapping[int, Mask]) -> Mask:
         """For each label whether it survives when `kept[group]` units of each group do."""
         alive_roots = np.ones(len(self.roots), dtype=bool)
@@ -232,16 +238,25 @@ def _analysis(p: Propagation) -> Analysis:
     dims = _Dimensions(roots, unit_of, len(units))
     mac_terms = [_term(dims, product.factors) for product in p.products]
     slot_terms: dict[Slot, int] = {}
+    slots_of: dict[str, list[Slot]] = {}
+    for slot in p.slots:
+        slots_of.setdefault(slot[0], []).append(slot)
     param_terms: list[tuple[int, tuple[int, ...]]] = []
     for name, tensor in p.graph.constants.items():
         if tensor.data_type not in _FLOAT_TYPES:
             continue
-        slots = [slot for slot in p.slots if slot[0] == name][:1]
-        labelled = p.slot_dims(slots[0]) if slots else [None] * len(tensor.dims)
-        factors = [size if dim is None else dim for size, dim in zip(tensor.dims, labelled, strict=True)]
-        for slot in slots:
-            slot_terms[slot] = len(param_terms)
-        param_terms.append(_term(dims, tuple(factors)))
+        # A vector that several layers share counts once per distinct use: surgery may cut each use differently.
+        uses: dict[bytes, int] = {}
+        for slot in slots_of.get(name, ()):
+            labelled = p.slot_dims(slot)
+            key = b"|".join(b"" if dim is None else roots[dim].tobytes() for dim in labelled)
+            if key not in uses:
+                uses[key] = len(param_terms)
+                factors = [size if dim is None else dim for size, dim in zip(tensor.dims, labelled, strict=True)]
+                param_terms.append(_term(dims, tuple(factors)))
+            slot_terms[slot] = uses[key]
+        if not uses:
+            param_terms.append((int(np.prod(tensor.dims)), ()))
     groups, costs = _group(p, dims, units, unit_of, mac_terms, param_terms)
     return Analysis(p.graph, p.facts, p, roots, groups, costs, reasons, slot_terms)
 

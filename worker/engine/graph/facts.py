@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, numpy_helper
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.folding import fold
 from worker.engine.graph.inputs import Sizes, candidate_sizes, declared_shape, random_inputs, with_batch
 from worker.engine.graph.onnx_graph import Array, OnnxGraph
+from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 
 SMALL_VALUE = 4096
 """Integer tensors up to this many elements have their values kept: enough for any shape, index or padding list."""
@@ -42,22 +42,13 @@ def observe(graph: OnnxGraph) -> Facts:
     for sizes, batch in candidate_sizes(graph):
         try:
             return _run(graph, session, sizes, batch)
-        except _RUNTIME_ERRORS as error:
+        except RUNTIME_ERRORS as error:
             failure = failure or error
     raise EngineError(
         "model_does_not_run",
         f"ONNX Runtime cannot run the model on random inputs: {failure}",
         "Check that the model runs in onnxruntime, or give its inputs fixed shapes.",
     )
-
-
-_RUNTIME_ERRORS = (
-    onnxruntime.capi.onnxruntime_pybind11_state.Fail,
-    onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException,
-    onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
-    onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
-    onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
-)
 
 
 # ---------------------------------------------------------------------------------------------- static inference
@@ -137,8 +128,8 @@ def _replace_by_constants(model: onnx.ModelProto, values: dict[str, Array]) -> N
 # ---------------------------------------------------------------------------------------------- one real pass
 
 
-def _exposed_session(graph: OnnxGraph) -> onnxruntime.InferenceSession:
-    """A session over the graph with a Shape node behind every tensor and the integer tensors as outputs."""
+def _exposed_session(graph: OnnxGraph) -> Session:
+    """A session over the graph with every tensor as an output."""
     exposed = onnx.ModelProto()
     exposed.CopyFrom(graph.model)
     exposed.ir_version = min(exposed.ir_version, 10) if exposed.ir_version > 10 else exposed.ir_version
@@ -147,12 +138,9 @@ def _exposed_session(graph: OnnxGraph) -> onnxruntime.InferenceSession:
         for name in node.output:
             if name:
                 exposed.graph.output.add().name = name
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except _RUNTIME_ERRORS as error:
+        return Session(exposed, optimised=False)
+    except RUNTIME_ERRORS as error:
         raise EngineError(
             "model_does_not_load",
             f"ONNX Runtime refuses the model: {error}",
@@ -160,10 +148,9 @@ def _exposed_session(graph: OnnxGraph) -> onnxruntime.InferenceSession:
         ) from error
 
 
-def _run(graph: OnnxGraph, session: onnxruntime.InferenceSession, sizes: Sizes, batch: int) -> Facts:
+def _run(graph: OnnxGraph, session: Session, sizes: Sizes, batch: int) -> Facts:
     facts = Facts(sizes, batch, {name: tuple(t.dims) for name, t in graph.constants.items()} | dict(sizes))
-    names = [o.name for o in session.get_outputs()]
-    for name, value in zip(names, session.run(names, random_inputs(graph, sizes, seed=0)), strict=True):
+    for name, value in zip(session.outputs, session.run(random_inputs(graph, sizes, seed=0)), strict=True):
         if not isinstance(value, np.ndarray):
             continue  # sequences and maps have no shape
         facts.shapes[name] = value.shape

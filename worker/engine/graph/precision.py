@@ -1,0 +1,69 @@
+"""A graph in float32 and without rounding of activations, for comparisons that lower precision would blur."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+_HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+_TYPE_ATTRIBUTES = {"to", "dtype", "stash_type"}
+
+
+def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that computes in float32 what the model computes in float16 or bfloat16; other types stay."""
+    converted = onnx.ModelProto()
+    converted.CopyFrom(model)
+    _convert_graph(converted.graph)
+    return converted
+
+
+def computes_in_half(model: onnx.ModelProto) -> bool:
+    return any(t.data_type in _HALF for t in model.graph.initializer) or any(
+        (a.name in _TYPE_ATTRIBUTES and a.i in _HALF) or (a.type == a.TENSOR and a.t.data_type in _HALF)
+        for node in model.graph.node
+        for a in node.attribute
+    )
+
+
+def _convert_graph(graph: onnx.GraphProto) -> None:
+    for tensor in graph.initializer:
+        _convert_tensor(tensor)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type in _HALF:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _HALF:
+                attribute.i = TensorProto.FLOAT
+            elif attribute.type == attribute.TENSOR:
+                _convert_tensor(attribute.t)
+            elif attribute.type == attribute.GRAPH:
+                _convert_graph(attribute.g)
+
+
+def _convert_tensor(tensor: TensorProto) -> None:
+    if tensor.data_type in _HALF:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+
+
+def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which activations pass QuantizeLinear-DequantizeLinear pairs unchanged. A rounding step turns a
+    difference in the last bit into one of a whole level."""
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(model)
+    constants = {t.name for t in stripped.graph.initializer}
+    constants |= {n.output[0] for n in stripped.graph.node if n.op_type == "Constant"}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in stripped.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    outputs = {o.name for o in stripped.graph.output}
+    for node in stripped.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] in constants or node.output[0] in outputs:
+            continue
+        readers = users.get(node.output[0], [])
+        if readers and all(reader.op_type == "DequantizeLinear" for reader in readers):
+            for pair in (node, *readers):
+                pair.op_type = "Identity"
+                del pair.input[1:]
+                del pair.attribute[:]
+    return stripped

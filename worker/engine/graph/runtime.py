@@ -1,0 +1,38 @@
+"""ONNX Runtime on the CPU, as the engine uses it for facts and proofs."""
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from worker.engine.graph.onnx_graph import Array
+
+_STATE = onnxruntime.capi.onnxruntime_pybind11_state
+RUNTIME_ERRORS = (
+    _STATE.Fail,
+    _STATE.InvalidArgument,
+    _STATE.InvalidGraph,
+    _STATE.NoSuchFile,
+    _STATE.NotImplemented,
+    _STATE.RuntimeException,
+)
+_INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+class Session:
+    """A model loaded without fusions, so that every tensor named as an output exists."""
+
+    def __init__(self, model: onnx.ModelProto, *, optimised: bool) -> None:
+        options = onnxruntime.SessionOptions()
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_BASIC if optimised else levels.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self._types = {i.name: _INPUT_TYPES.get(i.type) for i in self._session.get_inputs()}
+        self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
+
+    def run(self, inputs: dict[str, Array]) -> list[object]:
+        """All outputs. Float inputs are converted to the types that the model wants."""
+        fed = {name: value.astype(self._types[name] or value.dtype) for name, value in inputs.items()}
+        return list(self._session.run(self.outputs, fed))
