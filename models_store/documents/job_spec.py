@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from models_store.documents.base import Document
 
@@ -51,10 +51,10 @@ class Pruning(Document):
 class Data(Document):
     """How the dataset's images become the model's input, and how they are split."""
 
-    mean: tuple[float, ...] = Field(
+    mean: tuple[FiniteFloat, ...] = Field(
         default=(0.0,), min_length=1, max_length=16, description="Per channel, on values scaled to 0..1."
     )
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1, max_length=16)
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1, max_length=16)
     test_fraction: Fraction = Field(
         default=0.2, description="Share held out for testing where the dataset has no test split of its own."
     )
@@ -99,7 +99,7 @@ class JobSpec(Document):
     measuring: Measuring = Measuring()
     seed: int = Field(default=0, ge=0, lt=2**31)
     deadline_s: int = Field(default=24 * 3600, ge=1, le=30 * 24 * 3600, description="Running time, not queue time.")
-    label: str | None = Field(default=None, max_length=200)
+    label: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 
     @model_validator(mode="after")
     def _mean_and_std_match(self) -> "JobSpec":
