@@ -14,17 +14,23 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import obstore
 from obstore.exceptions import BaseError as ObstoreError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore, S3Store
 
 from models_store.errors import BlobCorrupt, BlobMissing, BlobsUnavailable
 from models_store.settings import StoreSettings
 
 CHUNK_BYTES = 4 * 1024 * 1024
-UPLOAD_PART_BYTES = 64 * 1024 * 1024  # S3 takes at most 10,000 parts: files up to 640 GB
+UPLOAD_PART_BYTES = 16 * 1024 * 1024  # S3 takes at most 10,000 parts: files up to 160 GB
+UPLOAD_PARTS_AT_ONCE = 4
+S3_CONNECT_TIMEOUT = timedelta(seconds=5)
+S3_REQUEST_TIMEOUT = timedelta(seconds=120)  # for one chunk, or one part
+S3_RETRIES = 4
+S3_RETRY_TIMEOUT = timedelta(seconds=30)
 _KEY = re.compile(r"sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 
 
@@ -50,7 +56,7 @@ class BlobStore:
             raise ValueError(f"blobs_url must be a folder or s3://bucket/prefix, not {url}")
         self._folder = None if "://" in url else Path(url).absolute()
         try:
-            self._store = from_url(url) if self._folder is None else LocalStore(self._folder, mkdir=True)
+            self._store = _open(url, self._folder)
             if self._folder is not None:
                 incoming_dir = self._folder / "incoming"
             self.incoming_dir = incoming_dir or Path(tempfile.gettempdir()) / "espalier-incoming"
@@ -151,7 +157,7 @@ class BlobStore:
 
     def _publish(self, staged: Path, key: str) -> None:
         if self._folder is None:
-            obstore.put(self._store, key, staged, chunk_size=UPLOAD_PART_BYTES)
+            obstore.put(self._store, key, staged, chunk_size=UPLOAD_PART_BYTES, max_concurrency=UPLOAD_PARTS_AT_ONCE)
             return
         # Not by obstore, which does not fsync: what a committed row names must survive a power failure.
         final = self._folder / key
@@ -165,9 +171,9 @@ class BlobStore:
         if start == end:
             return
         with self._errors(f"read {key}"), _missing(key):
-            result = obstore.get(self._store, key, options={"range": (start, end)})
-            for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
-                yield bytes(chunk)
+            # One request for each chunk: a single one would time out under a client that reads slowly.
+            for offset in range(start, end, CHUNK_BYTES):
+                yield bytes(obstore.get_range(self._store, key, start=offset, end=min(offset + CHUNK_BYTES, end)))
 
     @contextmanager
     def _incoming(self) -> Iterator[Path]:
@@ -184,6 +190,20 @@ class BlobStore:
             yield
         except (ObstoreError, OSError) as error:
             raise BlobsUnavailable(f"cannot {action} ({self.url}): {error}") from error
+
+
+def _open(url: str, folder: Path | None) -> LocalStore | S3Store:
+    if folder is not None:
+        return LocalStore(folder, mkdir=True)
+    return S3Store.from_url(
+        url,
+        client_options={
+            "connect_timeout": S3_CONNECT_TIMEOUT,
+            "timeout": S3_REQUEST_TIMEOUT,
+            "allow_http": True,  # where AWS_ENDPOINT_URL says http://, as inside a cluster
+        },
+        retry_config={"max_retries": S3_RETRIES, "retry_timeout": S3_RETRY_TIMEOUT},
+    )
 
 
 def _key(digest: str) -> str:

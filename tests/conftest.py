@@ -120,6 +120,6 @@ def _new_postgresql_database(server: str, template: str = "template0") -> Iterat
     """Name and URL of a new database, dropped at the end whoever may still be connected."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield name, make_url(server).set(database=name).render_as_string(hide_password=False)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
