@@ -1,0 +1,115 @@
+"""/v1/datasets."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response
+
+from app import names
+from app.datasets import service
+from app.datasets.schemas import DatasetForm, DatasetPage, DatasetParameters, DatasetView
+from app.dependencies import Plane, PlaneDep, ReadSession, WriteSession
+from app.errors import problems
+from app.names import Name
+from app.pages import After, Limit
+from app.uploads.errors import UPLOAD_ERRORS
+from app.uploads.incoming import ReceivedFile
+from app.uploads.receive import IncomingFileDep, bare_body, form_body, receive_body, receive_form
+from models_store.tables import InputState
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+DatasetId = Annotated[str, Path(examples=["dst_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])]
+FILE = "A zip, tar, tar.gz or tar.xz archive with one folder of images per class, or an npz file of x and y."
+
+
+@dataclass(frozen=True)
+class DatasetUpload:
+    """A file that has arrived whole, and what was said about it."""
+
+    name: str
+    parameters: DatasetParameters
+    file: ReceivedFile
+
+
+async def _from_form(request: Request, incoming: IncomingFileDep) -> DatasetUpload:
+    form, file, filename = await receive_form(request, incoming, DatasetForm)
+    return DatasetUpload(form.name or names.from_filename(filename, "dataset"), form, file)
+
+
+async def _from_body(
+    request: Request, name: Name, parameters: Annotated[DatasetParameters, Query()], incoming: IncomingFileDep
+) -> DatasetUpload:
+    return DatasetUpload(name, parameters, await receive_body(request, incoming))
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Upload a dataset",
+    openapi_extra=form_body(DatasetForm, FILE),
+    responses=problems(*UPLOAD_ERRORS),
+)
+def upload_dataset(
+    upload: Annotated[DatasetUpload, Depends(_from_form)],
+    plane: PlaneDep,
+    session: WriteSession,
+    background: BackgroundTasks,
+    response: Response,
+) -> DatasetView:
+    """Send labelled images as an archive of class folders or an npz file; its inspection begins at once."""
+    return _add(upload, plane, session, background, response)
+
+
+@router.put(
+    "/{name}",
+    status_code=201,
+    summary="Upload a dataset as bare bytes",
+    openapi_extra=bare_body(FILE),
+    responses=problems(*UPLOAD_ERRORS),
+)
+def put_dataset(
+    upload: Annotated[DatasetUpload, Depends(_from_body)],
+    plane: PlaneDep,
+    session: WriteSession,
+    background: BackgroundTasks,
+    response: Response,
+) -> DatasetView:
+    """The same for `curl -T images.tar.xz`: the body is the file; a Repr-Digest header is checked."""
+    return _add(upload, plane, session, background, response)
+
+
+def _add(
+    upload: DatasetUpload, plane: Plane, session: WriteSession, background: BackgroundTasks, response: Response
+) -> DatasetView:
+    format, blob = service.keep(upload.file, upload.parameters, plane.blobs)
+    dataset = service.register(session, upload.name, format, blob)
+    background.add_task(plane.doorbell.ring)  # runs after the commit and the answer
+    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    return DatasetView.of(dataset)
+
+
+@router.get("", summary="List datasets")
+def list_datasets(
+    session: ReadSession, limit: Limit = 50, after: After = None, state: InputState | None = None
+) -> DatasetPage:
+    """Newest first, a page at a time."""
+    rows = service.page(session, after, limit + 1, state)
+    return DatasetPage.of([DatasetView.of(dataset) for dataset in rows], limit)
+
+
+@router.get("/{dataset_id}", summary="Look at a dataset", responses=problems(service.DatasetNotFound))
+def get_dataset(dataset_id: DatasetId, session: ReadSession) -> DatasetView:
+    """Its state, and what the inspection found or why it refused."""
+    return DatasetView.of(service.get(session, dataset_id))
+
+
+@router.delete(
+    "/{dataset_id}",
+    status_code=204,
+    summary="Delete a dataset",
+    responses=problems(service.DatasetNotFound, service.DatasetInUse),
+)
+def delete_dataset(dataset_id: DatasetId, session: WriteSession) -> None:
+    """Jobs that have ended keep their reports and artifacts."""
+    service.delete(session, dataset_id)

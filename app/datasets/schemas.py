@@ -1,0 +1,63 @@
+"""What goes in and out of /v1/datasets."""
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.names import Name
+from app.pages import Listed, Page
+from app.uploads.digests import Sha256
+from models_store.documents.inspection import DatasetInspection, Rejection
+from models_store.tables import Dataset, InputState
+
+
+class DatasetParameters(BaseModel):
+    """What the sender says about the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["image_folder", "npz"] | None = Field(
+        default=None,
+        description="`image_folder`: a zip, tar, tar.gz or tar.xz archive with one folder of images per class. "
+        "`npz`: numpy.savez of `x` (images) and `y` (labels). Seen from the file if left out.",
+    )
+    sha256: Sha256 | None = None
+
+
+class DatasetForm(DatasetParameters):
+    """The boxes of the upload form beside the file."""
+
+    name: Name | None = Field(default=None, description="The file's name if left out.")
+
+
+class DatasetView(Listed):
+    """A dataset as its owner sees it."""
+
+    id: str = Field(examples=["dst_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
+    name: str
+    format: str
+    state: InputState = Field(description="`inspecting`, then `ready` for jobs, or `rejected` with the reason.")
+    sha256: str = Field(description="Of the uploaded file.")
+    size_bytes: int = Field(description="The uploaded file.")
+    inspection: DatasetInspection | None = Field(description="Once `ready`: classes, counts, sizes, bad files.")
+    rejection: Rejection | None = Field(description="Once `rejected`: why, and what to do.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        return cls(
+            id=dataset.id,
+            name=dataset.name,
+            format=dataset.format,
+            state=dataset.state,
+            sha256=dataset.sha256,
+            size_bytes=dataset.size_bytes,
+            inspection=DatasetInspection.model_validate(dataset.inspection) if dataset.inspection else None,
+            rejection=Rejection.model_validate(dataset.rejection) if dataset.rejection else None,
+            created_at=dataset.created_at,
+        )
+
+
+class DatasetPage(Page[DatasetView]):
+    """Datasets, newest first."""

@@ -1,0 +1,119 @@
+"""Turns whatever goes wrong in a request into a problem document."""
+
+import errno
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.errors import (
+    MEDIA_TYPE,
+    ApiError,
+    DatabaseUnavailable,
+    Fault,
+    InternalError,
+    InvalidRequest,
+    Problem,
+    StorageFull,
+    StorageUnavailable,
+    describe,
+)
+from app.security_headers import API_HEADERS
+from models_store.errors import BlobsUnavailable
+
+log = logging.getLogger(__name__)
+
+# What the HTTP layer itself refuses: code and hint.
+HTTP_ERRORS = {
+    400: ("bad_request", "The request is not readable HTTP."),
+    404: ("not_found", "/docs lists every path."),
+    405: ("method_not_allowed", "/docs lists what each path answers to; so does the Allow header."),
+    413: ("body_too_large", "Files go to POST /v1/models and POST /v1/datasets; all other bodies are small."),
+}
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, the largest file that this process may write
+
+
+def install(app: FastAPI) -> None:
+    """Make the application answer every error with a problem document."""
+    for foreseen in (ApiError, HTTPException, RequestValidationError, OperationalError, BlobsUnavailable, OSError):
+        app.add_exception_handler(foreseen, _foreseen)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _unforeseen)
+    app.openapi = partial(_with_problem_schema, app.openapi)  # type: ignore[method-assign]
+
+
+def _foreseen(request: Request, error: Exception) -> Response:
+    match error:
+        case ApiError():
+            return _render(error.problem, error.headers)
+        case HTTPException():
+            return _render(_http_problem(request, error), error.headers)
+        case RequestValidationError():
+            faults = [
+                Fault(location=".".join(map(str, fault["loc"])), message=fault["msg"]) for fault in error.errors()
+            ]
+            detail = "; ".join(f"{fault.location}: {fault.message}" for fault in faults[:3])
+            return _render(InvalidRequest(detail, faults=faults).problem)
+        case OperationalError():
+            log.error("database: %s", error)
+            return _render(DatabaseUnavailable("The database did not answer.").problem, {"Retry-After": "2"})
+        case OSError(errno=number) | BlobsUnavailable(__cause__=OSError(errno=number)) if number in NO_ROOM:
+            log.error("no room left: %s", error)
+            return _render(StorageFull("The disk of the service is full; nothing of the file was kept.").problem)
+        case BlobsUnavailable():
+            log.error("blob store: %s", error)
+            problem = StorageUnavailable("Files can be neither kept nor read right now.").problem
+            return _render(problem, {"Retry-After": "2"})
+    raise error
+
+
+def _http_problem(request: Request, error: HTTPException) -> Problem:
+    code, hint = HTTP_ERRORS.get(error.status_code, (f"http_{error.status_code}", ""))
+    status = HTTPStatus(error.status_code)
+    return describe(status, code, f"{request.method} {request.url.path}: {error.detail}", hint, title=error.detail)
+
+
+def _invalid(request: Request, error: RequestValidationError) -> InvalidRequest:
+    places = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
+    faults = [Fault(location=location, message=message) for location, message in places]
+    detail = "; ".join(f"{location}: {message}" for location, message in places[:3])
+    media_type = request.headers.get("Content-Type", "")
+    unread = [location for location, _ in places] == ["body"] and "json" not in media_type
+    hint = "Send the body with the header `Content-Type: application/json`." if unread else None
+    return InvalidRequest(detail, hint, faults=faults)
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    """The client hung up in mid-upload: nobody reads this answer, and nothing of the upload is kept."""
+    log.info("%s %s: the client hung up", request.method, request.url.path)
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
+
+
+def _unforeseen(request: Request, error: Exception) -> Response:
+    """The server logs the traceback by itself; the user gets a number to quote, and no innards."""
+    incident = uuid4().hex[:12]
+    log.error("incident %s: %s %s: %r", incident, request.method, request.url.path, error)
+    failure = InternalError(f"Incident {incident}.", "Quote this number to the operator, whose log explains it.")
+    return _render(failure.problem, API_HEADERS)  # the middleware that adds them is not reached from here
+
+
+def _render(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    content = problem.model_dump(mode="json", exclude_defaults=True)
+    return JSONResponse(content, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _with_problem_schema(openapi: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The OpenAPI document, with the schema that `problems` refers to."""
+    document = openapi()
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    document["components"]["schemas"].update({**problem.pop("$defs"), "Problem": problem})
+    return document

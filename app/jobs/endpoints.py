@@ -1,0 +1,166 @@
+"""/v1/jobs."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.sse import EventSourceResponse
+
+from app.body_limit import BoundedRoute
+from app.byte_ranges import RangeNotSatisfiable
+from app.datasets.service import DatasetNotFound, DatasetNotReady, DatasetRejected
+from app.dependencies import PlaneDep, ReadSession, WriteSession
+from app.errors import problems
+from app.jobs import events, files, service
+from app.jobs.accept import prefers_html
+from app.jobs.schemas import SPEC_EXAMPLES, ArtifactList, JobPage, JobView
+from app.models.service import ModelNotFound, ModelNotReady, ModelRejected
+from app.pages import After, Limit
+from models_store.documents.job import JobState
+from models_store.documents.job_spec import JobKind, JobSpec
+from models_store.documents.report import Report
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=BoundedRoute)
+
+JobId = Annotated[str, Path(examples=["job_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])]
+Filter = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
+EventNumber = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**31)]
+
+AcceptHeader = Annotated[str | None, Header(include_in_schema=False)]
+
+REPORT_ERRORS = (service.JobNotFound, service.ArtifactNotFound, service.ReportNotReady, service.NoReport)
+
+Responses = dict[int | str, dict[str, Any]]
+NO_EVENTS: Responses = {204: {"description": "The job has ended, and no event is left."}}
+ALSO_HTML: Responses = {200: {"content": {"text/html": {}}}}
+FILE_RESPONSES: Responses = {
+    200: {"description": "The file.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}},
+    206: {"description": "The part of it that a Range header asked for."},
+    304: {"description": "The version that If-None-Match names is the current one."},
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Start a job",
+    responses=problems(ModelNotFound, DatasetNotFound, ModelNotReady, ModelRejected, DatasetNotReady, DatasetRejected),
+)
+def create_job(
+    spec: Annotated[JobSpec, Body(openapi_examples=SPEC_EXAMPLES)],
+    plane: PlaneDep,
+    session: WriteSession,
+    background: BackgroundTasks,
+    response: Response,
+) -> JobView:
+    """Queue a pruning job on a model that is `ready`; what is left out has the defaults that the schema shows."""
+    job = service.create(session, spec)
+    background.add_task(plane.doorbell.ring)  # runs after the commit and the answer
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return JobView.of(job)
+
+
+@router.get("", summary="List jobs")
+def list_jobs(
+    session: ReadSession,
+    limit: Limit = 50,
+    after: After = None,
+    state: JobState | None = None,
+    kind: JobKind | None = None,
+    model_id: Filter = None,
+    label: Filter = None,
+) -> JobPage:
+    """Newest first, a page at a time; inspections of uploads only with `kind=inspect`."""
+    rows = service.page(session, after, limit + 1, state=state, kind=kind, model_id=model_id, label=label)
+    return JobPage.of([JobView.of(job) for job in rows], limit)
+
+
+@router.get("/{job_id}", summary="Look at a job", responses=problems(service.JobNotFound))
+def get_job(job_id: JobId, session: ReadSession) -> JobView:
+    """Its state, its stages with their progress, and the reason where it failed."""
+    return JobView.of(service.get(session, job_id))
+
+
+@router.post(
+    "/{job_id}/cancel",
+    status_code=202,
+    summary="Cancel a job",
+    responses=problems(service.JobNotFound, service.JobEnded),
+)
+def cancel_job(job_id: JobId, session: WriteSession) -> JobView:
+    """A queued job is cancelled at once, a running one within seconds: it is `cancelling` until then."""
+    return JobView.of(service.cancel(session, job_id))
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job",
+    response_class=EventSourceResponse,
+    responses=NO_EVENTS | problems(service.JobNotFound),
+)
+def follow_job(
+    job_id: JobId,
+    plane: PlaneDep,
+    session: ReadSession,
+    last_event_id: EventNumber = None,
+    after: Annotated[int, Query(ge=0, lt=2**31, description="For clients that cannot send Last-Event-ID.")] = 0,
+) -> Response:
+    """Server-sent events from the job's first to its last; Last-Event-ID resumes after the event it names."""
+    job = service.get(session, job_id)
+    after_seq = after if last_event_id is None else last_event_id
+    if job.state.ended and after_seq >= job.event_seq:
+        return Response(status_code=204)  # tells a browser's EventSource not to come back
+    body = events.stream(plane.database, job_id, after_seq, plane.settings.event_poll_s)
+    return EventSourceResponse(body, headers={"X-Accel-Buffering": "no"})
+
+
+@router.get(
+    "/{job_id}/report",
+    summary="Read a job's report",
+    response_model=Report,
+    responses=ALSO_HTML | problems(*REPORT_ERRORS),
+)
+def get_report(
+    job_id: JobId, request: Request, plane: PlaneDep, session: ReadSession, accept: AcceptHeader = None
+) -> Response:
+    """What was measured, original and pruned side by side: JSON, or a page where Accept prefers `text/html`."""
+    if prefers_html(accept or ""):
+        response = files.send(request, service.html_report(session, job_id), plane.blobs, as_page=True)
+    else:
+        response = JSONResponse(service.report(session, job_id))
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+@router.get(
+    "/{job_id}/report.html",
+    summary="Read a job's report as a page",
+    response_class=HTMLResponse,
+    responses=problems(*REPORT_ERRORS),
+)
+def get_html_report(job_id: JobId, request: Request, plane: PlaneDep, session: ReadSession) -> Response:
+    """The same report for people: one page that can be saved and sent around."""
+    return files.send(request, service.html_report(session, job_id), plane.blobs, as_page=True)
+
+
+@router.get("/{job_id}/artifacts", summary="List a job's files", responses=problems(service.JobNotFound))
+def list_artifacts(job_id: JobId, session: ReadSession) -> ArtifactList:
+    """Name, size and sha256 of each; there are none before the job has succeeded."""
+    return ArtifactList.of(service.artifacts(session, job_id))
+
+
+@router.get(
+    "/{job_id}/artifacts/{name}",
+    summary="Download a job's file",
+    response_class=Response,
+    responses=FILE_RESPONSES | problems(service.JobNotFound, service.ArtifactNotFound, RangeNotSatisfiable),
+)
+def get_artifact(
+    job_id: JobId,
+    name: Annotated[str, Path(examples=["pruned.onnx"])],
+    request: Request,
+    plane: PlaneDep,
+    session: ReadSession,
+) -> Response:
+    """The bytes; Range resumes a download, and ETag and Repr-Digest carry the sha256."""
+    return files.send(request, service.artifact(session, job_id, name), plane.blobs)

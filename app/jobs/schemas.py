@@ -1,0 +1,102 @@
+"""What goes in and out of /v1/jobs; the request is the `JobSpec` document itself."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Self
+
+from fastapi.openapi.models import Example
+from pydantic import BaseModel, Field
+
+from app.pages import Listed, Page
+from models_store.documents.event import JobError
+from models_store.documents.job import JobState, Stage
+from models_store.documents.job_spec import JobKind
+from models_store.documents.report import Artifact
+from models_store.tables import Job, JobArtifact
+
+MODEL = "mdl_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"
+DATASET = "dst_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"
+
+SPEC_EXAMPLES: dict[str, Example] = {
+    "data_free": {
+        "summary": "Prune to half of the MACs, without data",
+        "description": "Put in the id of your model. No training, no accuracy: cost, latency and proof only.",
+        "value": {"model_id": MODEL, "budget": {"macs_ratio": 0.5}},
+    },
+    "finetuned": {
+        "summary": "Prune to 40 % of the MACs and finetune",
+        "description": "Put in the ids of your model and dataset, and the normalisation your model was trained with.",
+        "value": {
+            "model_id": MODEL,
+            "dataset_id": DATASET,
+            "budget": {"macs_ratio": 0.4},
+            "pruning": {"criterion": "l2", "allocation": "uniform", "round_to": 8},
+            "data": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+            "finetuning": {"epochs": 5, "learning_rate": 0.01, "crop_padding": 4, "horizontal_flip": True},
+            "label": "first try",
+        },
+    },
+}
+
+
+class JobLinks(BaseModel):
+    """Where the job's parts are found."""
+
+    self: str
+    events: str
+    artifacts: str
+    report: str | None = Field(description="Once the job has succeeded.")
+    report_html: str | None = Field(description="The same for people, once the job has succeeded.")
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        path = f"/v1/jobs/{job.id}"
+        reported = job.state is JobState.SUCCEEDED and job.kind != JobKind.INSPECT
+        return cls.model_validate(
+            {
+                "self": path,
+                "events": f"{path}/events",
+                "artifacts": f"{path}/artifacts",
+                "report": f"{path}/report" if reported else None,
+                "report_html": f"{path}/report.html" if reported else None,
+            }
+        )
+
+
+class JobView(Listed):
+    """A job as its owner sees it."""
+
+    id: str = Field(examples=["job_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
+    kind: str
+    label: str | None
+    model_id: str | None = Field(description="Null once the model has been deleted.")
+    dataset_id: str | None = Field(description="Null for a data-free job, and once the dataset has been deleted.")
+    spec: dict[str, Any] = Field(description="As it was asked for.")
+    state: JobState
+    progress: float = Field(description="Of the whole job, 0..1.")
+    stages: tuple[Stage, ...]
+    attempt: int = Field(description="How many times a worker has begun the job.")
+    error: JobError | None = Field(description="Once `failed`: whose fault, and what to do.")
+    created_at: datetime
+    started_at: datetime | None = Field(description="Of the attempt in progress.")
+    finished_at: datetime | None
+    links: JobLinks
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        columns = {name: getattr(job, name) for name in cls.model_fields if name != "links"}
+        return cls.model_validate({**columns, "links": JobLinks.of(job)})
+
+
+class JobPage(Page[JobView]):
+    """Jobs, newest first."""
+
+
+class ArtifactList(BaseModel):
+    """The files that a job made; empty until it has succeeded."""
+
+    items: tuple[Artifact, ...]
+
+    @classmethod
+    def of(cls, artifacts: Sequence[JobArtifact]) -> Self:
+        return cls(items=tuple(Artifact.model_validate(artifact, from_attributes=True) for artifact in artifacts))

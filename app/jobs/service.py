@@ -1,0 +1,144 @@
+"""What happens to jobs: created, listed, cancelled, and what they leave behind."""
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.datasets import service as datasets
+from app.errors import ApiError
+from app.models import service as models
+from models_store.documents.job import JobState
+from models_store.documents.job_spec import JobKind, JobSpec
+from models_store.jobs import JobRepository
+from models_store.tables import Job, JobArtifact
+
+JOB_ID = re.compile(r"job_[0-9a-f]{32}")
+HTML_REPORT = "report.html"
+
+
+class JobNotFound(ApiError):
+    """There is no such job."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "job_not_found"
+    hint = "GET /v1/jobs lists the jobs with their ids."
+
+
+class JobEnded(ApiError):
+    """The job has ended and cannot be cancelled any more."""
+
+    status = HTTPStatus.CONFLICT
+    code = "job_ended"
+
+
+class ReportNotReady(ApiError):
+    """The job has no report yet."""
+
+    status = HTTPStatus.CONFLICT
+    code = "report_not_ready"
+    hint = "Follow GET /v1/jobs/{id}/events to its end, then try again."
+
+
+class NoReport(ApiError):
+    """The job ended without a report."""
+
+    status = HTTPStatus.CONFLICT
+    code = "no_report"
+
+
+class ArtifactNotFound(ApiError):
+    """The job made no such file."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "artifact_not_found"
+    hint = "GET /v1/jobs/{id}/artifacts lists the files; they appear when the job succeeds."
+
+
+def create(session: Session, spec: JobSpec) -> Job:
+    """A queued job. Raises what `get_ready` of models and datasets raises."""
+    models.get_ready(session, spec.model_id)
+    if spec.dataset_id is not None:
+        datasets.get_ready(session, spec.dataset_id)
+    return JobRepository(session).create(
+        JobKind(spec.kind),
+        spec.model_dump(mode="json"),
+        model_id=spec.model_id,
+        dataset_id=spec.dataset_id,
+        deadline_s=spec.deadline_s,
+        label=spec.label,
+    )
+
+
+def page(
+    session: Session,
+    after: str | None,
+    limit: int,
+    *,
+    state: JobState | None,
+    kind: JobKind | None,
+    model_id: str | None,
+    label: str | None,
+) -> Sequence[Job]:
+    return JobRepository(session).list(after, limit, state, kind, model_id, label)
+
+
+def get(session: Session, job_id: str) -> Job:
+    """Raises JobNotFound."""
+    job = JobRepository(session).get(job_id) if JOB_ID.fullmatch(job_id) else None
+    if job is None:
+        raise JobNotFound(f"There is no job {job_id}.")
+    return job
+
+
+def cancel(session: Session, job_id: str) -> Job:
+    """Ask a job to stop; asking twice does no harm. Raises JobNotFound, and JobEnded where it ended otherwise."""
+    get(session, job_id)
+    job = JobRepository(session).request_cancel(job_id)
+    if job is None:
+        raise JobNotFound(f"There is no job {job_id}.")
+    if job.state in (JobState.SUCCEEDED, JobState.FAILED):
+        raise JobEnded(f"{job_id} has {job.state}.", "There is nothing left to cancel.")
+    return job
+
+
+def report(session: Session, job_id: str) -> dict[str, Any]:
+    """The report document. Raises JobNotFound, ReportNotReady, NoReport."""
+    document = JobRepository(session).report(job_id) if _succeeded(session, job_id) else None
+    if document is None:
+        raise NoReport(f"{job_id} was an inspection.", "What it found is shown with the model or dataset.")
+    return document
+
+
+def html_report(session: Session, job_id: str) -> JobArtifact:
+    """The page made from the report. Raises as `report`, and ArtifactNotFound."""
+    _succeeded(session, job_id)
+    return artifact(session, job_id, HTML_REPORT)
+
+
+def artifacts(session: Session, job_id: str) -> Sequence[JobArtifact]:
+    """Raises JobNotFound."""
+    get(session, job_id)
+    return JobRepository(session).artifacts(job_id)
+
+
+def artifact(session: Session, job_id: str, name: str) -> JobArtifact:
+    """Raises JobNotFound, ArtifactNotFound."""
+    get(session, job_id)
+    found = JobRepository(session).artifact(job_id, name) if "\0" not in name else None
+    if found is None:
+        raise ArtifactNotFound(f"{job_id} has no file {name}.")
+    return found
+
+
+def _succeeded(session: Session, job_id: str) -> bool:
+    """True; raises ReportNotReady or NoReport for a job that has not succeeded."""
+    job = get(session, job_id)
+    if not job.state.ended:
+        raise ReportNotReady(f"{job_id} is {job.state}.")
+    if job.state is not JobState.SUCCEEDED:
+        reason = f": {job.error['message']}" if job.error else "."
+        raise NoReport(f"{job_id} has ended as {job.state}{reason}", job.error["hint"] if job.error else "")
+    return True

@@ -1,0 +1,99 @@
+"""The API application: `uvicorn --factory app.main:create_app`, or `python -m app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+
+from app import error_responses, errors
+from app.cross_site import refuse_cross_site
+from app.datasets.endpoints import router as datasets
+from app.dependencies import Plane
+from app.docs.endpoints import ASSETS
+from app.docs.endpoints import router as docs
+from app.doorbell import Doorbell
+from app.health.endpoints import router as health
+from app.jobs.endpoints import router as jobs
+from app.models.endpoints import router as models
+from app.security_headers import SecurityHeaders
+from app.settings import ApiSettings
+from models_store.blobs import BlobStore
+from models_store.database import Database
+
+DESCRIPTION = """
+Espalier makes convolutional networks smaller: upload a model, start a job, get a smaller ONNX model back together
+with a report of what was measured.
+
+1. **Upload a model**: `POST /v1/models`, an ONNX file. Keep the `id` of the answer.
+2. Optionally **upload a dataset**: `POST /v1/datasets`, one folder of images per class in a zip or tar.
+3. When both are `ready`, **start a job**: `POST /v1/jobs` with the ids and a budget.
+4. **Follow it** at `/v1/jobs/{job_id}/events`, read `/v1/jobs/{job_id}/report.html`, and download `pruned.onnx` from
+   `/v1/jobs/{job_id}/artifacts`.
+
+Every error is an `application/problem+json` document (RFC 9457) with a stable `code`, and a `hint` that says what
+to do.
+"""
+
+TAGS = [
+    {"name": "models", "description": "Networks, as ONNX or as weights of a torchvision architecture."},
+    {"name": "datasets", "description": "Labelled images: for finetuning and for measuring accuracy."},
+    {"name": "jobs", "description": "Pruning, from the request to the report."},
+    {"name": "operation", "description": "For whoever runs the service."},
+]
+
+
+def create_app(settings: ApiSettings | None = None) -> FastAPI:
+    """The application, on these settings or those of the environment. The database must have been migrated."""
+    app = FastAPI(
+        title="Espalier",
+        version=_version(),
+        summary="Pruning convolutional networks as a service.",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=partial(_running, settings or ApiSettings()),
+        generate_unique_id_function=_operation_id,
+        dependencies=[Depends(refuse_cross_site)],
+    )
+    app.add_middleware(SecurityHeaders)
+    error_responses.install(app)
+    common = errors.problems(errors.InvalidRequest, errors.DatabaseUnavailable, errors.InternalError)
+    for router in (models, datasets, jobs):
+        app.include_router(router, responses=common)
+    app.include_router(health)
+    app.include_router(docs)
+    app.mount("/docs/assets", ASSETS)
+    return app
+
+
+@asynccontextmanager
+async def _running(settings: ApiSettings, app: FastAPI) -> AsyncIterator[None]:
+    """Opens what all requests share, and closes it after the last one."""
+    plane = Plane(
+        settings=settings,
+        database=Database(settings.database_url),
+        blobs=BlobStore.from_settings(settings),
+        doorbell=Doorbell(settings.redis_url),
+    )
+    await run_in_threadpool(plane.blobs.remove_abandoned)  # what crashes left on this machine
+    app.state.plane = plane
+    yield
+    plane.doorbell.close()
+    plane.database.dispose()
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The endpoint's own name: what generated clients call their methods."""
+    return route.name
+
+
+def _version() -> str:
+    try:
+        return version("espalier")
+    except PackageNotFoundError:  # run from a checkout
+        return "0"

@@ -1,0 +1,123 @@
+"""/v1/models."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response
+
+from app import names
+from app.dependencies import Plane, PlaneDep, ReadSession, WriteSession
+from app.errors import problems
+from app.models import service
+from app.models.schemas import ModelForm, ModelGraph, ModelPage, ModelParameters, ModelView
+from app.names import Name
+from app.pages import After, Limit
+from app.uploads.errors import UPLOAD_ERRORS
+from app.uploads.incoming import ReceivedFile
+from app.uploads.receive import IncomingFileDep, bare_body, form_body, receive_body, receive_form
+from models_store.tables import InputState
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+ModelId = Annotated[str, Path(examples=["mdl_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])]
+
+
+@dataclass(frozen=True)
+class ModelUpload:
+    """A file that has arrived whole, and what was said about it."""
+
+    name: str
+    parameters: ModelParameters
+    file: ReceivedFile
+
+
+async def _from_form(request: Request, incoming: IncomingFileDep) -> ModelUpload:
+    form, file, filename = await receive_form(request, incoming, ModelForm)
+    return ModelUpload(form.name or names.from_filename(filename, "model"), form, file)
+
+
+async def _from_body(
+    request: Request, name: Name, parameters: Annotated[ModelParameters, Query()], incoming: IncomingFileDep
+) -> ModelUpload:
+    return ModelUpload(name, parameters, await receive_body(request, incoming))
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Upload a model",
+    openapi_extra=form_body(ModelForm, "An ONNX file, or safetensors weights for format torchvision."),
+    responses=problems(*UPLOAD_ERRORS),
+)
+def upload_model(
+    upload: Annotated[ModelUpload, Depends(_from_form)],
+    plane: PlaneDep,
+    session: WriteSession,
+    background: BackgroundTasks,
+    response: Response,
+) -> ModelView:
+    """Send an ONNX file, or a torchvision architecture's weights as safetensors; its inspection begins at once."""
+    return _add(upload, plane, session, background, response)
+
+
+@router.put(
+    "/{name}",
+    status_code=201,
+    summary="Upload a model as bare bytes",
+    openapi_extra=bare_body("An ONNX file, or safetensors weights for format torchvision."),
+    responses=problems(*UPLOAD_ERRORS),
+)
+def put_model(
+    upload: Annotated[ModelUpload, Depends(_from_body)],
+    plane: PlaneDep,
+    session: WriteSession,
+    background: BackgroundTasks,
+    response: Response,
+) -> ModelView:
+    """The same for `curl -T model.onnx`: the body is the file; a Repr-Digest header is checked."""
+    return _add(upload, plane, session, background, response)
+
+
+def _add(
+    upload: ModelUpload, plane: Plane, session: WriteSession, background: BackgroundTasks, response: Response
+) -> ModelView:
+    blob = service.keep(upload.file, upload.parameters, plane.blobs)
+    model = service.register(session, upload.name, upload.parameters, blob)
+    background.add_task(plane.doorbell.ring)  # runs after the commit and the answer
+    response.headers["Location"] = f"/v1/models/{model.id}"
+    return ModelView.of(model)
+
+
+@router.get("", summary="List models")
+def list_models(
+    session: ReadSession, limit: Limit = 50, after: After = None, state: InputState | None = None
+) -> ModelPage:
+    """Newest first, a page at a time."""
+    return ModelPage.of([ModelView.of(model) for model in service.page(session, after, limit + 1, state)], limit)
+
+
+@router.get("/{model_id}", summary="Look at a model", responses=problems(service.ModelNotFound))
+def get_model(model_id: ModelId, session: ReadSession) -> ModelView:
+    """Its state, and what the inspection found or why it refused."""
+    return ModelView.of(service.get(session, model_id))
+
+
+@router.get(
+    "/{model_id}/graph",
+    summary="Look at a model's layers",
+    responses=problems(service.ModelNotFound, service.ModelNotReady, service.ModelRejected),
+)
+def get_model_graph(model_id: ModelId, session: ReadSession) -> ModelGraph:
+    """Each layer with its channels, its cost, what it is coupled to, and why it cannot be pruned where it cannot."""
+    return ModelGraph.of(model_id, service.inspection(session, model_id))
+
+
+@router.delete(
+    "/{model_id}",
+    status_code=204,
+    summary="Delete a model",
+    responses=problems(service.ModelNotFound, service.ModelInUse),
+)
+def delete_model(model_id: ModelId, session: WriteSession) -> None:
+    """Jobs that have ended keep their reports and artifacts."""
+    service.delete(session, model_id)

@@ -1,0 +1,20 @@
+"""What the API plane can be told by the environment (`ESPALIER_…`) or by the program that starts it."""
+
+from pydantic import Field
+
+from models_store.settings import StoreSettings
+
+
+class ApiSettings(StoreSettings):
+    """The store's settings and the API's own."""
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        pattern="^rediss?://",
+        repr=False,
+        description="The broker; it carries doorbells only.",
+    )
+    max_upload_bytes: int = Field(default=8 * 2**30, ge=1, description="Largest model or dataset file.")
+    event_poll_s: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")

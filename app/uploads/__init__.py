@@ -1,0 +1,1 @@
+"""Receiving files: streamed to disk, hashed on the way, checked at the door."""

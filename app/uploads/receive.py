@@ -1,0 +1,82 @@
+"""The two ways a file comes in: as one field of a form, or as the bare body of a request."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+from app.dependencies import PlaneDep
+from app.uploads import digests
+from app.uploads.errors import UnsupportedUpload, UploadTooLarge
+from app.uploads.incoming import IncomingFile, ReceivedFile, incoming_file
+from app.uploads.multipart import FILE_FIELD, FORM_OVERHEAD_BYTES, form_reader
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+
+def _incoming_file(request: Request, plane: PlaneDep) -> Iterator[IncomingFile]:
+    limit = plane.settings.max_upload_bytes
+    if int(request.headers.get("Content-Length", 0)) > limit + FORM_OVERHEAD_BYTES:
+        raise UploadTooLarge(f"The file is larger than the {limit:,} bytes accepted here.")
+    with incoming_file(plane.blobs.incoming_dir, limit) as file:
+        yield file
+
+
+IncomingFileDep = Annotated[IncomingFile, Depends(_incoming_file)]
+
+
+async def receive_form(request: Request, incoming: IncomingFile, form: type[Form]) -> tuple[Form, ReceivedFile, str]:
+    """The fields, the file and the file's name out of a multipart request.
+
+    Raises RequestValidationError for the fields, and what `FormReader.read` raises.
+    """
+    reader = form_reader(request)
+    await reader.read(request.stream(), incoming)
+    try:
+        fields = form.model_validate(reader.fields)
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False)]
+        raise RequestValidationError(faults) from error
+    return fields, await incoming.complete(), reader.filename or ""
+
+
+async def receive_body(request: Request, incoming: IncomingFile) -> ReceivedFile:
+    """The file that is the request's body; its Repr-Digest, if there is one, is checked."""
+    if request.headers.get("Content-Type", "").startswith("multipart/"):
+        raise UnsupportedUpload(
+            "This path takes the bare bytes of a file, not a form.", "Use `curl -T FILE`, or POST the form instead."
+        )
+    header = request.headers.get("Repr-Digest")
+    announced = digests.from_repr_digest(header) if header is not None else None
+    async for chunk in request.stream():
+        await incoming.write(chunk)
+    file = await incoming.complete()
+    digests.verify(file, announced)
+    return file
+
+
+def form_body(form: type[BaseModel], file_description: str) -> dict[str, Any]:
+    """`openapi_extra=` of an endpoint that reads such a form by itself: what Swagger UI shows as boxes to fill."""
+    schema = form.model_json_schema()
+    boxes = {name: _box(box) for name, box in schema["properties"].items()}
+    file = {"type": "string", "format": "binary", "description": file_description}
+    schema |= {"properties": {FILE_FIELD: file} | boxes, "required": [FILE_FIELD]}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def _box(schema: dict[str, Any]) -> dict[str, Any]:
+    """A field that may be left out: a form has no null, and without an example Swagger UI would invent a value."""
+    kinds = schema.pop("anyOf", [])
+    if not kinds:
+        return schema
+    value: dict[str, Any] = next(kind for kind in kinds if kind != {"type": "null"})
+    return value | {key: kept for key, kept in schema.items() if key != "default"} | {"examples": [""]}
+
+
+def bare_body(description: str) -> dict[str, Any]:
+    """`openapi_extra=` of an endpoint whose body is a file."""
+    schema = {"type": "string", "format": "binary", "description": description}
+    return {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": schema}}}}
