@@ -1,0 +1,41 @@
+"""What every dataset format is read into: a stream of labelled images, and of files that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+Part: TypeAlias = Literal["train", "validation", "test"]
+Label: TypeAlias = str | int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image (H, W, C), uint8 in 0..255 or float32 as it is. A label is a class number or a class name."""
+
+    name: str
+    part: Part
+    label: Label
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file that was left out, and why. `label` is the class it would have belonged to, if it has one."""
+
+    name: str
+    reason: str
+    label: Label | None = None
+
+
+@dataclass(frozen=True)
+class DatasetFormat:
+    """A format: how its files are recognised by content, and how they are read."""
+
+    name: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path], Iterator[Sample | BadFile]]
