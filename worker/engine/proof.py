@@ -6,6 +6,7 @@ slicing, renumbering or rewriting. Both graphs run in ONNX Runtime on the same r
 are compared but what every layer computes: an error cannot hide behind a saturated output.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 from worker.engine.surgery import Plan
 
 _MAX_COMPARED = 64_000_000
-"""Elements of inner tensors that one run may hold; beyond it only the graph's outputs are compared."""
+"""Elements of inner tensors that one run may hold."""
 
 
 @dataclass(frozen=True)
@@ -205,11 +206,12 @@ def _session(model: onnx.ModelProto, taps: list[str]) -> Session:
 
 
 def _taps(analysis: Analysis) -> list[str]:
-    """Outputs of all layers, as far as they fit in memory."""
+    """Outputs of all layers, the smaller ones first, as far as they fit in memory."""
     shapes = analysis.facts.shapes
     names = [n.output[0] for n in analysis.graph.nodes if n.op_type in LAYER_OPS and n.output[0] in shapes]
-    size = sum(int(np.prod(shapes[name])) for name in names)
-    return names if size <= _MAX_COMPARED else names[-1:]
+    names.sort(key=lambda name: math.prod(shapes[name]))
+    sizes = np.cumsum([math.prod(shapes[name]) for name in names])
+    return names[: int(np.searchsorted(sizes, _MAX_COMPARED, side="right"))]
 
 
 def _inputs(

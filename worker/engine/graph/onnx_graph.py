@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from worker.engine.errors import EngineError
@@ -18,7 +19,7 @@ def load_model(path: Path | str) -> onnx.ModelProto:
     """Read an ONNX file without touching external data. Raises EngineError where the bytes are no ONNX model."""
     try:
         return onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf raises its own hierarchy, which differs between its backends
+    except DecodeError as error:
         raise EngineError(
             "not_onnx", f"The file cannot be read as an ONNX model: {error}", "Export the model to ONNX again."
         ) from error

@@ -36,7 +36,7 @@ def conv_quantised(p: Propagation, node: Node) -> None:
 def _convolve(p: Propagation, node: Node, weight: int, bias: int | None) -> Dim:
     shape = p.shape(node.input(weight))
     group = node.integer("group", 1)
-    outputs, inputs_per_group = shape[:2]
+    inputs_per_group = shape[1]
     x = p.dim(node, 0, 1)
     if group == 1:
         p.bind(node, weight, 1, x, f"{node.op} '{node.label}' reads channels that stay")
@@ -49,16 +49,24 @@ def _convolve(p: Propagation, node: Node, weight: int, bias: int | None) -> Dim:
     p.contract(node, 0, 1, x if group == 1 or inputs_per_group > 1 else None)
     if group == 1 or inputs_per_group > 1:
         p.source(node, weight, 0, out)
-    spatial = range(2, len(shape))
-    p.pin_axes(node, 0, [0, *spatial], f"{node.op} '{node.label}' slides over this axis")
-    p.pin_axes(node, weight, spatial, f"kernel of {node.op} '{node.label}'")
+    positions = _positions(p, node, weight)
     if bias is not None:
         p.bind(node, bias, 0, out)
-    result = p.shape(node.proto.output[0])
-    fixed = (result[0], *result[2:], *shape[2:])
-    p.count(node, outputs if out is None else out, inputs_per_group if per_group is None else per_group, *fixed)
-    p.set_output(node, [None, out, *[None] * (len(result) - 2)])
+    dims: list[Dim] = [None, out, *positions]
+    per_output = inputs_per_group if per_group is None else per_group
+    p.count(node, *_factors(p, node, dims), per_output, *shape[2:])
+    p.set_output(node, dims)
     return out
+
+
+def _positions(p: Propagation, node: Node, weight: int) -> list[Dim]:
+    """Labels of the axes that the kernel slides over: a kernel of one, in steps of one, leaves an axis as it is."""
+    kernel, before, after = (p.shape(name)[2:] for name in (node.input(weight), node.input(0), node.proto.output[0]))
+    slides = [k > 1 or old != new for k, old, new in zip(kernel, before, after, strict=True)]
+    p.pin_axes(node, weight, range(2, 2 + len(kernel)), f"kernel of {node.op} '{node.label}'")
+    moved = [0, *(axis for axis, slid in enumerate(slides, start=2) if slid)]
+    p.pin_axes(node, 0, moved, f"{node.op} '{node.label}' slides over this axis")
+    return [None if slid else p.dim(node, 0, axis) for axis, slid in enumerate(slides, start=2)]
 
 
 def _depthwise(p: Propagation, node: Node, weight: int, x: Dim, group: int) -> Dim:

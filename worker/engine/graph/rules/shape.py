@@ -50,9 +50,39 @@ def reshaped(p: Propagation, node: Node) -> list[Dim]:
         return [None] * len(after)
     if 0 in before:
         raise Unsupported(f"{node.op} '{node.label}' of an empty tensor")
+    result: list[Dim] = []
+    for old, new in _blocks(before, after):
+        result.extend(_reshape_block(p, node, before[old], after[new], dims[old]))
+    return result
+
+
+def _blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """The finest pairs of neighbouring dimensions that hold the same elements: each is reshaped by itself."""
+    blocks: list[tuple[slice, slice]] = []
+    old = new = 0
+    while old < len(before) or new < len(after):
+        old_end, new_end = min(old + 1, len(before)), min(new + 1, len(after))
+        while (left := math.prod(before[old:old_end])) != (right := math.prod(after[new:new_end])):
+            if left < right:
+                old_end += 1
+            else:
+                new_end += 1
+        if old_end == len(before) or new_end == len(after):  # trailing ones belong to the last block
+            old_end, new_end = len(before), len(after)
+        blocks.append((slice(old, old_end), slice(new, new_end)))
+        old, new = old_end, new_end
+    return blocks
+
+
+def _reshape_block(
+    p: Propagation, node: Node, before: tuple[int, ...], after: tuple[int, ...], dims: list[Dim]
+) -> list[Dim]:
+    if all(dim is None for dim in dims):
+        return [None] * len(after)
     factors = _common_factors(before, after)
     if factors is None:
-        p.pin_axes(node, 0, range(len(dims)), f"{node.op} '{node.label}' mixes these dimensions")
+        for dim in dims:
+            p.sets.pin(dim, f"{node.op} '{node.label}' mixes these dimensions")
         return [None] * len(after)
     parts: list[tuple[int, Dim]] = []
     for axis, cut in enumerate(_distribute(factors, before)):
