@@ -102,19 +102,19 @@ def masked_original(analysis: Analysis, alive: Mask) -> onnx.ModelProto:
         if not alive[contraction.labels].all():
             silenced.setdefault(contraction.node, []).append(contraction)
     waived = {w.node: w for w in analysis.propagation.waivers if not alive[w.labels].all()}
-    nodes: list[onnx.NodeProto] = []
     made: list[onnx.TensorProto] = []
-    for index, node in enumerate(list(model.graph.node)):
-        for contraction in silenced.get(index, []):
-            nodes.append(_silence(analysis, node, contraction, alive, made))
+
+    def edit(index: int, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
+        nodes.extend(_silence(analysis, node, c, alive, made) for c in silenced.get(index, ()))
         if index in waived:
             before, after = _restrict(analysis, node, waived[index], alive, made)
             nodes.extend([*before, node, *after])
         else:
             nodes.append(node)
-    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+
+    nodes = analysis.graph.rebuild(edit)
     del model.graph.node[:]
-    model.graph.node.extend(copies)
+    model.graph.node.extend(nodes)
     model.graph.initializer.extend(made)
     model.ir_version = max(model.ir_version, 4)  # masks are initializers that are no inputs
     return model
@@ -208,7 +208,11 @@ def _session(model: onnx.ModelProto, taps: list[str]) -> Session:
 def _taps(analysis: Analysis) -> list[str]:
     """Outputs of all layers, the smaller ones first, as far as they fit in memory."""
     shapes = analysis.facts.shapes
-    names = [n.output[0] for n in analysis.graph.nodes if n.op_type in LAYER_OPS and n.output[0] in shapes]
+    names = [
+        node.output[0]
+        for node, scope in zip(analysis.graph.nodes, analysis.graph.scope, strict=True)
+        if scope == 0 and node.op_type in LAYER_OPS and node.output[0] in shapes
+    ]
     names.sort(key=lambda name: math.prod(shapes[name]))
     sizes = np.cumsum([math.prod(shapes[name]) for name in names])
     return names[: int(np.searchsorted(sizes, _MAX_COMPARED, side="right"))]

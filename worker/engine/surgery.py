@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from worker.engine.graph.analysis import Analysis, Counts, Mask
 from worker.engine.graph.labels import Dim, Labels
-from worker.engine.graph.onnx_graph import Array
+from worker.engine.graph.onnx_graph import Array, bodies_of
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,22 @@ class Editor:
 
     def pruned(self) -> onnx.ModelProto:
         weights = self._cut_constants()
-        for index, node in enumerate(self._graph.nodes):
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
+
+        def edit(index: int, copy: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
+            self._nodes = nodes
+            nodes.append(copy)
             for position, name in enumerate(copy.input):
                 copy.input[position] = weights.renamed.get((index, position), name)
-            if node.op_type == "Constant" and node.output[0] in weights.cut:
-                _set_constant(copy, weights.cut[node.output[0]])
-            self._nodes.append(copy)
-            for edit in self._analysis.propagation.rewrites.get(index, ()):
-                edit(self, copy)
-        return self._assemble(weights)
+            if copy.op_type == "Constant" and copy.output[0] in weights.cut:
+                _set_constant(copy, weights.cut[copy.output[0]])
+            for body in bodies_of(copy):
+                for tensor in body.initializer:
+                    if tensor.name in weights.cut:
+                        tensor.CopyFrom(weights.cut[tensor.name])
+            for rewrite in self._analysis.propagation.rewrites.get(index, ()):
+                rewrite(self, copy)
+
+        return self._assemble(self._graph.rebuild(edit), weights)
 
     def _cut_constants(self) -> "_Weights":
         """Slice each constant once per distinct use. A shared vector whose uses are cut differently is copied."""
@@ -94,7 +99,7 @@ class Editor:
                 weights.renamed[(node, position)] = known[key]
         return weights
 
-    def _assemble(self, weights: "_Weights") -> onnx.ModelProto:
+    def _assemble(self, nodes: list[onnx.NodeProto], weights: "_Weights") -> onnx.ModelProto:
         source = self._graph.model
         model = onnx.ModelProto()
         for field, value in source.ListFields():
@@ -115,7 +120,7 @@ class Editor:
         for tensor in source.graph.initializer:
             graph.initializer.append(weights.cut.get(tensor.name, tensor))
         graph.initializer.extend([*weights.copies, *self._made])
-        graph.node.extend(self._nodes)
+        graph.node.extend(nodes)
         graph.input.extend(source.graph.input)
         graph.output.extend(source.graph.output)
         graph.value_info.extend(source.graph.value_info)

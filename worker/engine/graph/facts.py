@@ -11,9 +11,10 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.bodies import observe_bodies
 from worker.engine.graph.folding import fold
 from worker.engine.graph.inputs import Sizes, candidate_sizes, declared_shape, random_inputs, with_batch
-from worker.engine.graph.onnx_graph import Array, OnnxGraph
+from worker.engine.graph.onnx_graph import Array, OnnxGraph, bodies_of
 from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 
 SMALL_VALUE = 4096
@@ -56,7 +57,7 @@ def observe(graph: OnnxGraph) -> Facts:
 
 def _observe_statically(graph: OnnxGraph) -> Facts | None:
     """Facts by onnx.shape_inference, alternated with folding of integer chains; None where a hole remains."""
-    if any(a.type in (a.GRAPH, a.GRAPHS) for node in graph.nodes for a in node.attribute):
+    if any(bodies_of(node) for node in graph.nodes):
         return None
     for sizes, batch in candidate_sizes(graph):
         facts = Facts(sizes, batch)
@@ -134,10 +135,9 @@ def _exposed_session(graph: OnnxGraph) -> Session:
     exposed.CopyFrom(graph.model)
     exposed.ir_version = min(exposed.ir_version, 10) if exposed.ir_version > 10 else exposed.ir_version
     del exposed.graph.output[:]
-    for node in graph.nodes:
-        for name in node.output:
-            if name:
-                exposed.graph.output.add().name = name
+    for name, index in graph.producer.items():
+        if graph.scope[index] == 0:
+            exposed.graph.output.add().name = name
     try:
         return Session(exposed, optimised=False)
     except RUNTIME_ERRORS as error:
@@ -150,15 +150,18 @@ def _exposed_session(graph: OnnxGraph) -> Session:
 
 def _run(graph: OnnxGraph, session: Session, sizes: Sizes, batch: int) -> Facts:
     facts = Facts(sizes, batch, {name: tuple(t.dims) for name, t in graph.constants.items()} | dict(sizes))
+    types = {i.name: i.type.tensor_type.elem_type for i in graph.inputs}
     for name, value in zip(session.outputs, session.run(random_inputs(graph, sizes, seed=0)), strict=True):
         if not isinstance(value, np.ndarray):
             continue  # sequences and maps have no shape
         facts.shapes[name] = value.shape
+        types[name] = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
         if value.dtype.kind in "ib" and value.size <= SMALL_VALUE:
             facts.values[name] = value
     facts.values.update(
         {n: graph.array(n) for n, t in graph.constants.items() if t.data_type in _INT_TYPES and np.prod(t.dims) <= 4096}
     )
+    facts.shapes.update(observe_bodies(graph, facts.shapes, types))
     return facts
 
 

@@ -1,6 +1,8 @@
 """A read-only view of an ONNX graph: nodes, who makes and who uses each tensor, and the constants."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,42 +49,90 @@ def node_label(node: onnx.NodeProto) -> str:
     return node.name or next((o for o in node.output if o), node.op_type)
 
 
-def captured_names(node: onnx.NodeProto) -> set[str]:
-    """Names that a control-flow node's bodies mention; a superset of what they capture from outside."""
-    names: set[str] = set()
-    for a in node.attribute:
-        for body in [a.g] if a.type == onnx.AttributeProto.GRAPH else a.graphs:
-            for inner in body.node:
-                names.update(inner.input)
-                names |= captured_names(inner)
-            names.update(o.name for o in body.output)
-    return names
+def bodies_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The bodies of an If, Loop or Scan, in the order of its attributes."""
+    return [body for a in node.attribute for body in ([a.g] if a.type == a.GRAPH else a.graphs)]
+
+
+def _produced_names(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (t.name for t in graph.initializer)
+    for node in graph.node:
+        yield from (name for name in node.output if name)
+        for body in bodies_of(node):
+            yield from (i.name for i in body.input)
+            yield from _produced_names(body)
+
+
+def _mentioned_names(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (o.name for o in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for body in bodies_of(node):
+            yield from _mentioned_names(body)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body of a control-flow node, whose nodes stand in the graph's list like all others."""
+
+    owner: int
+    scope: int
+    graph: onnx.GraphProto
 
 
 class OnnxGraph:
-    """Nodes, producers, consumers and constants of the main graph. Initializers, Constant nodes and initializers
-    that are also graph inputs are all `constants`."""
+    """Nodes, producers, consumers and constants. Initializers, Constant nodes and initializers that are also graph
+    inputs are all `constants`.
+
+    The nodes of control-flow bodies stand in `nodes` before their owner, with `scope` telling the body apart from the
+    main graph (0): ONNX names are unique across scopes, so one name space serves all. Where a file breaks that rule
+    the body stays closed, and what it captures is told by `captured`.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.proto = model.graph
-        self.nodes: list[onnx.NodeProto] = list(self.proto.node)
+        self.nodes: list[onnx.NodeProto] = []
+        self.scope: list[int] = []
+        self.bodies: list[Body] = []
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-        self.constants: dict[str, onnx.TensorProto] = {t.name: t for t in self.proto.initializer}
+        self.constants: dict[str, onnx.TensorProto] = {}
         self.producer: dict[str, int] = {}
         self.consumers: dict[str, list[tuple[int, int]]] = {}
-        for index, node in enumerate(self.nodes):
-            for name in node.output:
-                if name:
-                    self.producer[name] = index
-            for position, name in enumerate(node.input):
-                if name:
-                    self.consumers.setdefault(name, []).append((index, position))
-            if node.op_type == "Constant" and (tensor := _constant_tensor(node)) is not None:
-                self.constants[node.output[0]] = tensor
+        self._closed: list[onnx.NodeProto] = []
+        counts = Counter(_produced_names(self.proto))
+        self._enter(self.proto, 0, {name for name, count in counts.items() if count > 1})
         self.inputs = [i for i in self.proto.input if i.name not in self.constants]
         self.outputs = [o.name for o in self.proto.output]
         self._arrays: dict[str, Array] = {}
+
+    def _enter(self, graph: onnx.GraphProto, scope: int, ambiguous: set[str]) -> None:
+        self.constants.update({t.name: t for t in graph.initializer})
+        for node in graph.node:
+            opened: list[tuple[int, onnx.GraphProto]] = []
+            for body in bodies_of(node):
+                if ambiguous.isdisjoint(_produced_names(body)):
+                    opened.append((1 + len(self.bodies), body))
+                    self.bodies.append(Body(-1, 1 + len(self.bodies), body))
+                    self._enter(body, opened[-1][0], ambiguous)
+                else:
+                    self._closed.append(node)
+            index = len(self.nodes)
+            for inner, body in opened:
+                self.bodies[inner - 1] = Body(index, inner, body)
+            self.nodes.append(node)
+            self.scope.append(scope)
+            self._index(node, index)
+
+    def _index(self, node: onnx.NodeProto, index: int) -> None:
+        for name in node.output:
+            if name:
+                self.producer[name] = index
+        for position, name in enumerate(node.input):
+            if name:
+                self.consumers.setdefault(name, []).append((index, position))
+        if node.op_type == "Constant" and (tensor := _constant_tensor(node)) is not None:
+            self.constants[node.output[0]] = tensor
 
     def array(self, name: str) -> Array:
         """The value of a constant."""
@@ -95,11 +145,30 @@ class OnnxGraph:
         return tuple(self.constants[name].dims)
 
     def captured(self) -> Iterator[tuple[onnx.NodeProto, str]]:
-        """(control-flow node, name) for each outer tensor that its bodies mention."""
-        for node in self.nodes:
-            for name in sorted(captured_names(node)):
-                if name in self.producer or name in self.constants:
-                    yield node, name
+        """(control-flow node, name) for each outer tensor that a closed body mentions."""
+        for node in self._closed:
+            for body in bodies_of(node):
+                for name in sorted(set(_mentioned_names(body))):
+                    if name in self.producer or name in self.constants:
+                        yield node, name
+
+    def rebuild(self, edit: Callable[[int, onnx.NodeProto, list[onnx.NodeProto]], None]) -> list[onnx.NodeProto]:
+        """Copies of the main graph's nodes. `edit(index, copy, nodes)` is called for every node, bodies included; it
+        appends the copy, and whatever belongs beside it, to `nodes`, the list of the scope in which the node stands."""
+        scopes: dict[int, list[onnx.NodeProto]] = {0: []} | {body.scope: [] for body in self.bodies}
+        bodies: dict[int, list[Body]] = {}
+        for body in self.bodies:
+            bodies.setdefault(body.owner, []).append(body)
+        for index, node in enumerate(self.nodes):
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            opened = {id(body.graph): body.scope for body in bodies.get(index, ())}
+            for original, body_copy in zip(bodies_of(node), bodies_of(copy), strict=True):
+                if id(original) in opened:
+                    del body_copy.node[:], body_copy.value_info[:]
+                    body_copy.node.extend(scopes[opened[id(original)]])
+            edit(index, copy, scopes[self.scope[index]])
+        return scopes[0]
 
 
 def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:

@@ -157,12 +157,17 @@ class Propagation:
         self.static.update(self.graph.constants)
         for value in self.graph.inputs:
             self.tensors[value.name] = [None] * len(self.facts.sizes[value.name])
+        for body in self.graph.bodies:
+            for value in body.graph.input:
+                self.tensors[value.name] = [None] * len(self.facts.shapes.get(value.name, ()))
         for index, proto in enumerate(self.graph.nodes):
             self._visit(Node(proto, index))
+        for body in self.graph.bodies:
+            owner = self.graph.nodes[body.owner]
+            for value in body.graph.output:
+                self._pin_tensor(value.name, f"result of a body of {owner.op_type} '{node_label(owner)}'")
         for name in self.graph.outputs:
-            if name in self.tensors:
-                for dim in self.tensors[name]:
-                    self.sets.pin(dim, f"graph output '{name}'")
+            self._pin_tensor(name, f"graph output '{name}'")
         for proto, name in self.graph.captured():
             self._pin_tensor(name, f"used inside {proto.op_type} '{node_label(proto)}'")
 

@@ -248,6 +248,12 @@ def size_of(p: Propagation, node: Node) -> None:
     p.clear_outputs(node)
 
 
+@rule("If", "Loop", "Scan")
+def control_flow(p: Propagation, node: Node) -> None:
+    """What enters and leaves a body keeps its size; inside, channels are free."""
+    made_of_nothing(p, node)
+
+
 @rule("Constant", "Range", "RandomNormal", "RandomUniform", "EyeLike", "NonZero", "OneHot")
 def made_of_nothing(p: Propagation, node: Node) -> None:
     """Results without channels of their own; what they read must keep its size."""
