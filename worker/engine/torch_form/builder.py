@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from worker.engine.errors import EngineError
 from worker.engine.torch_form.foreign import ForeignNode, runs_detached
-from worker.engine.torch_form.form import RunningAverage, TorchForm
+from worker.engine.torch_form.form import RunningAverage, TorchForm, is_interface
 from worker.engine.torch_form.names import attribute_paths, encode
 from worker.engine.torch_form.operation import (
     PYTHON_RANK,
@@ -117,7 +117,7 @@ class _Builder:
                 value = self.emit(tensor_of, (value, dtype, self.anchor), {})
             outputs.append(value)
         self.graph.output(tuple(outputs))
-        self.graph.eliminate_dead_code(is_impure_node=_has_effect)
+        self.graph.eliminate_dead_code(is_impure_node=is_interface)
         module = fx.GraphModule(self.members, self.graph, class_name="OnnxGraph")
         module.eval()
         parameters = {name: self.paths[name] for name in self._stored if name in self.trainable}
@@ -127,6 +127,7 @@ class _Builder:
             model=self.model,
             parameters={name: path for name, path in parameters.items() if path in held},
             averages=tuple(self.averages),
+            values=self._live_values(),
         )
 
     def emit(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
@@ -143,16 +144,25 @@ class _Builder:
             self._know(name, tensor)
         return self._member(self.paths.get(name) or encode(name), tensor)
 
-    def running_average(self, node: NodeProto, index: int, value: torch.Tensor) -> fx.Node:
+    def running_average(self, node: NodeProto, index: int) -> fx.Node | None:
         """A buffer that belongs to this node alone. Exporters merge equal tensors, so one stored tensor may be the
-        statistic of several norms: the first keeps the stored name, later ones get a name of their own."""
+        statistic of several norms, and a weight too: it gets a name of its own where the stored one is taken."""
         name = node.input[index]
+        value = self.values[name]
+        if isinstance(value, fx.Node):
+            value = self.members.get(str(value.target)) if value.op == "get_attr" else None
+        if not isinstance(value, torch.Tensor):
+            return None
         taken = {average.name for average in self.averages}
         if name not in self._stored or name in taken or name in self.trainable:
             name = f"{name}/of/{node.output[0]}/{index}"
         path = self.paths.get(name) or encode(name)
         self.averages.append(RunningAverage(node.output[0], index, name, path))
-        return self._member(path, value.clone())
+        return self._member(path, value.detach().clone())
+
+    def _live_values(self) -> dict[str, fx.Node]:
+        live = set(self.graph.nodes)
+        return {name: value for name, value in self.values.items() if isinstance(value, fx.Node) and value in live}
 
     def _operation(self, node: NodeProto) -> Operation:
         types = tuple(self.types.get(name, StaticType()) for name in node.input)
@@ -228,10 +238,6 @@ def _captured(node: NodeProto) -> list[str]:
                 inner.update(child.output)
             captured.update((o.name, None) for o in body.output if o.name not in inner)
     return list(captured)
-
-
-def _has_effect(node: fx.Node) -> bool:
-    return node.op in {"placeholder", "output"}
 
 
 def _identifier(name: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from onnx import numpy_helper
 from torch import fx
 
+from worker.engine.errors import EngineError
 from worker.engine.torch_form.weights import overwrite, stored_tensors
 
 
@@ -28,13 +29,28 @@ class TorchForm:
     """An ONNX graph as torch module.
 
     `module` takes the graph's inputs in order and returns the tuple of its outputs. `parameters` maps the names of the
-    trained tensors to their attribute paths (see `names`).
+    trained tensors to their attribute paths (see `names`), `values` those of the values computed from the inputs to
+    the nodes of the module's graph.
     """
 
     module: fx.GraphModule
     model: onnx.ModelProto
     parameters: dict[str, str]
     averages: tuple[RunningAverage, ...]
+    values: dict[str, fx.Node]
+
+    def up_to(self, value: str) -> fx.GraphModule:
+        """A module with the same weights that returns one inner value, by its ONNX name, as 1-tuple."""
+        if value not in self.values:
+            raise EngineError(
+                "constant_output", f"Value {value!r} does not depend on the model's input.", "Export the model again."
+            )
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        graph.graph_copy(self.module.graph, copies)
+        graph.output((copies[self.values[value]],))
+        graph.eliminate_dead_code(is_impure_node=is_interface)
+        return fx.GraphModule(self.module, graph, class_name="OnnxGraph")
 
     def write_back(self) -> onnx.ModelProto:
         """A copy of the model with the module's weights and running averages, under the same names and stored types."""
@@ -59,6 +75,11 @@ def _give_own_statistic(
     """A statistic that shared its stored tensor with others gets one of its own, now that it may differ."""
     model.graph.initializer.append(numpy_helper.from_array(values, average.name))
     node.input[average.index] = average.name
+
+
+def is_interface(node: fx.Node) -> bool:
+    """Nodes that stay although nothing reads them."""
+    return node.op in {"placeholder", "output"}
 
 
 def _numbers(tensor: torch.Tensor) -> np.ndarray:

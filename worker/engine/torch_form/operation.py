@@ -65,8 +65,8 @@ class Surroundings(Protocol):
     def buffer(self, tensor: torch.Tensor) -> fx.Node:
         """Make a known tensor readable at run time."""
 
-    def running_average(self, node: onnx.NodeProto, index: int, value: torch.Tensor) -> fx.Node:
-        """Give a node a buffer of its own for a statistic that training moves."""
+    def running_average(self, node: onnx.NodeProto, index: int) -> fx.Node | None:
+        """Give a node a buffer of its own for a statistic that training moves; None if its value is not stored."""
 
 
 class Operation:
@@ -230,8 +230,7 @@ class Operation:
 
     def running_average(self, index: int) -> fx.Node | None:
         """A statistic that training updates in place and `write_back` stores; None where it is computed at run time."""
-        value = self.known(index)
-        return None if value is None else self._running_average(self.proto, index, value)
+        return self._running_average(self.proto, index)
 
     def unsupported(self, reason: str) -> EngineError:
         """The error for a node that ONNX allows and this rule does not handle."""

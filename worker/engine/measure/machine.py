@@ -1,0 +1,42 @@
+"""The machine on which something was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "torch", "torchvision")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`cores` are those this process may use; `versions` are of Python and of the libraries that compute."""
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    gpu: str | None
+    versions: dict[str, str]
+
+
+def machine() -> Machine:
+    """The facts of this machine and process."""
+    return Machine(
+        cpu=_cpu_name(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}},
+    )
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,26 @@
+"""ONNX Runtime sessions, set up the same way wherever something is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnxruntime
+
+from worker.engine.errors import EngineError
+
+
+def cpu_session(model: onnx.ModelProto | Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """A session on the CPU with `threads` threads inside an op (all cores, where None)."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise EngineError(
+            "not_runnable", f"ONNX Runtime cannot load the model: {error}.", "Check that it runs before uploading it."
+        ) from error

@@ -1,0 +1,249 @@
+"""Training after the cut: labels, a validation split that chooses the epoch, weights left in the torch form."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from worker.engine.data import Augmentation, Dataset, Split
+from worker.engine.errors import EngineError
+from worker.engine.measure.classifier import Head, check_class_count, find_head
+from worker.engine.torch_form import TorchForm
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """`device` "auto" is the GPU where one is. bfloat16 computes in mixed precision; weights stay float32."""
+
+    epochs: int = 3
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    batch_size: int = 128
+    crop_padding: int = 0
+    horizontal_flip: bool = False
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of the training curve. Epoch 0 is the model as it came; its train_loss is measured, not trained."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float
+    validation_top1: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Training:
+    device: str
+    train_samples: int
+    validation_samples: int
+    best_epoch: int
+    epochs: tuple[Epoch, ...]
+
+
+def finetune(
+    form: TorchForm,
+    dataset: Dataset,
+    options: FinetuneOptions | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+) -> Training:
+    """Train the form on the dataset's training split and leave it with the weights of the epoch that did best on the
+    validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU.
+
+    Raises EngineError where the model's outputs do not fit the labels, and where the loss is no number any more.
+    """
+    options = options or FinetuneOptions()
+    device = _device(options.device)
+    form.module.to(device)
+    try:
+        return _Run(form, dataset, options, device).train(on_epoch, on_progress)
+    finally:
+        form.module.eval().cpu()
+
+
+class _Run:
+    """The state of one training: network up to its logits, optimiser, schedule, best weights."""
+
+    def __init__(self, form: TorchForm, dataset: Dataset, options: FinetuneOptions, device: torch.device) -> None:
+        self.options, self.dataset, self.device = options, dataset, device
+        self.head = find_head(form.model)
+        self.network = form.up_to(self.head.logits)
+        self.scores = self._check_outputs()
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.steps = options.epochs * math.ceil(len(dataset.train) / options.batch_size)
+        self.optimizer = _optimizer(self.parameters, options)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._cosine)
+        self.augmentation = Augmentation(options.crop_padding, options.horizontal_flip)
+
+    def train(self, on_epoch: Callable[[Epoch], None], on_progress: Callable[[float], None]) -> Training:
+        rows = [self._first_row()]
+        best, weights = rows[0], self._weights()
+        on_epoch(rows[0])
+        for number in range(1, self.options.epochs + 1):
+            start, rate = time.monotonic(), float(self.schedule.get_last_lr()[0])
+            train_loss = self._train_epoch(number, on_progress)
+            loss, top1 = self._validate(self.dataset.validation)
+            row = Epoch(number, rate, train_loss, loss, top1, time.monotonic() - start)
+            rows.append(row)
+            if (row.validation_top1, -row.validation_loss) > (best.validation_top1, -best.validation_loss):
+                best, weights = row, self._weights()
+            on_epoch(row)
+        self.network.load_state_dict(weights)
+        samples = len(self.dataset.train), len(self.dataset.validation)
+        return Training(_device_name(self.device), *samples, best.epoch, tuple(rows))
+
+    def _first_row(self) -> Epoch:
+        """The untrained model, its training loss taken on as many samples as are held out for validation."""
+        start = time.monotonic()
+        loss, top1 = self._validate(self.dataset.validation)
+        train_loss, _ = self._validate(self.dataset.train, len(self.dataset.validation))
+        return Epoch(0, 0.0, train_loss, loss, top1, time.monotonic() - start)
+
+    def _train_epoch(self, number: int, on_progress: Callable[[float], None]) -> float:
+        """One pass over the training split; the mean loss."""
+        seed = [self.options.seed, number]
+        rng = np.random.default_rng(seed)
+        torch.manual_seed(int(rng.integers(2**31)))  # for Dropout; each epoch is reproducible by itself
+        self.network.train()
+        batches = self.dataset.train.batches(self.options.batch_size, rng=rng, augmentation=self.augmentation)
+        total, count = 0.0, 0
+        for images, labels in batches:
+            if len(labels) > 1 or count == 0:  # batch statistics need more than one sample
+                loss = self._step(images, labels)
+                if not math.isfinite(loss):
+                    raise _diverged(number)
+                total, count = total + loss * len(labels), count + len(labels)
+            self.schedule.step()
+            on_progress(self.schedule.last_epoch / self.steps)
+        return total / count
+
+    def _step(self, images: np.ndarray, labels: np.ndarray) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._precision():
+            loss = self._loss(self._logits(images), torch.from_numpy(labels).to(self.device))
+        if not loss.requires_grad:
+            raise _nothing_to_train()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.item()
+
+    @torch.no_grad()
+    def _validate(self, split: Split, samples: int | None = None) -> tuple[float, float]:
+        """Mean loss without smoothing, and accuracy, on a split or its first samples."""
+        self.network.eval()
+        loss, right, count = 0.0, 0, 0
+        for images, labels in split.batches(self.options.batch_size):
+            truth = torch.from_numpy(labels).to(self.device)
+            logits = self._logits(images)
+            loss += self._loss(logits, truth, smoothing=0.0).item() * len(labels)
+            right += int((self._predicted(logits) == truth).sum())
+            count += len(labels)
+            if samples is not None and count >= samples:
+                break
+        return loss / count, right / count
+
+    def _logits(self, images: np.ndarray) -> torch.Tensor:
+        """(N, scores) for a batch in the model's layout."""
+        logits: torch.Tensor = self.network(torch.from_numpy(images).to(self.device))[0]
+        return logits.flatten(1).float()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float | None = None) -> torch.Tensor:
+        smoothing = self.options.label_smoothing if smoothing is None else smoothing
+        if self.head.activation != "sigmoid":
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        truth = labels.unsqueeze(1) if self.scores == 1 else F.one_hot(labels, self.scores)
+        return F.binary_cross_entropy_with_logits(logits, truth * (1 - smoothing) + smoothing / max(self.scores, 2))
+
+    def _predicted(self, logits: torch.Tensor) -> torch.Tensor:
+        return (logits[:, 0] > 0).long() if self.head.is_binary(self.scores) else logits.argmax(1)
+
+    def _check_outputs(self) -> int:
+        """Run one small batch: the number of scores per sample, if they fit the labels."""
+        images, _ = next(self.dataset.validation.batches(min(2, len(self.dataset.validation))))
+        try:
+            with torch.no_grad():
+                logits = self.network.eval()(torch.from_numpy(images).to(self.device))[0]
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            raise EngineError(
+                "torch_form_failed",
+                f"The model does not run on a batch of images {images.shape}: {error}.",
+                "Export it with a dynamic batch axis, and check its input size.",
+            ) from error
+        if logits.dim() < 2 or logits.shape[0] != len(images) or logits.flatten(1).shape[1] != logits.shape[1]:
+            raise _not_a_classifier(self.head, tuple(logits.shape), len(images))
+        check_class_count(logits.shape[1], len(self.dataset.classes), self.head)
+        return int(logits.shape[1])
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+    def _cosine(self, step: int) -> float:
+        return 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.options.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], options: FinetuneOptions) -> torch.optim.Optimizer:
+    """Weight decay acts on matrices and kernels, not on biases and norms."""
+    if not parameters:
+        raise _nothing_to_train()
+    decayed = [p for p in parameters if sum(size > 1 for size in p.shape) >= 2]
+    kept = [p for p in parameters if sum(size > 1 for size in p.shape) < 2]
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=options.learning_rate)
+    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _diverged(epoch: int) -> EngineError:
+    return EngineError(
+        "diverged", f"The training loss is no number any more in epoch {epoch}.", "Lower the learning rate."
+    )
+
+
+def _nothing_to_train() -> EngineError:
+    return EngineError(
+        "nothing_to_train",
+        "No weight of the model receives a gradient.",
+        "Upload a model with floating-point weights, or prune without finetuning.",
+    )
+
+
+def _not_a_classifier(head: Head, shape: tuple[int, ...], batch: int) -> EngineError:
+    return EngineError(
+        "not_a_classifier",
+        f"Output {head.name!r} has the shape {shape} for {batch} images, not one score per image and class.",
+        "Finetuning with labels needs a classifier with a dynamic batch axis; prune other models without a dataset.",
+    )
