@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "Could not create $(VENV): on Debian and Ubuntu, apt-get install python3-venv." >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[worker,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[worker,demo,dev]'
 	@touch $@
 
 demo: setup  ## the whole service on a real model: train, upload, prune, finetune, compare

@@ -1,0 +1,283 @@
+"""The `espalier` command. Results go to standard output, progress and errors to standard error."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from espalier import job_form, live, packing, tables
+from espalier.client import DEFAULT_URL, Client
+from espalier.errors import EspalierError, RequestRefused
+from espalier.resources import Upload
+from models_store.documents.report import Report
+
+app = typer.Typer(
+    help="Pruning convolutional networks as a service: ONNX in, a smaller ONNX and a measured report out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+database = typer.Typer(help="The database of a service that you run yourself.", no_args_is_help=True)
+app.add_typer(database, name="db")
+
+out = Console()
+err = Console(stderr=True)
+
+Url = Annotated[str, typer.Option(envvar="ESPALIER_URL", help="Where the service is.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JobId = Annotated[str, typer.Argument(help="A job's id, job_….", metavar="JOB")]
+
+
+def main() -> None:
+    """Run the command; errors that a user can act on become one paragraph and exit code 1."""
+    try:
+        app()
+    except EspalierError as error:
+        err.print(
+            f"[bold red]error[/bold red] [dim]({escape(error.code)})[/dim] {escape(error.message)}", highlight=False
+        )
+        if isinstance(error, RequestRefused):
+            for fault in error.faults:
+                err.print(f"  {escape(fault)}", highlight=False)
+        if error.hint:
+            err.print(escape(error.hint), highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+# Running a service
+
+
+@app.command()
+def serve(
+    data_dir: Annotated[
+        Path, typer.Option(envvar="ESPALIER_DATA_DIR", help="Everything is kept here; created if need be.")
+    ] = Path("espalier-data"),
+    host: Annotated[str, typer.Option(help="Address to listen on. There is no authentication yet.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs that run at once.")] = 2,
+) -> None:
+    """Run the whole service on this machine: API, worker, sweeper, SQLite and a private Redis. Ctrl-C stops all."""
+    from espalier.serve import Service
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    err.print(f"Starting over {data_dir.absolute()} …", highlight=False)
+    try:
+        with Service(data_dir, host, port, jobs) as service:
+            out.print(f"Espalier is ready at [bold]{service.url}[/bold]; try it at {service.url}/docs", highlight=False)
+            if host not in ("127.0.0.1", "::1", "localhost"):
+                err.print(
+                    f"[yellow]Whoever reaches {host}:{port} can use this service: it asks for no key yet.[/yellow]"
+                )
+            service.watch(lambda line: err.print(line, style="yellow", highlight=False))
+    except KeyboardInterrupt:
+        err.print("Stopped.")
+
+
+@database.command("upgrade")
+def upgrade_database() -> None:
+    """Bring the database named by ESPALIER_DATABASE_URL to this version; `serve` does it by itself."""
+    ended = subprocess.run([sys.executable, "-P", "-m", "models_store.migrate"], check=False)
+    raise typer.Exit(ended.returncode)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the pruned model and the report.")] = Path("demo-output"),
+) -> None:
+    """Train a small network on scanned digits, prune it through a real service, compare. About two minutes."""
+    from espalier.demo import run
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not run(output, out):
+        raise typer.Exit(1)
+
+
+# Using a service
+
+
+@app.command()
+def upload(
+    path: Annotated[Path, typer.Argument(help="A model (.onnx, .safetensors) or a dataset (.npz, archive, folder).")],
+    name: Annotated[str | None, typer.Option(help="For people; the file's name if left out.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Of .safetensors weights: a torchvision name.")] = None,
+    num_classes: Annotated[int | None, typer.Option(min=1, help="Of .safetensors weights; 1000 if left out.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until it has been inspected.")] = True,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Send a model or a dataset and print its id."""
+    with Client(url) as client:
+        sent = _upload(client, path, name, architecture, num_classes)
+        upload = _inspected(client, sent) if wait else sent
+        _print(upload, as_json, upload.id)
+
+
+@app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="A model's id, mdl_…, or a file, which is then uploaded.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="A dataset's id, dst_…, or a path. Without one: no training, no accuracy.")
+    ] = None,
+    macs_ratio: Annotated[
+        float | None, typer.Option(help="MACs to keep: 0.4 keeps 40 %. Needed here or in SPEC.")
+    ] = None,
+    criterion: Annotated[str | None, typer.Option(help="l1, l2 or random.")] = None,
+    allocation: Annotated[str | None, typer.Option(help="uniform or global.")] = None,
+    round_to: Annotated[int | None, typer.Option(help="Channel counts become multiples of this.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of finetuning; 0 for none.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of finetuning, at its start.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Per channel, of pixels in 0..1: 0.485,0.456,0.406")] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel, of pixels in 0..1.")] = None,
+    batch_sizes: Annotated[str | None, typer.Option(help="At which latency is measured: 1,32")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    label: Annotated[str | None, typer.Option(help="For finding the job again.")] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="A JSON file with more of the job's body (see /docs); options come on top.")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Show the job while it runs, then its result.")] = True,
+    output: Annotated[Path | None, typer.Option(help="Folder to fetch the job's files into.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Prune a model to a budget, and finetune it if there is data. What is left out has the service's defaults."""
+    form = job_form.fill(
+        spec,
+        {
+            "budget": {"macs_ratio": macs_ratio},
+            "pruning": {"criterion": criterion, "allocation": allocation, "round_to": round_to},
+            "data": {"mean": _numbers(mean), "std": _numbers(std)},
+            "finetuning": {"epochs": epochs, "learning_rate": learning_rate},
+            "measuring": {"batch_sizes": _numbers(batch_sizes)},
+            "seed": seed,
+            "label": label,
+        },
+    )
+    with Client(url) as client:
+        model_id = _id_of(client, "mdl_", model)
+        dataset_id = _id_of(client, "dst_", dataset) if dataset else None
+        job = client.create_job(form.model_copy(update={"model_id": model_id, "dataset_id": dataset_id}))
+        if not (wait or output):
+            _print(job, as_json, f"{job.id} is {job.state}; follow it with: espalier watch {job.id}")
+            return
+        _watch(client, job.id)
+        _print_report(client.report(job.id), as_json)
+        if output:
+            _fetch(client, job.id, (), output)
+
+
+@app.command()
+def watch(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show a job from its beginning until it has ended, then its result."""
+    with Client(url) as client:
+        _watch(client, job_id)
+        _print_report(client.report(job_id), as_json)
+
+
+@app.command()
+def cancel(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Stop a job: at once if it waits, within seconds if it runs."""
+    with Client(url) as client:
+        job = client.cancel(job_id)
+        _print(job, as_json, f"{job.id} is {job.state}")
+
+
+@app.command()
+def report(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Print what a job measured. The page with the plots: espalier download JOB report.html"""
+    with Client(url) as client:
+        _print_report(client.result(job_id), as_json)
+
+
+@app.command()
+def download(
+    job_id: JobId,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="All files if none is named.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder; created if need be.")] = Path(),
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Fetch the files that a job made, and check their SHA-256."""
+    with Client(url) as client:
+        _fetch(client, job_id, tuple(names or ()), to)
+
+
+def _upload(
+    client: Client, path: Path, name: str | None = None, architecture: str | None = None, num_classes: int | None = None
+) -> Upload:
+    """Send it, with a bar where there is a terminal."""
+    kind = packing.recognise(path)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(escape(path.name), total=None)
+
+        def sent(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        if kind.resource == "datasets":
+            return client.upload_dataset(path, name=name, progress=sent)
+        return client.upload_model(path, name=name, architecture=architecture, num_classes=num_classes, progress=sent)
+
+
+def _inspected(client: Client, upload: Upload) -> Upload:
+    with err.status(f"{upload.id} is being inspected"):
+        return client.wait_until_ready(upload)
+
+
+def _id_of(client: Client, prefix: str, given: str) -> str:
+    """The id itself, or that of the file it names, once uploaded and inspected."""
+    if given.startswith(prefix) and not Path(given).exists():
+        return given
+    upload = _inspected(client, _upload(client, Path(given)))
+    err.print(f"{given} is {upload.id}", highlight=False)
+    return upload.id
+
+
+def _watch(client: Client, job_id: str) -> None:
+    """Follow to the end. Raises JobFailed, JobCancelled."""
+    try:
+        live.follow(client.events(job_id), job_id, err)
+    except KeyboardInterrupt:
+        err.print(f"The job goes on. See it again: espalier watch {job_id}. Stop it: espalier cancel {job_id}")
+        raise
+    client.result(job_id)
+
+
+def _fetch(client: Client, job_id: str, names: tuple[str, ...], to: Path) -> None:
+    to.mkdir(parents=True, exist_ok=True)
+    for name in names or [artifact.name for artifact in client.artifacts(job_id)]:
+        artifact = client.download(job_id, name, to / Path(name).name)
+        err.print(f"{to / Path(name).name}  {artifact.size_bytes:,} bytes, SHA-256 {artifact.sha256}", highlight=False)
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    """0.485,0.456 as a list."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.5,0.5,0.5") from error
+
+
+def _print(thing: BaseModel, as_json: bool, line: str) -> None:
+    if as_json:
+        print(thing.model_dump_json(indent=2))
+    else:
+        out.print(line, highlight=False)
+
+
+def _print_report(report: Report, as_json: bool) -> None:
+    if as_json:
+        print(report.model_dump_json(indent=2))
+        return
+    out.print(tables.summary(report))
+    out.print(tables.verdicts(report))

@@ -1,0 +1,57 @@
+"""A job's body out of a file and the command line's options."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from espalier.errors import EspalierError
+from models_store.documents.job_spec import JobSpec
+
+ANY_MODEL = f"mdl_{0:032x}"
+
+
+class InvalidJob(EspalierError):
+    """The body of a job would be refused."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("invalid_job", "; ".join(faults), "`espalier prune --help` and /docs list what can be set.")
+
+
+def fill(file: Path | None, options: Mapping[str, Any]) -> JobSpec:
+    """The spec with `options` (None: not given) on top of the file's; its model and dataset are put in later.
+
+    Checked before anything is uploaded. Raises InvalidJob.
+    """
+    body = {"model_id": ANY_MODEL, **_read(file)}
+    try:
+        return JobSpec.model_validate_json(json.dumps(_merged(body, options)))
+    except ValidationError as error:
+        raise InvalidJob([f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]) from error
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        body = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidJob([f"{file}: {error}"]) from error
+    if not isinstance(body, dict):
+        raise InvalidJob([f"{file}: not a JSON object"])
+    return body
+
+
+def _merged(body: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(body)
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            beneath = result.get(name)
+            inner = _merged(beneath if isinstance(beneath, Mapping) else {}, value)
+            if inner:
+                result[name] = inner
+        elif value is not None:
+            result[name] = value
+    return result
