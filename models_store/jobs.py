@@ -303,13 +303,14 @@ class JobRepository:
         cancelled is.
         """
         expired = (
-            select(Job, database_now())
+            select(Job)
             .where(Job.state.in_(HELD), Job.lease_expires_at < database_now())
             .order_by(Job.lease_expires_at)
             .limit(limit)
         )
         reaped = []
-        for job, now in self._session.execute(_locking(expired, skip_locked=True)).all():
+        for job in self._session.scalars(_locking(expired, skip_locked=True)).all():
+            now = self._now()
             job.failed_attempts += 1
             if job.state is JobState.CANCELLING:
                 self._end(job, now, JobState.CANCELLED)
@@ -340,8 +341,12 @@ class JobRepository:
 
     def _take(self, *conditions: ColumnElement[bool]) -> tuple[Job, datetime] | None:
         """The row that meets the conditions, held until the transaction ends, and the database's time."""
-        row = self._session.execute(_locking(select(Job, database_now()).where(*conditions))).one_or_none()
-        return None if row is None else (row[0], row[1])
+        job = self._session.scalar(_locking(select(Job).where(*conditions)))
+        return None if job is None else (job, self._now())
+
+    def _now(self) -> datetime:
+        """Asked for when the row is held: an earlier time might come before that of the last event."""
+        return self._session.execute(select(database_now())).scalar_one()
 
     def _held(self, claim: Claim) -> tuple[Job, datetime]:
         taken = self._take(*_fence(claim))

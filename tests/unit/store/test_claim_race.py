@@ -74,6 +74,17 @@ def test_forked_processes_that_inherit_the_database(jobs, database):
     assert_each_once(jobs, created, claimed)
 
 
+def test_a_claim_does_not_wait_for_another(postgresql_url):
+    """On PostgreSQL a row that another worker is just claiming is skipped; SQLite has one writer at a time anyhow."""
+    database = Database(postgresql_url)
+    with database.session() as session:
+        created = [JobRepository(session).create(JobKind.PRUNE, {}).id for _ in range(2)]
+    with database.session() as one, database.session() as other:
+        claims = [JobRepository(one).claim("one"), JobRepository(other).claim("other"), JobRepository(other).claim("x")]
+        assert [claim and claim.job_id for claim in claims] == [*created, None]
+    database.dispose()
+
+
 def test_one_expired_lease_is_reaped_once(jobs, database):
     job_id = jobs.create(JobKind.PRUNE, {}).id
     jobs.claim("lost", -1.0)

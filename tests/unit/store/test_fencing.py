@@ -1,5 +1,7 @@
 """A worker that lost its lease writes nothing, whatever it tries."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import select
 
@@ -87,6 +89,16 @@ def test_a_stale_worker_writes_nothing(jobs, database, lose):
         with pytest.raises(LeaseLost, match=f"attempt 1 of {claim.job_id} is no longer worker's"):
             getattr(jobs, write)(claim, *arguments)
         assert everything(database) == before, write
+
+
+def test_a_claim_under_another_name_writes_nothing(jobs, database):
+    jobs.create(JobKind.PRUNE, {})
+    claim = replace(jobs.claim("worker"), worker="impostor")
+    before = everything(database)
+    for write, arguments in WRITES.items():
+        with pytest.raises(LeaseLost):
+            getattr(jobs, write)(claim, *arguments)
+    assert everything(database) == before
 
 
 @pytest.mark.parametrize("write", WRITES)
