@@ -18,7 +18,7 @@ from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import LAYER_OPS, Analysis, Mask
 from worker.engine.graph.inputs import Sizes, candidate_sizes, random_inputs
 from worker.engine.graph.onnx_graph import Array, node_label
-from worker.engine.graph.precision import computes_in_half, in_float32, without_rounding
+from worker.engine.graph.precision import computes_in_half, in_float32, without_chance, without_rounding
 from worker.engine.graph.propagation import Contraction, Waiver
 from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 from worker.engine.surgery import Plan
@@ -198,7 +198,7 @@ def _session(model: onnx.ModelProto, taps: list[str]) -> Session:
     """A session with the tapped tensors as further outputs, in float32 and without the rounding of quantised
     activations: both would blur the comparison. Fusions stay off: they could hide a tap."""
     known = {o.name for o in model.graph.output}
-    tapped = without_rounding(model)
+    tapped = without_rounding(without_chance(model))
     if computes_in_half(tapped):
         tapped = in_float32(tapped)
     tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps if name not in known)

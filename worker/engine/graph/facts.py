@@ -64,7 +64,7 @@ def _observe_statically(graph: OnnxGraph) -> Facts | None:
         weightless = _without_weights(graph, sizes)
         for _ in range(4):  # each round lets the values found so far make further shapes known
             try:
-                inferred = onnx.shape_inference.infer_shapes(weightless, data_prop=True)
+                inferred = onnx.shape_inference.infer_shapes(weightless, strict_mode=True, data_prop=True)
             except onnx.shape_inference.InferenceError:
                 break
             known = len(facts.values)

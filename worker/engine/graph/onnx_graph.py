@@ -108,7 +108,7 @@ class OnnxGraph:
 
     def _enter(self, graph: onnx.GraphProto, scope: int, ambiguous: set[str]) -> None:
         self.constants.update({t.name: t for t in graph.initializer})
-        for node in graph.node:
+        for node in _sorted(graph, set(self.producer) | set(self.constants)):
             opened: list[tuple[int, onnx.GraphProto]] = []
             for body in bodies_of(node):
                 if ambiguous.isdisjoint(_produced_names(body)):
@@ -135,10 +135,13 @@ class OnnxGraph:
             self.constants[node.output[0]] = tensor
 
     def array(self, name: str) -> Array:
-        """The value of a constant."""
-        if name not in self._arrays:
-            self._arrays[name] = numpy_helper.to_array(self.constants[name])
-        return self._arrays[name]
+        """The value of a constant. Weights are read anew each time: keeping them would hold the model twice."""
+        if name in self._arrays:
+            return self._arrays[name]
+        value = numpy_helper.to_array(self.constants[name])
+        if value.size <= 4096:
+            self._arrays[name] = value
+        return value
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a constant."""
@@ -169,6 +172,27 @@ class OnnxGraph:
                     body_copy.node.extend(scopes[opened[id(original)]])
             edit(index, copy, scopes[self.scope[index]])
         return scopes[0]
+
+
+def _sorted(graph: onnx.GraphProto, outer: set[str]) -> list[onnx.NodeProto]:
+    """The nodes in an order in which each comes after those it reads from. Most files are in order already."""
+    ready = outer | {""} | {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    ready |= {t.values.name for t in graph.sparse_initializer}
+    made = {name for node in graph.node for name in node.output}
+    waiting, ordered = list(graph.node), []
+    while waiting:
+        late: list[onnx.NodeProto] = []
+        for node in waiting:
+            reads = {*node.input, *(n for body in bodies_of(node) for n in _mentioned_names(body))}
+            if any(name in made and name not in ready for name in reads if name not in node.output):
+                late.append(node)
+            else:
+                ordered.append(node)
+                ready.update(node.output)
+        if len(late) == len(waiting):  # a cycle, which ONNX Runtime will refuse
+            return ordered + late
+        waiting = late
+    return ordered
 
 
 def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:

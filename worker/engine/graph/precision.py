@@ -45,6 +45,23 @@ def _convert_tensor(tensor: TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
 
 
+def without_chance(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which nothing is random: noise like x becomes x itself, free noise zeros, and dropout stops."""
+    settled = onnx.ModelProto()
+    settled.CopyFrom(model)
+    for node in settled.graph.node:
+        if node.op_type in ("RandomNormalLike", "RandomUniformLike", "Bernoulli"):
+            node.op_type = "Identity"
+            del node.attribute[:]
+        elif node.op_type in ("RandomNormal", "RandomUniform"):
+            shape = next(list(a.ints) for a in node.attribute if a.name == "shape")
+            zeros = numpy_helper.from_array(np.zeros(shape, np.float32))
+            node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=zeros))
+        elif node.op_type == "Dropout":
+            del node.input[1:]
+    return settled
+
+
 def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which activations pass QuantizeLinear-DequantizeLinear pairs unchanged. A rounding step turns a
     difference in the last bit into one of a whole level."""

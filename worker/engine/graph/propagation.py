@@ -295,7 +295,7 @@ class Propagation:
         if name in self.graph.constants:
             slot = self._slot(node, position)
             if isinstance(slot[axis], _Unset):
-                if labels is not None and not self._sliceable(name, vectors=True):
+                if labels is not None and not self._sliceable(name):
                     self.sets.pin(labels, f"{why}: constant '{name}' cannot be cut")
                     labels = None
                 slot[axis] = labels
@@ -323,8 +323,10 @@ class Propagation:
             self.sources.append(Source(node.index, node.input(position), axis, labels))
 
     def contract(self, node: Node, position: int, axis: int, labels: Dim) -> None:
-        """State that the node sums over this axis. Weights need no mask: their own channels are their rows."""
-        if labels is not None and not self.is_static(node, position):
+        """State that the node sums over this axis. Weights need no mask: the activation that they meet has one."""
+        if all(name in self.static for name in node.proto.input if name):
+            self.sets.pin(labels, f"{node.op} '{node.label}' computes a weight from all of these channels")
+        elif labels is not None and not self.is_static(node, position):
             self.contractions.append(Contraction(node.index, position, axis, labels))
 
     def waive(
@@ -364,11 +366,9 @@ class Propagation:
             self.slots[key] = [_UNSET] * len(self.graph.shape(name))
         return self.slots[key]
 
-    def _sliceable(self, name: str, *, vectors: bool = False) -> bool:
-        kind = self.graph.constants[name].data_type
-        if kind in (onnx.TensorProto.INT64, onnx.TensorProto.STRING):
-            return False
-        return vectors or kind not in (onnx.TensorProto.INT32, onnx.TensorProto.BOOL)
+    def _sliceable(self, name: str) -> bool:
+        """Whether a constant holds values per channel; 64-bit integers hold shapes and indices."""
+        return self.graph.constants[name].data_type not in (onnx.TensorProto.INT64, onnx.TensorProto.STRING)
 
     def slot_dims(self, slot: Slot) -> list[Dim]:
         """The labels of a constant's use; None where an axis was never bound."""

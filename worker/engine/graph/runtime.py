@@ -1,5 +1,8 @@
 """ONNX Runtime on the CPU, as the engine uses it for facts and proofs."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -26,9 +29,7 @@ class Session:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_BASIC if optimised else levels.ORT_DISABLE_ALL
         options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = _load(model, options)
         self._types = {i.name: _INPUT_TYPES.get(i.type) for i in self._session.get_inputs()}
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
 
@@ -36,3 +37,15 @@ class Session:
         """All outputs. Float inputs are converted to the types that the model wants."""
         fed = {name: value.astype(self._types[name] or value.dtype) for name, value in inputs.items()}
         return list(self._session.run(self.outputs, fed))
+
+
+def _load(model: onnx.ModelProto, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    providers = ["CPUExecutionProvider"]
+    if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    # A protobuf message cannot hold more than 2 GiB: the weights go into a file beside it.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, str(path), save_as_external_data=True, location="weights")
+        onnx.load_external_data_for_model(model, folder)  # saving moved them out of the message
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)

@@ -11,8 +11,9 @@ def batch_norm(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
     for position in range(1, 5):
         p.bind(node, position, 0, dims[1] if len(dims) > 1 else None)
-    p.clear_outputs(node)
     p.set_output(node, dims)
+    for position in range(1, len(node.proto.output)):  # statistics, in training mode
+        p.set_output(node, [dims[1]], position)
 
 
 @rule("InstanceNormalization")
@@ -62,8 +63,9 @@ def layer_norm(p: Propagation, node: Node) -> None:
         rank = p.rank(node, position)
         for axis in range(rank):
             p.bind(node, position, axis, dims[len(dims) - rank + axis])
-    p.clear_outputs(node)
     p.set_output(node, dims)
+    for position in (1, 2):  # mean and inverse deviation
+        p.set_output(node, [*dims[:first], *[None] * (len(dims) - first)], position)
 
 
 @rule("LpNormalization")
