@@ -144,5 +144,5 @@ class JobHistories(RuleBasedStateMachine):
 
 TestJobHistories = JobHistories.TestCase
 TestJobHistories.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
