@@ -1,0 +1,52 @@
+"""What a worker asks of its child and what the child answers: documents in the work folder."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from models_store.documents.base import Document
+from models_store.documents.event import JobError
+from models_store.documents.inspection import DatasetInspection, ModelInspection, Rejection
+from models_store.documents.job_spec import JobKind, JobSpec
+from worker.sandbox import Limits, Tier
+
+
+class InputFile(Document):
+    """A model or a dataset, fetched into the work folder."""
+
+    path: Path
+    name: str
+    format: str
+    sha256: str
+    size_bytes: int
+    details: dict[str, Any]
+
+
+class Order(Document):
+    """One attempt at one job, complete: the child needs nothing else."""
+
+    job_id: str
+    attempt: int
+    kind: JobKind
+    spec: JobSpec | None
+    model: InputFile | None
+    dataset: InputFile | None
+    device: Literal["cpu", "cuda"]
+    threads: int
+    sandbox: Tier
+    limits: Limits
+    parent_pid: int
+    events_fd: int
+
+
+class InspectionResult(Document):
+    """The answer to an inspect job: what was found, or why the upload is refused."""
+
+    found: ModelInspection | DatasetInspection | None = None
+    rejection: Rejection | None = None
+
+
+class Failure(Document):
+    """Why an attempt failed, and whether another one could end better."""
+
+    error: JobError
+    retry: bool

@@ -1,0 +1,320 @@
+"""One attempt at one job: fetch its inputs, run its child, keep the row true, put away what came out.
+
+Every write is fenced by the claim. A supervisor whose lease is lost kills its child and writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from models_store import stages
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.datasets import DatasetRepository
+from models_store.documents.event import ErrorClass, EventType, JobError
+from models_store.documents.inspection import Rejection
+from models_store.documents.job_spec import JobKind, JobSpec
+from models_store.documents.report import Report
+from models_store.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, LeaseLost
+from models_store.jobs import Claim, JobRepository, NewArtifact
+from models_store.models import ModelRepository
+from models_store.tables import Dataset, Model
+from worker import failures, sandbox
+from worker.child import Child
+from worker.lease import Lease
+from worker.messages import Message
+from worker.order import Failure, InputFile, InspectionResult, Order
+from worker.settings import WorkerSettings
+from worker.work_folder import UntrustedOutput, WorkFolder, media_type
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.1
+_FLUSH_S = 0.5
+_WRITE_RETRY_S = 1.0
+# Parsing and one run of the graph hold a few copies of its weights.
+_COPIES_WHILE_INSPECTING = 6
+
+
+class Outcome(Enum):
+    """How an attempt ended, as the worker that ran it sees it."""
+
+    ENDED = auto()  # the row says how
+    RELEASED = auto()  # given back, for another worker
+    LEASE_LOST = auto()  # another worker's now
+
+
+class Stop(Enum):
+    """Why a child was told to stop."""
+
+    CANCELLED = auto()
+    DRAINED = auto()
+    OVERDUE = auto()
+    LEASE_LOST = auto()
+
+
+def run(
+    claim: Claim, database: Database, blobs: BlobStore, settings: WorkerSettings, draining: threading.Event
+) -> Outcome:
+    """Carry out the attempt that `claim` names and record how it ended. Setting `draining` gives the job back."""
+    folder = WorkFolder(settings.work_folder / claim.job_id / str(claim.attempt))
+    try:
+        with Lease(database, claim, settings) as lease:
+            return _Attempt(claim, database, blobs, settings, draining, folder, lease).run()
+    except LeaseLost:
+        logger.warning("%s: attempt %s is another worker's now", claim.job_id, claim.attempt)
+        return Outcome.LEASE_LOST
+    finally:
+        folder.remove()
+
+
+@dataclass
+class _Attempt:
+    claim: Claim
+    database: Database
+    blobs: BlobStore
+    settings: WorkerSettings
+    draining: threading.Event
+    folder: WorkFolder
+    lease: Lease
+    pending: list[tuple[EventType, dict[str, Any]]] = field(default_factory=list)
+    flushed_at: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.stage_names = frozenset(stage.name for stage in stages.initial(self.claim.kind))
+
+    def run(self) -> Outcome:
+        try:
+            order_for = self._prepare()
+        except (BlobMissing, BlobCorrupt, BlobsUnavailable, OSError) as error:
+            return self._fail(failures.files_unavailable(error), retry=True)
+        kills_before = failures.kernel_memory_kills()
+        with Child(self.folder, order_for, self._environment()) as child:
+            stop = self._watch(child)
+            exit_code = child.exit_code
+        match stop:
+            case Stop.LEASE_LOST:
+                raise LeaseLost(self.claim.job_id)
+            case Stop.CANCELLED:
+                return self._end(lambda session: JobRepository(session).cancelled(self.claim))
+            case Stop.DRAINED:
+                self._write(lambda session: JobRepository(session).release(self.claim))
+                return Outcome.RELEASED
+            case Stop.OVERDUE:
+                return self._fail(failures.overdue(self.claim.kind, self._deadline_s))
+        out_of_memory = failures.kernel_memory_kills() > kills_before
+        return self._conclude(exit_code, out_of_memory)
+
+    # Before
+
+    def _prepare(self) -> Callable[[int], Order]:
+        self.folder.create()
+        with self.database.session(read_only=True) as session:
+            model = ModelRepository(session).get(self.claim.model_id) if self.claim.model_id else None
+            dataset = DatasetRepository(session).get(self.claim.dataset_id) if self.claim.dataset_id else None
+        kind = JobKind(self.claim.kind)
+        order = partial(
+            Order,
+            job_id=self.claim.job_id,
+            attempt=self.claim.attempt,
+            kind=kind,
+            spec=None if kind is JobKind.INSPECT else JobSpec.model_validate(self.claim.spec),
+            model=self._fetch_model(model, kind) if model else None,
+            dataset=self._fetch("dataset", dataset, dataset.blob_key) if dataset else None,
+            device=self.settings.device,
+            threads=self._threads,
+            sandbox=sandbox.best_tier() if self.settings.sandbox == "auto" else self.settings.sandbox,
+            limits=self._limits(kind, model or dataset),
+            parent_pid=os.getpid(),
+        )
+        return lambda events_fd: order(events_fd=events_fd)
+
+    def _fetch_model(self, model: Model, kind: JobKind) -> InputFile:
+        """The upload itself when it is to be inspected, the canonical ONNX file afterwards."""
+        inspecting = kind is JobKind.INSPECT
+        return self._fetch("model", model, model.blob_key if inspecting else model.onnx_key or model.blob_key)
+
+    def _fetch(self, file_name: str, row: Model | Dataset, key: str) -> InputFile:
+        path = self.folder.inputs / file_name
+        self.blobs.fetch(key, path)
+        return InputFile(
+            path=path,
+            name=row.name,
+            format=row.format,
+            sha256=row.sha256,
+            size_bytes=row.size_bytes,
+            details=row.details,
+        )
+
+    def _limits(self, kind: JobKind, upload: Model | Dataset | None) -> sandbox.Limits:
+        if kind is JobKind.INSPECT and upload is not None:
+            return sandbox.Limits(
+                memory_bytes=self.settings.inspect_memory_bytes + _COPIES_WHILE_INSPECTING * upload.size_bytes,
+                cpu_s=int(self.settings.inspect_deadline_s) + 1,
+                file_bytes=self.settings.output_bytes,
+            )
+        # CUDA reserves huge address ranges: a limit on them would say nothing about memory.
+        memory = self.settings.job_memory_bytes if self.settings.device == "cpu" else None
+        return sandbox.Limits(memory_bytes=memory, file_bytes=self.settings.output_bytes)
+
+    def _environment(self) -> dict[str, str]:
+        return sandbox.environment(os.environ, self.folder.tmp, self._threads)
+
+    @property
+    def _threads(self) -> int:
+        return self.settings.child_threads or os.cpu_count() or 1
+
+    # While it runs
+
+    def _watch(self, child: Child) -> Stop | None:
+        """Pass on what the child says until it has ended; the reason if it was stopped."""
+        while child.exit_code is None:
+            stop = self._reason_to_stop()
+            if stop is not None:
+                child.stop(self.settings.cancel_grace_s if stop is Stop.CANCELLED else self.settings.grace_s)
+                return stop
+            self._hear(child.listen(_TICK_S))
+            if time.monotonic() - self.flushed_at >= _FLUSH_S:
+                self._flush()
+        while said := child.listen(0):
+            self._hear(said)
+        return None
+
+    def _reason_to_stop(self) -> Stop | None:
+        if self.lease.lost:
+            return Stop.LEASE_LOST
+        if self.lease.cancel_requested:
+            return Stop.CANCELLED
+        if self.draining.is_set():
+            return Stop.DRAINED
+        return Stop.OVERDUE if time.monotonic() - self.started_at > self._deadline_s else None
+
+    @property
+    def _deadline_s(self) -> float:
+        limit = self.settings.inspect_deadline_s if self.claim.kind == JobKind.INSPECT else self.claim.deadline_s
+        return min(limit, self.claim.deadline_s)
+
+    def _hear(self, messages: Iterable[Message]) -> None:
+        for type, data in (message.event() for message in messages):
+            stage = data.get("name") if type is EventType.STAGE else data.get("stage")
+            if stage is None or stage in self.stage_names:
+                self.pending.append((type, data))
+
+    def _flush(self) -> None:
+        """Write what the child said; kept for the next time while the database is away."""
+        self.flushed_at = time.monotonic()
+        if not self.pending:
+            return
+        try:
+            with self.database.session() as session:
+                JobRepository(session).append_events(self.claim, self.pending)
+        except DBAPIError as error:
+            logger.warning("%s: events wait for the database: %s", self.claim.job_id, error.orig)
+        else:
+            self.pending.clear()
+
+    # Afterwards
+
+    def _conclude(self, exit_code: int | None, out_of_memory: bool) -> Outcome:
+        try:
+            failure = self.folder.read_document(self.folder.failure)
+            if failure is not None:
+                told = Failure.model_validate_json(failure)
+                return self._fail(told.error, told.retry)
+            result = self.folder.read_document(self.folder.result)
+            if exit_code != 0 or result is None:
+                logger.error("%s: the child ended with %s: %s", self.claim.job_id, exit_code, self.folder.output_tail())
+                error, retry = failures.crashed(self.claim.kind, exit_code, out_of_memory)
+                return self._fail(error, retry)
+            if self.claim.kind == JobKind.INSPECT:
+                return self._conclude_inspection(InspectionResult.model_validate_json(result))
+            return self._succeed(Report.model_validate_json(result))
+        except BlobsUnavailable as error:
+            return self._fail(failures.files_unavailable(error), retry=True)
+        except (UntrustedOutput, ValidationError) as error:
+            logger.exception("%s: the child's output is not to be believed", self.claim.job_id)
+            return self._fail(failures.unbelievable(str(error)))
+
+    def _succeed(self, report: Report) -> Outcome:
+        artifacts = [self._put_away(path) for path in self.folder.artifacts()]
+        document = report.model_dump(mode="json")
+        return self._end(lambda session: JobRepository(session).succeed(self.claim, document, artifacts))
+
+    def _put_away(self, path: Path) -> NewArtifact:
+        blob = self.blobs.put_file(path)
+        return NewArtifact(path.name, media_type(path), blob.size_bytes, blob.sha256, blob.key)
+
+    def _conclude_inspection(self, result: InspectionResult) -> Outcome:
+        if result.rejection is not None:
+            return self._reject(result.rejection)
+        found = result.found.model_dump(mode="json") if result.found else {}
+        canonical = {path.name: self.blobs.put_file(path).key for path in self.folder.artifacts()}
+
+        def ready(session: Session) -> None:
+            JobRepository(session).hold(self.claim)
+            if self.claim.model_id is not None:
+                models = ModelRepository(session)
+                model = models.get(self.claim.model_id)
+                if model is not None:
+                    models.mark_ready(model.id, found, canonical.get("model.onnx", model.blob_key))
+            elif self.claim.dataset_id is not None:
+                DatasetRepository(session).mark_ready(self.claim.dataset_id, found)
+            JobRepository(session).succeed(self.claim)
+
+        return self._end(ready)
+
+    def _reject(self, rejection: Rejection) -> Outcome:
+        document = rejection.model_dump(mode="json")
+        error = JobError(
+            code=rejection.code,
+            error_class=ErrorClass.USER,
+            message=rejection.message,
+            hint=rejection.hint,
+            stage="inspect",
+        )
+
+        def reject(session: Session) -> None:
+            JobRepository(session).hold(self.claim)
+            if self.claim.model_id is not None:
+                ModelRepository(session).mark_rejected(self.claim.model_id, document)
+            elif self.claim.dataset_id is not None:
+                DatasetRepository(session).mark_rejected(self.claim.dataset_id, document)
+            JobRepository(session).fail(self.claim, error)
+
+        return self._end(reject)
+
+    def _fail(self, error: JobError, retry: bool = False) -> Outcome:
+        return self._end(lambda session: JobRepository(session).fail(self.claim, error, retry))
+
+    def _end(self, operation: Callable[[Session], None]) -> Outcome:
+        self._write(operation)
+        return Outcome.ENDED
+
+    def _write(self, operation: Callable[[Session], None]) -> None:
+        """One transaction: what the child still had to say, and the operation. Waits for the database while ours."""
+        while True:
+            if self.lease.lost:
+                raise LeaseLost(self.claim.job_id)
+            try:
+                with self.database.session() as session:
+                    if self.pending:
+                        JobRepository(session).append_events(self.claim, self.pending)
+                    operation(session)
+                return
+            except DBAPIError as error:
+                logger.warning("%s: the end waits for the database: %s", self.claim.job_id, error.orig)
+                time.sleep(_WRITE_RETRY_S)

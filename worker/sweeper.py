@@ -1,0 +1,86 @@
+"""The sweeper: `python -m worker.sweeper` takes jobs from dead workers and rings again for queued ones.
+
+One is enough, several do no harm. Without it a job whose ring was lost would wait for the next ring.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from dataclasses import dataclass
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis, RedisError
+from sqlalchemy.exc import DBAPIError
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.errors import BlobsUnavailable
+from models_store.jobs import JobRepository
+from worker.celery_app import RING, celery_app
+from worker.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+# More rings than this at once wake no more workers.
+_MAX_RINGS = 64
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What one sweep found and did."""
+
+    reaped: tuple[str, ...]
+    queued: int
+    rings: int
+
+
+def sweep(database: Database, application: Celery) -> Swept:
+    """Reap expired leases, then see to it that as many rings wait as jobs do.
+
+    Raises RedisError or kombu's OperationalError where the broker is away: by then the leases are reaped.
+    """
+    with database.session() as session:
+        reaped = JobRepository(session).reap_expired()
+    with database.session(read_only=True) as session:
+        queued = JobRepository(session).queued_count()
+    wanted = min(queued, _MAX_RINGS)
+    rings = max(0, wanted - _waiting_rings(application)) if wanted else 0
+    for _ in range(rings):
+        application.send_task(RING)
+    return Swept(tuple(reaped), queued, rings)
+
+
+def run(database: Database, application: Celery, blobs: BlobStore, every_s: float, stop: threading.Event) -> None:
+    """Sweep every `every_s` seconds until `stop` is set, through outages of database and broker."""
+    while not stop.wait(every_s):
+        try:
+            swept = sweep(database, application)
+            blobs.remove_abandoned()
+        except (DBAPIError, OperationalError, RedisError, BlobsUnavailable, OSError) as error:
+            logger.warning("this sweep failed, the next one may not: %s", error)
+        else:
+            if swept.reaped:
+                logger.warning("lost their worker: %s", ", ".join(swept.reaped))
+
+
+def _waiting_rings(application: Celery) -> int:
+    """Rings that no worker has taken yet."""
+    with Redis.from_url(application.conf.broker_url) as broker:
+        return int(broker.llen(application.conf.task_default_queue))
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = WorkerSettings()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run(Database(settings.database_url), celery_app, BlobStore.from_settings(settings), settings.sweep_s, stop)
+
+
+if __name__ == "__main__":
+    main()

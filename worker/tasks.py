@@ -1,0 +1,71 @@
+"""The one Celery task: answer the door by running jobs until none is left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from functools import cache
+
+from celery.signals import worker_ready, worker_shutting_down
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.jobs import Claim, JobRepository
+from worker import supervisor
+from worker.celery_app import RING, celery_app
+from worker.leftovers import remove_leftovers
+from worker.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+# Set once, at SIGTERM: running jobs go back to the queue, no new one is claimed.
+_draining = threading.Event()
+# Unique to this process, so that a claim outlives no restart.
+_worker = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+
+
+@celery_app.task(name=RING)
+def ring() -> None:
+    """Claim and run jobs until none is left, or until this worker is told to stop."""
+    while not _draining.is_set() and (claim := _claim()) is not None:
+        logger.info("%s: attempt %s of a %s job", claim.job_id, claim.attempt, claim.kind)
+        outcome = supervisor.run(claim, _database(), _blobs(), _settings(), _draining)
+        logger.info("%s: attempt %s %s", claim.job_id, claim.attempt, outcome.name.lower())
+        if outcome is supervisor.Outcome.RELEASED:
+            ring.delay()
+
+
+@worker_shutting_down.connect
+def drain(**_: object) -> None:
+    """SIGTERM or SIGINT: give running jobs back."""
+    _draining.set()
+
+
+@worker_ready.connect
+def start(**_: object) -> None:
+    """Clear up after a predecessor that was killed, and look for work that nobody rang for."""
+    remove_leftovers(_database(), _settings().work_folder)
+    ring.delay()
+
+
+def _claim() -> Claim | None:
+    with _database().session() as session:
+        return JobRepository(session).claim(_worker, _settings().lease_s)
+
+
+@cache
+def _settings() -> WorkerSettings:
+    return WorkerSettings()
+
+
+@cache
+def _database() -> Database:
+    return Database(_settings().database_url)
+
+
+@cache
+def _blobs() -> BlobStore:
+    return BlobStore.from_settings(_settings())

@@ -1,0 +1,111 @@
+"""The private folder of one attempt: order and inputs go in, results and artifacts come out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+_MAX_DOCUMENT_BYTES = 64 * 2**20
+_ARTIFACT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+_MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json"}
+
+
+def media_type(artifact: Path) -> str:
+    return _MEDIA_TYPES.get(artifact.suffix, "application/octet-stream")
+
+
+class UntrustedOutput(Exception):
+    """A child left something that is no plain file of its own: it is not to be believed."""
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Paths below `root`. The child reads all of it and writes `out`, `state` and `tmp` only."""
+
+    root: Path
+
+    @property
+    def order(self) -> Path:
+        return self.root / "order.json"
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "inputs"
+
+    @property
+    def output(self) -> Path:
+        """What the child prints: libraries' warnings, a traceback."""
+        return self.root / "output.txt"
+
+    @property
+    def out(self) -> Path:
+        """Artifacts, and nothing else."""
+        return self.root / "out"
+
+    @property
+    def state(self) -> Path:
+        """Documents and files that stages leave for those after them."""
+        return self.root / "state"
+
+    @property
+    def tmp(self) -> Path:
+        return self.root / "tmp"
+
+    @property
+    def result(self) -> Path:
+        return self.state / "result.json"
+
+    @property
+    def failure(self) -> Path:
+        return self.state / "failure.json"
+
+    @property
+    def writable(self) -> tuple[Path, ...]:
+        return (self.out, self.state, self.tmp)
+
+    def create(self) -> None:
+        """Make it empty, for this user only."""
+        self.remove()
+        self.root.mkdir(mode=0o700, parents=True)
+        for folder in (self.inputs, *self.writable):
+            folder.mkdir()
+
+    def remove(self) -> None:
+        if self.root.exists():
+            shutil.rmtree(self.root)
+
+    def read_document(self, path: Path) -> bytes | None:
+        """A document that the child wrote; None where there is none. Raises UntrustedOutput."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UntrustedOutput(f"{path.name}: {error.strerror}") from error
+        with os.fdopen(descriptor, "rb") as file:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_DOCUMENT_BYTES:
+                raise UntrustedOutput(f"{path.name} is no regular file of at most {_MAX_DOCUMENT_BYTES} bytes")
+            return file.read()
+
+    def artifacts(self) -> list[Path]:
+        """The files in `out`, by name. Raises UntrustedOutput for links, pipes and odd names."""
+        files = sorted(self.out.iterdir())
+        for file in files:
+            facts = file.lstat()
+            if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1 or not _ARTIFACT_NAME.fullmatch(file.name):
+                raise UntrustedOutput(f"{file.name!r} in the output folder is no plain file with a plain name")
+        return files
+
+    def output_tail(self, limit_bytes: int = 4000) -> str:
+        """The end of what the child printed."""
+        if not self.output.exists():
+            return ""
+        with self.output.open("rb") as file:
+            file.seek(max(0, self.output.stat().st_size - limit_bytes))
+            return file.read().decode(errors="replace")
