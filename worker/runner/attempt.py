@@ -1,0 +1,41 @@
+"""One attempt: the order is carried out, or the reason why not is written down."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from models_store.documents.base import Document
+from models_store.documents.job_spec import JobKind
+from worker.order import Order
+from worker.runner.diagnosis import diagnose
+from worker.runner.voice import Voice
+from worker.work_folder import WorkFolder
+
+
+def carry_out(order: Order, folder: WorkFolder) -> int:
+    """Leave `result.json` and return 0, or `failure.json` and return 1."""
+    voice = Voice(order.events_fd)
+    try:
+        result = _work(order, folder, voice)
+    except Exception as error:  # this process ends with it: nobody above could hear it
+        traceback.print_exc()
+        _write(folder.failure, diagnose(error, voice.current_stage))
+        return 1
+    _write(folder.result, result)
+    return 0
+
+
+def _work(order: Order, folder: WorkFolder, voice: Voice) -> Document:
+    # Imported where needed: an inspection is to be quick, and needs neither the pipeline nor torch.
+    if order.kind is JobKind.INSPECT:
+        from worker.runner.inspection import inspect
+
+        return inspect(order, folder, voice)
+    from worker.runner.pipeline import run_pipeline
+
+    return run_pipeline(order, folder, voice)
+
+
+def _write(path: Path, document: Document) -> None:
+    path.write_text(document.model_dump_json())

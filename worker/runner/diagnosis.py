@@ -1,0 +1,70 @@
+"""From an exception to whose fault it is, what to do, and whether to try again."""
+
+from __future__ import annotations
+
+import errno
+
+from models_store.documents.event import ErrorClass, JobError
+from worker.engine.errors import EngineError
+from worker.order import Failure
+
+_OUT_OF_MEMORY_WORDS = (
+    "bad_alloc",
+    "bad allocation",
+    "Failed to allocate memory",
+    "out of memory",
+    "not enough memory",
+)
+
+
+class BrokenPromise(Exception):
+    """The engine broke one of its own promises, such as the proof of a surgery: a fault of ours, never the user's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def diagnose(error: Exception, stage: str | None) -> Failure:
+    """The error as the job's owner will read it. Out of memory and a full disk may pass; the rest would come again."""
+    if isinstance(error, EngineError):
+        return _failure(stage, error.code, ErrorClass.USER, _at_node(error), error.hint)
+    if isinstance(error, BrokenPromise):
+        hint = "Please report it, with the model if you can: the original stays untouched."
+        return _failure(stage, error.code, ErrorClass.INFRASTRUCTURE, str(error), hint)
+    if is_out_of_memory(error):
+        return _failure(
+            stage,
+            "out_of_memory",
+            ErrorClass.RESOURCES,
+            "The job needed more memory than it may have.",
+            "Ask for smaller batches, or run the job on a worker with more memory.",
+            retry=True,
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        message = f"The worker's disk is full or the job wrote too much: {error.strerror}."
+        return _failure(
+            stage, "disk_full", ErrorClass.INFRASTRUCTURE, message, "Free disk space on the worker.", retry=True
+        )
+    hint = "Look at the worker's log for the traceback, and please report it."
+    return _failure(stage, "internal_error", ErrorClass.INFRASTRUCTURE, f"{type(error).__name__}: {error}", hint)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, ONNX Runtime or torch ran out of memory, or an error caused by that was raised."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if any(words in str(error) for words in _OUT_OF_MEMORY_WORDS):  # ONNX Runtime's errors have no base of their own
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+
+
+def _at_node(error: EngineError) -> str:
+    return error.message if error.node is None else f"{error.message} (at {error.node!r})"
+
+
+def _failure(
+    stage: str | None, code: str, error_class: ErrorClass, message: str, hint: str, *, retry: bool = False
+) -> Failure:
+    error = JobError(code=code, error_class=error_class, message=message[:4000], hint=hint, stage=stage)
+    return Failure(error=error, retry=retry)

@@ -1,0 +1,65 @@
+"""What a careful reader of a report should know, said at its top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, LayerRow
+
+_PINNED_SHARE = 0.1
+_ROUNDING_GAP = 0.01
+_FEWER_MACS = 0.95
+
+
+def warnings(
+    *,
+    original: Cost,
+    layers: tuple[LayerRow, ...],
+    latency: tuple[LatencyRow, ...],
+    budget: BudgetVerdict,
+    round_to: int,
+    nodes_outside_torch: tuple[str, ...],
+) -> tuple[str, ...]:
+    """All that apply, the gravest first."""
+    return (
+        *_no_gain(latency, budget.value),
+        *_pinned(layers, original.macs),
+        *_rounded(budget, round_to),
+        *_outside_torch(nodes_outside_torch),
+    )
+
+
+def _no_gain(latency: tuple[LatencyRow, ...], macs_ratio: float) -> Iterable[str]:
+    """MACs fell and the time did not: the middle of the measured speed-ups lies within the noise around 1."""
+    if macs_ratio > _FEWER_MACS:
+        return
+    for row in latency:
+        if row.speedup <= 1 + row.noise:
+            yield (
+                f"MACs fell to {macs_ratio:.0%} and latency did not follow: {row.speedup:.2f} times as fast at batch "
+                f"size {row.batch_size} on {row.threads} threads, with noise of {row.noise:.0%}."
+            )
+
+
+def _pinned(layers: tuple[LayerRow, ...], macs: int) -> Iterable[str]:
+    pinned = [layer for layer in layers if layer.pinned_reason is not None and not layer.groups]
+    share = sum(layer.macs_original for layer in pinned) / max(macs, 1)
+    if share > _PINNED_SHARE:
+        yield (
+            f"{share:.0%} of the MACs lie in {len(pinned)} layers whose output channels cannot be pruned: "
+            "the table of layers says why."
+        )
+
+
+def _rounded(budget: BudgetVerdict, round_to: int) -> Iterable[str]:
+    if budget.verdict == "met" and budget.goal - budget.value > _ROUNDING_GAP and round_to > 1:
+        yield (
+            f"{budget.value:.1%} of the MACs remain where {budget.goal:.1%} were allowed: channel counts are "
+            f"multiples of {round_to} where layers are wide enough. A smaller round_to comes closer."
+        )
+
+
+def _outside_torch(nodes: tuple[str, ...]) -> Iterable[str]:
+    if nodes:
+        shown = ", ".join(nodes[:10]) + (f" and {len(nodes) - 10} more" if len(nodes) > 10 else "")
+        yield f"{len(nodes)} nodes have no torch form: in training ONNX Runtime ran them, without gradients: {shown}."

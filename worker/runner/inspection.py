@@ -1,0 +1,114 @@
+"""An inspect job: an upload is vetted and described, or refused with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import onnx
+
+from models_store.documents.inspection import DatasetInspection, LayerInfo, ModelInspection, Rejection, TensorInfo
+from worker.engine.data import inspect_dataset
+from worker.engine.errors import EngineError
+from worker.engine.graph import Analysis, analyze
+from worker.engine.graph.inputs import declared_shape
+from worker.order import InputFile, InspectionResult, Order
+from worker.runner.byte_budget import check_bytes
+from worker.runner.diagnosis import is_out_of_memory
+from worker.runner.trial import load, try_to_run
+from worker.runner.vetting import vet
+from worker.runner.voice import Voice
+from worker.work_folder import WorkFolder
+
+CANONICAL = "model.onnx"
+
+
+def inspect(order: Order, folder: WorkFolder, voice: Voice) -> InspectionResult:
+    """Look at the one upload that the order names; a refusal is a result, not a failure."""
+    with voice.stage("inspect"):
+        try:
+            if order.model is not None:
+                return InspectionResult(found=_inspect_model(order.model, folder))
+            if order.dataset is not None:
+                return InspectionResult(found=_inspect_dataset(order.dataset))
+        except EngineError as error:
+            rejection = Rejection(code=error.code, message=error.message, hint=error.hint, node=error.node)
+            return InspectionResult(rejection=rejection)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return InspectionResult(rejection=_TOO_MUCH_MEMORY)
+    raise ValueError("an inspect order names a model or a dataset")
+
+
+_TOO_MUCH_MEMORY = Rejection(
+    code="too_much_memory",
+    message="Inspecting the upload took more memory than an inspection may have.",
+    hint="Fix the model's inputs to smaller sizes, or split the dataset's largest files.",
+)
+
+
+def _inspect_model(upload: InputFile, folder: WorkFolder) -> ModelInspection:
+    path = upload.path
+    model = vet(path)
+    check_bytes(model)
+    session = load(path)
+    analysis = analyze(model)
+    try_to_run(session, analysis)
+    return describe(model, analysis, path.stat().st_size)
+
+
+def _inspect_dataset(upload: InputFile) -> DatasetInspection:
+    facts = inspect_dataset(upload.path)
+    if facts.format != upload.format:
+        raise EngineError(
+            "wrong_format", f"The file is {facts.format}, not {upload.format}.", f"Upload it as {facts.format}."
+        )
+    return DatasetInspection.model_validate(asdict(facts))
+
+
+def describe(model: onnx.ModelProto, analysis: Analysis, size_bytes: int) -> ModelInspection:
+    """The model as its owner sees it: face, cost, layers."""
+    macs = analysis.macs
+    layers = tuple(
+        LayerInfo(
+            name=layer.name,
+            op=layer.op,
+            channels=layer.channels,
+            prunable_channels=layer.prunable_channels,
+            groups=layer.groups,
+            pinned_reason=layer.pinned_reason,
+            macs=layer.macs,
+            macs_share=layer.macs / macs if macs else 0.0,
+            params=layer.params,
+        )
+        for layer in analysis.layers
+    )
+    return ModelInspection(
+        ir_version=model.ir_version,
+        opsets={opset.domain: opset.version for opset in model.opset_import},
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        nodes=len(model.graph.node),
+        inputs=tuple(_tensor(value) for value in analysis.graph.inputs),
+        outputs=tuple(_tensor(value) for value in model.graph.output),
+        params=analysis.params,
+        macs=macs,
+        size_bytes=size_bytes,
+        layers=layers,
+        warnings=tuple(_warnings(layers)),
+    )
+
+
+def _tensor(value: onnx.ValueInfoProto) -> TensorInfo:
+    if not value.type.HasField("tensor_type"):
+        return TensorInfo(name=value.name, dtype=value.type.WhichOneof("value") or "unknown", shape=None)
+    shape = declared_shape(value)
+    dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    return TensorInfo(name=value.name, dtype=dtype, shape=None if shape is None else tuple(shape))
+
+
+def _warnings(layers: tuple[LayerInfo, ...]) -> list[str]:
+    if not layers:
+        return ["The model has no layer with weights: there is nothing to prune."]
+    if not any(layer.prunable_channels for layer in layers):
+        return ["No channel of this model can be pruned: see the reasons at its layers."]
+    return []

@@ -1,0 +1,71 @@
+"""finetune: train the cut model on the job's dataset; before that, its torch form must agree with ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import onnx
+
+from models_store.documents.base import Document
+from models_store.documents.report import EpochRow, Parity, Training
+from worker.engine.graph import load_model, sample_inputs
+from worker.runner.diagnosis import BrokenPromise
+from worker.runner.workbench import Stage, Workbench
+
+TOLERANCE = 1e-4
+
+
+class Finetuned(Document):
+    """The training, and what ran outside torch meanwhile."""
+
+    parity: Parity
+    training: Training
+    nodes_outside_torch: tuple[str, ...]
+
+
+def run(bench: Workbench) -> Finetuned:
+    # Imported here: a job without data needs no torch, which takes seconds to load.
+    from worker.engine.recovery import Epoch, FinetuneOptions, finetune
+    from worker.engine.torch_form import TorchForm, build, parity
+    from worker.engine.torch_form.foreign import ForeignNode
+
+    def outside_torch(form: TorchForm) -> tuple[str, ...]:
+        nodes = (module.node for module in form.module.modules() if isinstance(module, ForeignNode))
+        return tuple(f"{node.name or node.output[0]} ({node.op_type})" for node in nodes)
+
+    def tell(epoch: Epoch) -> None:
+        bench.voice.metric(asdict(epoch))
+
+    if bench.dataset is None:
+        raise ValueError("a job without a dataset has no finetuning")
+    model = load_model(bench.cut_path)
+    form = build(model)
+    error = parity(model, form, sample_inputs(model, bench.spec.seed))
+    if error > TOLERANCE:
+        raise BrokenPromise(
+            "parity_failed",
+            f"The torch form differs from ONNX Runtime by {error:.2e}, relative; the tolerance is {TOLERANCE:.0e}.",
+        )
+    options = FinetuneOptions(**bench.spec.finetuning.model_dump(), seed=bench.spec.seed, device=bench.order.device)
+    training = finetune(form, bench.dataset, options, tell, bench.voice.progress)
+    onnx.save(form.write_back(), bench.final_path)
+    return Finetuned(
+        parity=Parity(max_relative_error=error, tolerance=TOLERANCE),
+        training=Training(
+            device=training.device,
+            train_samples=training.train_samples,
+            validation_samples=training.validation_samples,
+            best_epoch=training.best_epoch,
+            epochs=tuple(EpochRow(**asdict(epoch)) for epoch in training.epochs),
+        ),
+        nodes_outside_torch=outside_torch(form),
+    )
+
+
+def reason_to_skip(bench: Workbench) -> str | None:
+    if bench.order.dataset is None:
+        return "The job has no dataset."
+    return "The job asks for 0 epochs." if bench.spec.finetuning.epochs == 0 else None
+
+
+STAGE = Stage("finetune", Finetuned, run, reason_to_skip)

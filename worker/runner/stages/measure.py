@@ -1,0 +1,35 @@
+"""measure: latency of the original and of the exported model, in turn, on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from models_store.documents.base import Document
+from models_store.documents.report import LatencyRow
+from worker.engine.graph import load_model
+from worker.engine.measure import latency
+from worker.runner.stages import export
+from worker.runner.workbench import Stage, Workbench
+
+
+class Measured(Document):
+    """One row per batch size that the model can take."""
+
+    latency: tuple[LatencyRow, ...]
+
+
+def run(bench: Workbench) -> Measured:
+    measuring = bench.spec.measuring
+    rows = latency(
+        bench.original,
+        load_model(bench.folder.out / export.NAME),
+        measuring.batch_sizes,
+        measuring.threads,
+        measuring.rounds,
+        bench.spec.seed,
+        bench.voice.progress,
+    )
+    return Measured(latency=tuple(LatencyRow.model_validate(asdict(row)) for row in rows))
+
+
+STAGE = Stage("measure", Measured, run)

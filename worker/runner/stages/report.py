@@ -1,0 +1,78 @@
+"""report: everything that the stages found, as one document and one page."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from models_store.documents.report import BudgetVerdict, Machine, Report
+from worker.engine.measure import machine
+from worker.runner.artifact import describe
+from worker.runner.findings import warnings
+from worker.runner.html_report import render
+from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune
+from worker.runner.workbench import Stage, Workbench
+
+
+def run(bench: Workbench) -> Report:
+    """Write report.html and report.json among the artifacts; the page lists those that were there before it."""
+    report = _assemble(bench)
+    for warning in report.warnings:
+        bench.voice.log(warning, "warning")
+    page = bench.folder.out / "report.html"
+    page.write_text(render(report))
+    report = report.model_copy(update={"artifacts": (*report.artifacts, describe(page))})
+    (bench.folder.out / "report.json").write_text(report.model_dump_json(indent=2))
+    return report
+
+
+def _assemble(bench: Workbench) -> Report:
+    original = bench.read(baseline.STAGE).cost
+    estimated = bench.read(estimate.STAGE)
+    pruned = bench.read(prune.STAGE)
+    finetuned = bench.read_if_run(finetune.STAGE)
+    evaluated = bench.read_if_run(evaluate.STAGE)
+    exported = bench.read(export.STAGE)
+    latency = bench.read(measure.STAGE).latency
+    goal = bench.spec.budget.macs_ratio
+    verdict = _verdict(goal, exported.cost.macs / max(original.macs, 1), estimated)
+    return Report(
+        job_id=bench.order.job_id,
+        attempt=bench.order.attempt,
+        spec=bench.spec,
+        model_name=bench.model_file.name,
+        model_sha256=bench.model_file.sha256,
+        dataset_sha256=bench.order.dataset.sha256 if bench.order.dataset else None,
+        original=original,
+        pruned=exported.cost,
+        budget=(verdict,),
+        accuracy=evaluated.accuracy if evaluated else None,
+        latency=latency,
+        layers=pruned.layers,
+        proof=pruned.proof,
+        parity=finetuned.parity if finetuned else None,
+        training=finetuned.training if finetuned else None,
+        warnings=warnings(
+            original=original,
+            layers=pruned.layers,
+            latency=latency,
+            budget=verdict,
+            round_to=bench.spec.pruning.round_to,
+            nodes_outside_torch=finetuned.nodes_outside_torch if finetuned else (),
+        ),
+        machine=_machine(bench),
+        artifacts=(exported.artifact,),
+        stage_seconds=bench.voice.stage_seconds,
+    )
+
+
+def _verdict(goal: float, value: float, estimated: estimate.Estimate) -> BudgetVerdict:
+    if not estimated.reached:
+        return BudgetVerdict(name="macs_ratio", goal=goal, value=value, verdict="unreachable", reason=estimated.reason)
+    return BudgetVerdict(name="macs_ratio", goal=goal, value=value, verdict="met" if value <= goal else "missed")
+
+
+def _machine(bench: Workbench) -> Machine:
+    return Machine(**asdict(machine()), sandbox=bench.order.sandbox)
+
+
+STAGE = Stage("report", Report, run)

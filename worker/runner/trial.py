@@ -1,0 +1,49 @@
+"""ONNX Runtime has the last word: a model is ready when it loads and runs there.
+
+Its graph is checked as a whole when it loads (types, order, attributes), so that the engine never sees a broken one.
+onnx.checker would not do: it refuses models that run everywhere, such as those with outputs of undeclared shape.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+
+from worker.engine.errors import EngineError
+from worker.engine.graph import Analysis
+from worker.engine.graph.inputs import random_inputs
+
+_HINT = "Check that onnxruntime loads and runs the file, with inputs of the shapes that it declares."
+_state = onnxruntime.capi.onnxruntime_pybind11_state
+_REFUSALS = (
+    _state.EPFail,
+    _state.Fail,
+    _state.InvalidArgument,
+    _state.InvalidGraph,
+    _state.InvalidProtobuf,
+    _state.NoSuchFile,
+    _state.NotImplemented,
+    _state.RuntimeException,
+)
+
+
+def load(path: Path) -> onnxruntime.InferenceSession:
+    """A session without optimisations, which would run parts of the graph. Raises EngineError."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _REFUSALS as error:
+        message = f"ONNX Runtime cannot load the model: {str(error)[:1000]}"
+        raise EngineError("model_does_not_load", message, _HINT) from error
+
+
+def try_to_run(session: onnxruntime.InferenceSession, analysis: Analysis) -> None:
+    """Run on random inputs at the size of the analysis. Raises EngineError where that fails."""
+    try:
+        session.run(None, random_inputs(analysis.graph, analysis.facts.sizes, seed=0))
+    except _REFUSALS as error:
+        message = f"ONNX Runtime cannot run the model: {str(error)[:1000]}"
+        raise EngineError("model_does_not_run", message, _HINT) from error

@@ -1,0 +1,105 @@
+"""What the stages of one attempt share: the order, the files, and what is worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import onnx
+
+from models_store.documents.base import Document
+from models_store.documents.job_spec import JobSpec
+from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
+from worker.engine.graph import Analysis, analyze, load_model
+from worker.engine.graph.inputs import declared_shape
+from worker.order import InputFile, Order
+from worker.runner.voice import Voice
+from worker.work_folder import WorkFolder
+
+D = TypeVar("D", bound=Document)
+
+_REAL_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Stage(Generic[D]):
+    """One step of the pipeline: `run` returns the document that later stages read."""
+
+    name: str
+    document: type[D]
+    run: Callable[[Workbench], D]
+    reason_to_skip: Callable[[Workbench], str | None] = lambda _: None
+
+
+class Workbench:
+    """Documents and model files lie in the work folder; the analysis of the original is kept in memory."""
+
+    def __init__(self, order: Order, folder: WorkFolder, voice: Voice) -> None:
+        if order.spec is None or order.model is None:
+            raise ValueError("a prune order has a spec and a model")
+        self.order = order
+        self.folder = folder
+        self.voice = voice
+        self.spec: JobSpec = order.spec
+        self.model_file: InputFile = order.model
+
+    @property
+    def cut_path(self) -> Path:
+        """The model right after surgery."""
+        return self.folder.state / "cut.onnx"
+
+    @property
+    def final_path(self) -> Path:
+        """The model that the job will hand out: finetuned, or as it was cut."""
+        return self.folder.state / "final.onnx"
+
+    @property
+    def original_predictions_path(self) -> Path:
+        """The original's class for each test sample, as .npy."""
+        return self.folder.state / "original_predictions.npy"
+
+    @cached_property
+    def original(self) -> onnx.ModelProto:
+        return load_model(self.model_file.path)
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        pruning = self.spec.pruning
+        return analyze(self.original, allow_inexact=pruning.allow_inexact, exclude=pruning.exclude)
+
+    @cached_property
+    def dataset(self) -> Dataset | None:
+        """The job's images, split by its seed; None for a data-free job."""
+        if self.order.dataset is None:
+            return None
+        options = DataOptions(**self.spec.data.model_dump())
+        spec = InputSpec.of(self.original)
+        return open_dataset(self.order.dataset.path, spec, options, self.spec.seed, self.folder.tmp)
+
+    def real_inputs(self) -> list[dict[str, np.ndarray]]:
+        """A small batch of test images, fit for the model's input; none without data."""
+        if self.dataset is None:
+            return []
+        (value,) = self.analysis.graph.inputs
+        batch = declared_shape(value) or [None]
+        size = batch[0] if isinstance(batch[0], int) else _REAL_SAMPLES
+        images, _ = next(self.dataset.test.batches(size))
+        return [{value.name: images}] if len(images) == size else []
+
+    def write(self, stage: Stage[D], document: D) -> None:
+        self._path(stage).write_text(document.model_dump_json())
+
+    def read(self, stage: Stage[D]) -> D:
+        """The document of a stage that ran."""
+        return stage.document.model_validate_json(self._path(stage).read_bytes())
+
+    def read_if_run(self, stage: Stage[D]) -> D | None:
+        """The document of a stage, None where the stage was skipped."""
+        return self.read(stage) if self._path(stage).exists() else None
+
+    def _path(self, stage: Stage[D]) -> Path:
+        return self.folder.state / f"{stage.name}.json"
