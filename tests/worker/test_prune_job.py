@@ -1,0 +1,82 @@
+"""A prune job from its row to its artifacts, by a real worker."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from models_store.documents.event import STAGES, EventType
+from models_store.documents.job import JobState
+from models_store.documents.report import Report
+from tests.worker.networks import coloured_squares, convnet
+from tests.worker.plane import Plane
+
+QUICK = {"rounds": 3}
+
+
+def test_with_data(plane: Plane) -> None:
+    plane.start_worker()
+    network = convnet()
+    network.metadata_props.add(key="made by", value="a test")
+    model_id, first = plane.upload_model(network.SerializeToString())
+    dataset_id, second = plane.upload_dataset(coloured_squares(), "npz")
+    plane.ring()
+    plane.wait(first, JobState.SUCCEEDED)
+    plane.wait(second, JobState.SUCCEEDED)
+
+    job_id = plane.submit(
+        model_id=model_id, dataset_id=dataset_id, finetuning={"epochs": 2, "batch_size": 32}, measuring=QUICK
+    )
+    plane.ring()
+    job = plane.wait(job_id, JobState.SUCCEEDED)
+
+    assert [stage["state"] for stage in job.stages] == ["done"] * len(STAGES)
+    assert job.progress == 1.0
+    report = Report.model_validate(plane.report(job_id))
+    assert report.pruned.macs <= 0.5 * report.original.macs
+    assert report.budget[0].verdict == "met"
+    assert report.proof.passed
+    assert report.proof.max_relative_error <= 1e-4
+    assert report.parity is not None
+    assert report.parity.max_relative_error <= 1e-4
+    assert report.training is not None
+    assert [row.epoch for row in report.training.epochs] == [0, 1, 2]
+    assert report.accuracy is not None
+    assert report.machine.sandbox == "T1"
+    assert set(report.stage_seconds) == set(STAGES) - {"report"}
+
+    artifacts = plane.artifacts(job_id)
+    assert set(artifacts) == {"pruned.onnx", "report.html", "report.json"}
+    listed = {artifact.name: artifact.sha256 for artifact in report.artifacts}
+    assert listed == {name: artifacts[name].sha256 for name in ("pruned.onnx", "report.html")}
+    stored = {name: b"".join(plane.blobs.stream(artifact.blob_key)) for name, artifact in artifacts.items()}
+    assert json.loads(stored["report.json"]) == json.loads(report.model_dump_json())
+    assert stored["report.html"].startswith(b"<!DOCTYPE html>")
+    pruned = onnx.load_model_from_string(stored["pruned.onnx"])
+    assert [p.value for p in pruned.metadata_props] == ["a test"]
+    assert [i.name for i in pruned.graph.input] == ["image"]
+    assert pruned.opset_import == network.opset_import
+    session = onnxruntime.InferenceSession(stored["pruned.onnx"])
+    assert session.run(None, {"image": np.zeros((5, 3, 12, 12), np.float32)})[0].shape == (5, 4)
+
+    epochs = [event.data for event in plane.events(job_id, EventType.METRIC) if event.data["stage"] == "finetune"]
+    assert [epoch["epoch"] for epoch in epochs] == [0, 1, 2]
+    assert plane.states(job_id) == ["queued", "running", "succeeded"]
+
+
+def test_without_data(plane: Plane) -> None:
+    plane.start_worker()
+    model_id, inspection = plane.upload_model(convnet().SerializeToString())
+    plane.ring()
+    plane.wait(inspection, JobState.SUCCEEDED)
+    job_id = plane.submit(model_id=model_id, measuring=QUICK)
+    plane.ring()
+    job = plane.wait(job_id, JobState.SUCCEEDED)
+    assert {stage["name"] for stage in job.stages if stage["state"] == "skipped"} == {"finetune", "evaluate"}
+    report = Report.model_validate(plane.report(job_id))
+    assert report.accuracy is None
+    assert report.training is None
+    assert report.parity is None
+    assert report.proof.passed
+    assert len(report.latency) == 1
