@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from espalier import packing, server_sent_events
 from espalier.errors import (
     DigestMismatch,
+    EspalierError,
     JobCancelled,
     JobFailed,
     NoSuchArtifact,
@@ -43,6 +44,7 @@ CHUNK_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 120.0
 STREAM_SILENCE_S = 60.0  # the service sends a comment at least every 15 s
+LASTING_STREAM_S = 15.0  # longer than an attempt to connect: one that broke later than that had worked
 RECONNECT_FOR_S = 120.0
 RECONNECT_PAUSE_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
@@ -138,23 +140,27 @@ class Client:
         A stream that breaks is taken up again where it broke; an error is raised only once nothing has answered for
         RECONNECT_FOR_S.
         """
-        failing_since = None
+        trouble_since: float | None = None
         while True:
+            began = time.monotonic()
             try:
                 with self._answer(self._event_request(job_id, after)) as response:
                     if response.status_code == httpx.codes.NO_CONTENT:  # the job has ended, and nothing came after
                         return
-                    failing_since = None
                     for message in server_sent_events.messages(response.iter_bytes()):
                         event = Event.model_validate_json(message.data)
-                        after = event.seq
+                        after, trouble_since = event.seq, None
                         yield event
                         if event.type is EventType.STATE and JobState(event.data["state"]).ended:
                             return
+                broken: EspalierError = ServiceUnreachable(self.url, "the event stream ended before the job")
             except (ServiceUnreachable, RequestRefused) as error:
-                failing_since = failing_since or time.monotonic()
-                if not _may_pass(error) or time.monotonic() - failing_since > RECONNECT_FOR_S:
-                    raise
+                broken = error
+            now = time.monotonic()
+            if trouble_since is None or now - began > LASTING_STREAM_S:
+                trouble_since = now
+            if not _may_pass(broken) or now - trouble_since > RECONNECT_FOR_S:
+                raise broken
             time.sleep(RECONNECT_PAUSE_S)
 
     def wait(self, job_id: str) -> Report:
@@ -263,9 +269,9 @@ class Client:
             raise ServiceUnreachable(self.url, str(error) or type(error).__name__) from error
 
 
-def _may_pass(error: ServiceUnreachable | RequestRefused) -> bool:
-    """Whether the same request may be answered later: nothing answered, or something between us and the service did."""
-    return isinstance(error, ServiceUnreachable) or error.status in (502, 503, 504)
+def _may_pass(error: EspalierError) -> bool:
+    """Whether the same request may be answered later: nobody answered, or a proxy did in the service's place."""
+    return not isinstance(error, RequestRefused) or error.status in (502, 503, 504)
 
 
 def _read(file: BinaryIO, size: int, progress: Progress | None) -> Iterator[bytes]:

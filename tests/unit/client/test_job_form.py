@@ -1,0 +1,43 @@
+"""A job's body from a file and options."""
+
+import json
+
+import pytest
+
+from espalier.job_form import InvalidJob, fill
+
+
+def test_options_come_on_top_of_the_file(tmp_path):
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({"budget": {"macs_ratio": 0.5}, "finetuning": {"epochs": 7, "momentum": 0.8}}))
+    spec = fill(file, {"budget": {"macs_ratio": 0.4}, "finetuning": {"epochs": None}, "seed": 3, "label": None})
+    assert (spec.budget.macs_ratio, spec.finetuning.epochs, spec.finetuning.momentum) == (0.4, 7, 0.8)
+    assert (spec.seed, spec.label) == (3, None)
+
+
+def test_what_nobody_gave_is_left_to_the_service():
+    spec = fill(None, {"budget": {"macs_ratio": 0.4}, "pruning": {"criterion": None}})
+    assert spec.model_fields_set == {"model_id", "budget"}
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({}, "budget"),
+        ({"budget": {"macs_ratio": 0}}, "budget.macs_ratio"),
+        ({"budget": {"macs_ratio": 2}}, "budget.macs_ratio"),
+        ({"budget": {"macs_ratio": 0.5}, "pruning": {"criterion": "best"}}, "pruning.criterion"),
+        ({"budget": {"macs_ratio": 0.5}, "data": {"mean": [0, 0, 0]}}, "mean and data.std"),
+    ],
+)
+def test_a_wrong_value_is_named_before_anything_is_sent(options, place):
+    with pytest.raises(InvalidJob, match=place):
+        fill(None, options)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"budget": 3}', '{"budgets": {}}'])
+def test_a_wrong_file_is_an_error_of_the_user(tmp_path, text):
+    file = tmp_path / "job.json"
+    file.write_text(text)
+    with pytest.raises(InvalidJob):
+        fill(file, {"budget": {"macs_ratio": None}})
