@@ -84,7 +84,7 @@ def prove(
         runs.append(ProofRun(shapes, max(errors, default=0.0)))
     worst = max((run.max_relative_error for run in runs), default=float("inf"))
     return Proof(
-        passed=compared > 0 and worst <= tolerance,
+        passed=bool(compared > 0 and worst <= tolerance),
         tolerance=tolerance,
         max_relative_error=worst,
         compared_tensors=compared,
@@ -132,7 +132,7 @@ def _silence(
     node.input[contraction.position] = f"{stem}_applied"
     zero = _ZERO_POINTS.get((node.op_type, contraction.position))
     if zero is None:
-        made.append(numpy_helper.from_array(mask.astype(_dtype(analysis)), stem))
+        made.append(numpy_helper.from_array(mask.astype(_dtype(analysis, name)), stem))
         return onnx.helper.make_node("Mul", [name, stem], [f"{stem}_applied"], stem)
     made.append(numpy_helper.from_array(mask, stem))
     if len(node.input) > zero and node.input[zero]:
@@ -183,8 +183,10 @@ def _restrict(
     return before, [after]
 
 
-def _dtype(analysis: Analysis) -> np.dtype[np.generic]:
-    """The element type of an activation: that of the model's float weights."""
+def _dtype(analysis: Analysis, name: str) -> np.dtype[np.generic]:
+    """The element type of an activation; where it is not known, that of the model's float weights."""
+    if analysis.facts.types.get(name):
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(analysis.facts.types[name]))
     for tensor in analysis.graph.constants.values():
         if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE):
             return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
@@ -274,9 +276,9 @@ def _error(expected: Array, found: Array) -> float:
     finite = np.isfinite(expected)
     if not np.array_equal(finite, np.isfinite(found)):
         return float("inf")
-    difference = np.abs(expected[finite].astype(np.float64) - found[finite])
-    scale = np.abs(expected[finite].astype(np.float64)).max(initial=0.0)
-    largest = float(difference.max(initial=0.0))
+    want, got = (a[finite] if a.dtype.kind == "f" else a[finite].astype(np.float64) for a in (expected, found))
+    scale = float(np.abs(want).max(initial=0.0))
+    largest = float(np.abs(want - got).max(initial=0.0))
     return largest / scale if scale > 0 else (0.0 if largest == 0 else float("inf"))
 
 

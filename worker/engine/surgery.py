@@ -29,10 +29,9 @@ class Plan:
 
 def prune(analysis: Analysis, plan: Plan) -> onnx.ModelProto:
     """A new model without the units that the plan removes. Names, metadata, opset and dynamic axes are kept; the
-    original is not touched. Raises ValueError where a group would lose all of its units."""
-    for group, mask in plan.kept.items():
-        if not mask.any():
-            raise ValueError(f"the plan keeps nothing of group {group}")
+    original is not touched. Raises ValueError where a tensor would lose all of its channels."""
+    if (analysis.costs.sizes(plan.counts(analysis)) == 0).any():
+        raise ValueError("the plan leaves a tensor without channels")
     return Editor(analysis, analysis.alive(plan.kept)).pruned()
 
 
@@ -158,7 +157,7 @@ class Editor:
         while len(node.input) <= position:
             node.input.append("")
         name = self._fresh_name(node.input[position] or f"{node.output[0]}_input{position}")
-        self._made.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self._made.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         node.input[position] = name
 
     def scale_input(self, node: onnx.NodeProto, position: int, dims: Sequence[Dim]) -> None:

@@ -1,20 +1,17 @@
-"""One threshold for all groups: the least important units go, wherever they are."""
+"""One threshold for all widths: the least important units go, wherever they are."""
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.engine.allocation.registry import allocator
-from worker.engine.criteria import Scores
-from worker.engine.graph.analysis import Analysis, Counts
+from worker.engine.allocation.widths import Widths
 
 
 @allocator("global")
-def global_threshold(analysis: Analysis, scores: Scores, strength: float) -> Counts:
-    """Keep the units whose score, relative to their group's mean, is above the `strength` quantile of all scores."""
-    if not analysis.groups:
-        return analysis.full
-    everything = np.sort(np.concatenate([scores[g.id] for g in analysis.groups]))
+def global_threshold(widths: Widths, strength: float) -> npt.NDArray[np.float64]:
+    """Keep the units whose score, relative to the mean of their width, is above the `strength` quantile of all."""
+    everything = np.sort(np.concatenate(widths.scores))
     cut = round(strength * len(everything))
     if cut >= len(everything):
-        return np.zeros_like(analysis.full)
-    threshold = everything[cut]
-    return np.array([int((scores[g.id] >= threshold).sum()) for g in analysis.groups], dtype=np.int64)
+        return np.zeros(len(widths.whole))
+    return np.array([float((scores >= everything[cut]).sum()) for scores in widths.scores])

@@ -4,15 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from worker.engine.allocation.widths import WidthRules
+from worker.engine.allocation.widths import Widths
 from worker.engine.criteria import Scores
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import Analysis, Counts
 from worker.engine.surgery import Plan
 
-Allocator = Callable[[Analysis, Scores, float], Counts]
-"""(analysis, scores, strength 0..1) -> units to keep of each group; strength 0 keeps all, 1 keeps none."""
+Allocator = Callable[[Widths, float], npt.NDArray[np.float64]]
+"""(widths, strength 0..1) -> units to keep of each width; strength 0 keeps all, 1 keeps none."""
 
 ALLOCATORS: dict[str, Allocator] = {}
 
@@ -49,7 +50,7 @@ def allocate(
 ) -> Allocation:
     """Keep the most important units so that MACs <= macs_ratio * the original's, as closely as the widths allow.
 
-    Channel counts become multiples of `round_to` where a layer is wide enough; every group keeps at least `min_ratio`
+    Channel counts become multiples of `round_to` where a layer is wide enough; every width keeps at least `min_ratio`
     of its units and never fewer than one. A budget below that floor gives the floor, with `reached=False` and the
     reason. Raises EngineError for an unknown method or a ratio outside 0..1.
     """
@@ -60,38 +61,48 @@ def allocate(
         raise EngineError(
             "bad_budget", f"macs_ratio is {macs_ratio}.", "Ask for more than 0 and at most 1, such as 0.5."
         )
-    widths = WidthRules(analysis, round_to, min_ratio)
+    widths = Widths(analysis, scores, round_to=round_to, min_ratio=min_ratio)
     goal = int(macs_ratio * analysis.macs)
+    if not analysis.groups:
+        return _allocation(analysis, scores, analysis.full, goal)
 
-    def counts_at(strength: float) -> Counts:
-        return widths.apply(ALLOCATORS[method](analysis, scores, strength))
+    def at(strength: float) -> Counts:
+        return widths.round(ALLOCATORS[method](widths, strength))
 
-    def fits(counts: Counts) -> bool:
-        return int(analysis.costs.macs(counts)) <= goal
+    def fits(chosen: Counts) -> bool:
+        return int(analysis.costs.macs(widths.counts(chosen))) <= goal
 
-    weak, strong = 0.0, 1.0
-    counts = counts_at(weak)
-    if not fits(counts):
-        counts = counts_at(strong)
-        if not fits(counts):
-            return _allocation(analysis, scores, counts, goal)
-        for _ in range(40):
-            middle = (weak + strong) / 2
-            candidate = counts_at(middle)
-            if fits(candidate):
-                strong, counts = middle, candidate
-            else:
-                weak = middle
-    return _allocation(analysis, scores, widths.refill(counts, scores, goal), goal)
+    weak, strong, chosen = 0.0, 1.0, at(0.0)
+    if not fits(chosen):
+        chosen = at(strong)
+        if fits(chosen):
+            for _ in range(40):
+                middle = (weak + strong) / 2
+                candidate = at(middle)
+                if fits(candidate):
+                    strong, chosen = middle, candidate
+                else:
+                    weak = middle
+            chosen = widths.refill(chosen, goal)
+    return _allocation(analysis, scores, widths.counts(chosen), goal)
 
 
-def _allocation(analysis: Analysis, scores: Scores, counts: Counts, goal: int) -> Allocation:
+def keep_share(analysis: Analysis, scores: Scores, share: float) -> Plan:
+    """Keep this share of the units of every width, the most important ones, without rounding to multiples."""
+    widths = Widths(analysis, scores, round_to=1, min_ratio=0.0)
+    return _plan(analysis, scores, widths.counts(widths.round(widths.whole * share)))
+
+
+def _plan(analysis: Analysis, scores: Scores, counts: Counts) -> Plan:
     kept = {}
     for group in analysis.groups:
         mask = np.zeros(len(group), dtype=bool)
-        best = np.argsort(-scores[group.id], kind="stable")[: counts[group.id]]
-        mask[best] = True
+        mask[np.argsort(-scores[group.id], kind="stable")[: counts[group.id]]] = True
         kept[group.id] = mask
+    return Plan(kept)
+
+
+def _allocation(analysis: Analysis, scores: Scores, counts: Counts, goal: int) -> Allocation:
     macs, params = int(analysis.costs.macs(counts)), int(analysis.costs.params(counts))
     reason = ""
     if macs > goal:
@@ -100,4 +111,4 @@ def _allocation(analysis: Analysis, scores: Scores, counts: Counts, goal: int) -
             f"with every prunable layer at its smallest width {share:.1%} of the MACs remain; "
             "the rest lies in layers that cannot be pruned"
         )
-    return Allocation(Plan(kept), macs, params, macs <= goal, reason)
+    return Allocation(_plan(analysis, scores, counts), macs, params, macs <= goal, reason)

@@ -1,14 +1,13 @@
-"""The same share of every group."""
+"""The same share of every width."""
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.engine.allocation.registry import allocator
-from worker.engine.criteria import Scores
-from worker.engine.graph.analysis import Analysis, Counts
+from worker.engine.allocation.widths import Widths
 
 
 @allocator("uniform")
-def uniform(analysis: Analysis, scores: Scores, strength: float) -> Counts:
-    """Keep 1 - strength of the units of each group."""
-    kept: Counts = np.rint(analysis.full * (1 - strength)).astype(np.int64)
-    return kept
+def uniform(widths: Widths, strength: float) -> npt.NDArray[np.float64]:
+    """Keep 1 - strength of the units of each width."""
+    return np.asarray(widths.whole * (1 - strength))

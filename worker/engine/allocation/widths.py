@@ -1,53 +1,82 @@
-"""Widths that hardware likes: counts of channels in multiples, with a floor under every group."""
+"""Widths to choose: how many channels each layer, or set of coupled layers, may have, and which units those are."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.engine.criteria import Scores
 from worker.engine.graph.analysis import Analysis, Counts
 
 
-class WidthRules:
-    """Rounds kept counts to steps: a group whose units stand for w channels each moves in steps of
-    round_to / gcd(round_to, w) units, if it has at least two such steps; a narrower group moves by single units."""
+class Widths:
+    """The widths of a model as one vector, a number of units each.
 
-    def __init__(self, analysis: Analysis, round_to: int, min_ratio: float) -> None:
+    A width whose units stand for w channels each moves in steps of round_to / gcd(round_to, w) units if it has room
+    for two such steps, else by single units. It never falls below `min_ratio` of its units, nor below one.
+    """
+
+    def __init__(self, analysis: Analysis, scores: Scores, *, round_to: int, min_ratio: float) -> None:
         self._analysis = analysis
-        whole = analysis.full
-        steps = np.array([round_to // math.gcd(round_to, g.width) for g in analysis.groups], dtype=np.int64)
-        self.step = np.where(whole >= 2 * steps, steps, 1)
-        floor = np.maximum(np.ceil(whole * min_ratio).astype(np.int64), 1)
-        self.floor = np.minimum(np.maximum(-(-floor // self.step) * self.step, 1), whole)
+        self.scores = [np.concatenate([scores[g] for g in groups]) for groups in analysis.widths]
+        self.whole: Counts = np.array([len(s) for s in self.scores], dtype=np.int64)
+        self._best_first = [self._owners(groups, s) for groups, s in zip(analysis.widths, self.scores, strict=True)]
+        self._gains = [np.concatenate([[0.0], np.cumsum(np.sort(s)[::-1])]) for s in self.scores]
+        channels = [max(analysis.groups[g].width for g in groups) for groups in analysis.widths]
+        steps = np.array([round_to // math.gcd(round_to, c) for c in channels], dtype=np.int64)
+        self.step = np.where(self.whole >= 2 * steps, steps, 1)
+        floor = np.maximum(np.ceil(self.whole * min_ratio).astype(np.int64), 1)
+        self.floor = np.minimum(-(-floor // self.step) * self.step, self.whole)
 
-    def apply(self, counts: Counts) -> Counts:
-        """The nearest allowed counts; a count near the whole stays whole, whatever its divisor."""
-        whole = self._analysis.full
-        rounded = np.rint(counts / self.step).astype(np.int64) * self.step
-        rounded = np.where(whole - counts < self.step / 2, whole, rounded)
-        return np.clip(rounded, self.floor, whole)
+    def _owners(self, groups: Sequence[int], scores: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """The group of each unit, the most important unit first."""
+        owners = np.concatenate([np.full(len(self._analysis.groups[g]), g, dtype=np.int64) for g in groups])
+        return np.asarray(owners[np.argsort(-scores, kind="stable")])
 
-    def refill(self, counts: Counts, scores: Scores, goal: int) -> Counts:
-        """Give back what rounding took: widen one group after another by a step, the most important units per MAC
-        first, as long as the goal holds."""
-        counts = counts.copy()
-        costs, whole = self._analysis.costs, self._analysis.full
-        ordered = {g: np.sort(s)[::-1] for g, s in scores.items()}
-        open_groups = [g for g in range(len(counts)) if counts[g] < whole[g]]
-        while open_groups:
-            wider = np.tile(counts, (len(open_groups), 1))
-            for row, g in enumerate(open_groups):
-                wider[row, g] = min(counts[g] + self.step[g], whole[g])
-            macs = costs.macs(wider)
-            extra = np.maximum(macs - int(costs.macs(counts)), 1)
-            gain = [float(ordered[g][counts[g] : wider[row, g]].sum()) for row, g in enumerate(open_groups)]
-            best = max(
-                (row for row in range(len(open_groups)) if macs[row] <= goal),
-                key=lambda row: gain[row] / extra[row],
-                default=None,
-            )
-            if best is None:
+    def round(self, widths: npt.NDArray[np.floating[Any]]) -> Counts:
+        """The nearest allowed widths; one close to the whole stays whole, whatever its divisor."""
+        rounded = np.rint(widths / self.step).astype(np.int64) * self.step
+        rounded = np.where(self.whole - widths < self.step / 2, self.whole, rounded)
+        return np.clip(rounded, self.floor, self.whole)
+
+    def counts(self, widths: Counts) -> Counts:
+        """Units kept of each group when each width keeps its most important ones and no tensor becomes empty."""
+        kept = np.zeros(len(self._analysis.groups), dtype=np.int64)
+        for owners, width in zip(self._best_first, widths, strict=True):
+            kept += np.bincount(owners[:width], minlength=len(kept))
+        multiplicity = self._analysis.costs.multiplicity
+        for dimension in np.flatnonzero(self._analysis.costs.sizes(kept) == 0):
+            members = np.flatnonzero(multiplicity[dimension])
+            if not kept[members].any():
+                kept[members[0]] = 1
+        return kept
+
+    def refill(self, widths: Counts, goal: int) -> Counts:
+        """Give back what rounding took: widen one width after another by a step, the most importance per MAC first,
+        as long as MACs stay within the goal."""
+        widths = widths.copy()
+        costs, full = self._analysis.costs, self._analysis.full
+        kept = self.counts(widths)
+        unfilled = np.flatnonzero(widths < self.whole)
+        while len(unfilled):
+            wider = np.minimum(widths[unfilled] + self.step[unfilled], self.whole[unfilled])
+            added = [self._added(w, widths[w], to) for w, to in zip(unfilled, wider, strict=True)]
+            candidates = np.minimum(kept + np.array(added), full)
+            macs = costs.macs(candidates)
+            fitting = np.flatnonzero(macs <= goal)
+            if not len(fitting):
                 break
-            counts = wider[best]
-            open_groups = [g for row, g in enumerate(open_groups) if macs[row] <= goal and counts[g] < whole[g]]
-        return counts
+            extra = np.maximum(macs - int(costs.macs(kept)), 1)
+            gains = [self._gains[w][to] - self._gains[w][widths[w]] for w, to in zip(unfilled, wider, strict=True)]
+            best = max(fitting, key=lambda row: gains[row] / extra[row])
+            widths[unfilled[best]], kept = wider[best], candidates[best]
+            # What does not fit now never will: MACs only grow.
+            unfilled = unfilled[fitting]
+            unfilled = unfilled[widths[unfilled] < self.whole[unfilled]]
+        return widths
+
+    def _added(self, width: int, before: int, after: int) -> Counts:
+        """Units that each group gains when a width grows."""
+        return np.bincount(self._best_first[width][before:after], minlength=len(self._analysis.groups))

@@ -28,7 +28,7 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
 
 
 def score(analysis: Analysis, name: str, *, seed: int = 0) -> Scores:
-    """Scores of all units, normalised so that each group's mean is 1 and groups compare across layers.
+    """Scores of all units, normalised so that each width's mean is 1 and units compare across layers.
 
     Raises EngineError for an unknown name.
     """
@@ -36,9 +36,9 @@ def score(analysis: Analysis, name: str, *, seed: int = 0) -> Scores:
         raise EngineError(
             "unknown_criterion", f"There is no criterion '{name}'.", f"Choose one of: {', '.join(sorted(CRITERIA))}."
         )
+    raw = {group.id: CRITERIA[name](analysis, group, seed) for group in analysis.groups}
     scores: Scores = {}
-    for group in analysis.groups:
-        raw = CRITERIA[name](analysis, group, seed)
-        mean = float(raw.mean())
-        scores[group.id] = raw / mean if mean > 0 else np.ones_like(raw)
+    for groups in analysis.widths:
+        mean = float(np.concatenate([raw[g] for g in groups]).mean())
+        scores.update({g: raw[g] / mean if mean > 0 else np.ones_like(raw[g]) for g in groups})
     return scores

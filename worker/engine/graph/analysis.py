@@ -136,6 +136,15 @@ class Analysis:
         return np.array([len(g) for g in self.groups], dtype=np.int64)
 
     @cached_property
+    def widths(self) -> tuple[tuple[int, ...], ...]:
+        """The groups by the layers whose filters they are: each tuple is one width that an allocation chooses. A layer
+        whose channels are split up and shuffled has many groups, but one width."""
+        by_sources: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        for group in self.groups:
+            by_sources.setdefault(tuple((s.node, s.axis) for s in group.sources), []).append(group.id)
+        return tuple(tuple(groups) for groups in by_sources.values())
+
+    @cached_property
     def macs(self) -> int:
         return int(self.costs.macs(self.full))
 
@@ -257,6 +266,10 @@ def _analysis(p: Propagation) -> Analysis:
             slot_terms[slot] = uses[key]
         if not uses:
             param_terms.append((int(np.prod(tensor.dims)), ()))
+    for tensor_dims in p.tensors.values():  # sizes of activations cost nothing, but none may become empty
+        for labels in tensor_dims:
+            if labels is not None:
+                dims.index(labels)
     groups, costs = _group(p, dims, units, unit_of, mac_terms, param_terms)
     return Analysis(p.graph, p.facts, p, roots, groups, costs, reasons, slot_terms)
 
@@ -267,10 +280,16 @@ class _Dimensions:
     def __init__(self, roots: Labels, unit_of: Labels, units: int) -> None:
         self._roots, self._unit_of, self._units = roots, unit_of, units
         self._known: dict[bytes, int] = {}
+        self._seen: dict[int, int] = {}
         self.members: list[Labels] = []
         self.fixed: list[int] = []
 
     def index(self, labels: Labels) -> int:
+        if id(labels) not in self._seen:  # most tensors pass their labels on as they are
+            self._seen[id(labels)] = self._find(labels)
+        return self._seen[id(labels)]
+
+    def _find(self, labels: Labels) -> int:
         units = self._unit_of[self._roots[labels]]
         key = units.tobytes()
         if key not in self._known:

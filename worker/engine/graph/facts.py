@@ -4,6 +4,7 @@ Static shape inference with the integer chains folded answers for most models in
 hole, one ONNX Runtime pass over the graph with its intermediate tensors exposed answers for all of them.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,7 @@ from worker.engine.errors import EngineError
 from worker.engine.graph.bodies import observe_bodies
 from worker.engine.graph.folding import fold
 from worker.engine.graph.inputs import Sizes, candidate_sizes, declared_shape, random_inputs, with_batch
-from worker.engine.graph.onnx_graph import Array, OnnxGraph, bodies_of
+from worker.engine.graph.onnx_graph import RANDOM_OPS, Array, OnnxGraph, bodies_of
 from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 
 SMALL_VALUE = 4096
@@ -25,12 +26,14 @@ _INT_TYPES = {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL}
 
 @dataclass
 class Facts:
-    """Shapes and small integer values of the graph's tensors at `sizes`."""
+    """Shapes, element types and small integer values of the graph's tensors at `sizes`. Only values that follow from
+    constants and shapes are facts: what depends on the data is none."""
 
     sizes: Sizes
     batch: int
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
 
 
 def observe(graph: OnnxGraph) -> Facts:
@@ -69,6 +72,7 @@ def _observe_statically(graph: OnnxGraph) -> Facts | None:
                 break
             known = len(facts.values)
             facts.shapes = _known_shapes(inferred, graph)
+            facts.types.update(_known_types(inferred))
             facts.values = fold(graph, facts.shapes)
             facts.shapes.update({name: value.shape for name, value in facts.values.items()})
             if all(name in facts.shapes for node in graph.nodes for name in node.output if name):
@@ -89,14 +93,10 @@ def _without_weights(graph: OnnxGraph, sizes: Sizes) -> onnx.ModelProto:
     for name, tensor in graph.constants.items():
         if name in graph.producer:
             continue
-        if (int(np.prod(tensor.dims)) <= SMALL_VALUE and tensor.data_type in _INT_TYPES) or not tensor.dims:
+        if tensor.data_type in _INT_TYPES or math.prod(tensor.dims) <= 16:
             slim.graph.initializer.append(tensor)
         else:
-            slim.graph.initializer.append(
-                tensor
-                if int(np.prod(tensor.dims)) <= 16
-                else TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims)
-            )
+            slim.graph.initializer.append(TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims))
     slim.graph.node.extend(graph.nodes)
     for value in graph.inputs:
         concrete = slim.graph.input.add()
@@ -116,6 +116,11 @@ def _known_shapes(inferred: onnx.ModelProto, graph: OnnxGraph) -> dict[str, tupl
         if declared is not None and all(isinstance(d, int) for d in declared):
             shapes[value.name] = tuple(d for d in declared if isinstance(d, int))
     return shapes
+
+
+def _known_types(inferred: onnx.ModelProto) -> dict[str, int]:
+    values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    return {value.name: value.type.tensor_type.elem_type for value in values}
 
 
 def _replace_by_constants(model: onnx.ModelProto, values: dict[str, Array]) -> None:
@@ -150,19 +155,30 @@ def _exposed_session(graph: OnnxGraph) -> Session:
 
 def _run(graph: OnnxGraph, session: Session, sizes: Sizes, batch: int) -> Facts:
     facts = Facts(sizes, batch, {name: tuple(t.dims) for name, t in graph.constants.items()} | dict(sizes))
-    types = {i.name: i.type.tensor_type.elem_type for i in graph.inputs}
+    facts.types = {i.name: i.type.tensor_type.elem_type for i in graph.inputs}
+    determinate = _determinate(graph)
     for name, value in zip(session.outputs, session.run(random_inputs(graph, sizes, seed=0)), strict=True):
         if not isinstance(value, np.ndarray):
             continue  # sequences and maps have no shape
         facts.shapes[name] = value.shape
-        types[name] = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-        if value.dtype.kind in "ib" and value.size <= SMALL_VALUE:
+        facts.types[name] = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+        if value.dtype.kind in "ib" and value.size <= SMALL_VALUE and name in determinate:
             facts.values[name] = value
     facts.values.update(
         {n: graph.array(n) for n, t in graph.constants.items() if t.data_type in _INT_TYPES and np.prod(t.dims) <= 4096}
     )
-    facts.shapes.update(observe_bodies(graph, facts.shapes, types))
+    facts.shapes.update(observe_bodies(graph, facts.shapes, facts.types))
     return facts
+
+
+def _determinate(graph: OnnxGraph) -> set[str]:
+    """Names of the tensors that follow from constants and shapes alone."""
+    names = {"", *graph.constants}
+    for node in graph.nodes:
+        of_shapes = node.op_type in ("Shape", "Size")
+        if of_shapes or (names.issuperset(node.input) and not bodies_of(node) and node.op_type not in RANDOM_OPS):
+            names.update(node.output)
+    return names
 
 
 def sample_inputs(model: onnx.ModelProto, seed: int = 0, batch: int | None = None) -> dict[str, Array]:
