@@ -16,6 +16,11 @@ from worker.engine.errors import EngineError
 
 Array = npt.NDArray[Any]
 
+RANDOM_OPS = frozenset(
+    ["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"]
+)
+"""Ops whose results follow from nothing that the graph holds."""
+
 
 def load_model(path: Path | str) -> onnx.ModelProto:
     """Read an ONNX file without touching external data. Raises EngineError where the bytes are no ONNX model."""

@@ -14,7 +14,16 @@ import onnx
 
 from worker.engine.graph.facts import Facts
 from worker.engine.graph.labels import Dim, Labels, LabelSets
-from worker.engine.graph.onnx_graph import Array, OnnxGraph, attribute, int_attribute, ints_attribute, node_label
+from worker.engine.graph.onnx_graph import (
+    RANDOM_OPS,
+    Array,
+    OnnxGraph,
+    attribute,
+    bodies_of,
+    int_attribute,
+    ints_attribute,
+    node_label,
+)
 
 if TYPE_CHECKING:
     from worker.engine.surgery import Editor
@@ -183,7 +192,8 @@ class Propagation:
             # A node that breaks the operator's specification, or one that the rule's author did not foresee: its
             # channels stay. The surgery's proof stands behind every rule that did not raise.
             self._pin_node(node, f"{node.op} '{node.label}' could not be followed ({error})")
-        if all(name in self.static for name in node.proto.input if name) and node.op not in _NOT_STATIC:
+        followed = node.op not in RANDOM_OPS and not bodies_of(node.proto)
+        if followed and all(name in self.static for name in node.proto.input if name):
             self.static.update(node.proto.output)
 
     def _pin_node(self, node: Node, reason: str) -> None:
@@ -225,6 +235,9 @@ class Propagation:
 
     def is_constant(self, name: str) -> bool:
         return name in self.graph.constants
+
+    def is_used(self, name: str) -> bool:
+        return name in self.graph.consumers or name in self.graph.outputs
 
     def is_static(self, node: Node, position: int) -> bool:
         """Whether an input follows from constants alone: a weight, perhaps behind Transpose or DequantizeLinear."""
@@ -373,9 +386,6 @@ class Propagation:
     def slot_dims(self, slot: Slot) -> list[Dim]:
         """The labels of a constant's use; None where an axis was never bound."""
         return [None if isinstance(dim, _Unset) else dim for dim in self.slots[slot]]
-
-
-_NOT_STATIC = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
 
 def broadcast(p: Propagation, node: Node, positions: Iterable[int]) -> list[Dim]:

@@ -194,12 +194,13 @@ def _pads(p: Propagation, node: Node, rank: int) -> tuple[list[int], list[int]]:
 
 @rule("Tile")
 def tile(p: Propagation, node: Node) -> None:
+    """Labels repeat. The copies of a single index are alike, so any of them may go with its partner."""
     dims = p.dims(node, 0)
     before, after = p.shape(node.input(0)), p.shape(node.proto.output[0])
-    tiled: list[Dim] = []
-    for dim, old, new in zip(dims, before, after, strict=True):
-        tiled.append(None if dim is None else np.tile(dim, new // old))
-    p.set_output(node, tiled)
+    copies: list[Dim] = [p.sets.fresh(new) if old == 1 < new else None for old, new in zip(before, after, strict=True)]
+    tiled = [None if dim is None else np.tile(dim, new // len(dim)) for dim, new in zip(dims, after, strict=True)]
+    p.rewrite(node, lambda editor, copy: editor.scale_input(copy, 1, copies))
+    p.set_output(node, [made if dim is None else dim for dim, made in zip(tiled, copies, strict=True)])
 
 
 @rule("ReverseSequence")

@@ -6,14 +6,24 @@ from worker.engine.graph.labels import Dim, Labels
 from worker.engine.graph.propagation import Node, Propagation, Unsupported, rule
 
 
-@rule("Conv", "DeformConv")
+@rule("Conv")
 def conv(p: Propagation, node: Node) -> None:
     """X (N, C, ...), W (M, C / group, ...), B (M)."""
     _convolve(p, node, weight=1, bias=2)
-    if node.op == "DeformConv":
-        for position in (2, 4):
-            if node.has(position):
-                p.pin_axes(node, position, range(p.rank(node, position)), f"offsets of DeformConv '{node.label}'")
+
+
+@rule("DeformConv")
+def conv_deformable(p: Propagation, node: Node) -> None:
+    """X, W, offset, B, mask. Each offset group is one block of input channels: the blocks stay equal."""
+    for position in (2, 4):
+        if node.has(position):
+            p.pin_axes(node, position, range(p.rank(node, position)), f"offsets of DeformConv '{node.label}'")
+    p.pin_axes(node, 0, range(2, p.rank(node, 0)), f"DeformConv '{node.label}' samples along this axis")
+    x, offset_groups = p.dim(node, 0, 1), node.integer("offset_group", 1)
+    if x is not None and offset_groups > 1:
+        blocks = x.reshape(offset_groups, -1)
+        p.tie(blocks[0], blocks[1:])
+    _convolve(p, node, weight=1, bias=3)
 
 
 @rule("ConvInteger")
@@ -61,8 +71,12 @@ def _convolve(p: Propagation, node: Node, weight: int, bias: int | None) -> Dim:
 
 def _positions(p: Propagation, node: Node, weight: int) -> list[Dim]:
     """Labels of the axes that the kernel slides over: a kernel of one, in steps of one, leaves an axis as it is."""
-    kernel, before, after = (p.shape(name)[2:] for name in (node.input(weight), node.input(0), node.proto.output[0]))
-    slides = [k > 1 or old != new for k, old, new in zip(kernel, before, after, strict=True)]
+    kernel = p.shape(node.input(weight))[2:]
+    strides, pads = node.integers("strides") or [1] * len(kernel), node.integers("pads") or [0] * 2 * len(kernel)
+    slides = [
+        size > 1 or step > 1 or before != 0 or after != 0
+        for size, step, before, after in zip(kernel, strides, pads, pads[len(kernel) :], strict=False)
+    ]
     p.pin_axes(node, weight, range(2, 2 + len(kernel)), f"kernel of {node.op} '{node.label}'")
     moved = [0, *(axis for axis, slid in enumerate(slides, start=2) if slid)]
     p.pin_axes(node, 0, moved, f"{node.op} '{node.label}' slides over this axis")
@@ -152,10 +166,12 @@ def gemm(p: Propagation, node: Node) -> None:
     p.set_output(node, [rows, columns])
 
 
-def _matrix_product(
-    p: Propagation, node: Node, left: tuple[int, int, int], right: tuple[int, int, int]
-) -> tuple[Dim, Dim, Dim]:
-    """(position, free axis, contracted axis) of both operands -> labels of rows, columns and the contracted axis."""
+_Operand = tuple[int, int | None, int]
+"""(position, free axis, contracted axis) of a matrix; a vector has no free axis."""
+
+
+def _matrix_product(p: Propagation, node: Node, left: _Operand, right: _Operand) -> tuple[Dim, Dim, Dim]:
+    """Labels of rows, columns and the contracted axis."""
     (a, m_axis, ka_axis), (b, n_axis, kb_axis) = left, right
     why = f"{node.op} '{node.label}' with channels that stay"
     # The activation decides, the weight follows.
@@ -165,31 +181,46 @@ def _matrix_product(
     k = p.dim(node, *second) if k is not None else None
     p.contract(node, a, ka_axis, k)
     p.contract(node, b, kb_axis, k)
-    rows, columns = p.dim(node, a, m_axis), p.dim(node, b, n_axis)
-    if p.is_static(node, b) and not p.is_static(node, a):
+    rows = None if m_axis is None else p.dim(node, a, m_axis)
+    columns = None if n_axis is None else p.dim(node, b, n_axis)
+    if n_axis is not None and p.is_static(node, b) and not p.is_static(node, a):
         p.source(node, b, n_axis, columns)
-    elif p.is_static(node, a) and not p.is_static(node, b):
+    elif m_axis is not None and p.is_static(node, a) and not p.is_static(node, b):
         p.source(node, a, m_axis, rows)
     return rows, columns, k
 
 
 @rule("MatMul", "MatMulInteger", "QLinearMatMul")
 def matmul(p: Propagation, node: Node) -> None:
-    """A (..., M, K) @ B (..., K, N), leading dimensions broadcast."""
+    """A (..., M, K) @ B (..., K, N), leading dimensions broadcast; either may be a vector (K)."""
     a, b = (0, 3) if node.op == "QLinearMatMul" else (0, 1)
     a_rank, b_rank = p.rank(node, a), p.rank(node, b)
-    if a_rank < 2 or b_rank < 2:
-        raise Unsupported(f"{node.op} '{node.label}' multiplies a vector")
-    if node.op == "QLinearMatMul" and (p.rank(node, 1) or p.rank(node, 4)):
-        raise Unsupported(f"{node.op} '{node.label}' is quantised per row or column")
-    rows, columns, k = _matrix_product(p, node, (a, a_rank - 2, a_rank - 1), (b, b_rank - 1, b_rank - 2))
-    leading: list[Dim] = []
+    left = (a, a_rank - 2 if a_rank > 1 else None, a_rank - 1)
+    right = (b, b_rank - 1 if b_rank > 1 else None, max(b_rank - 2, 0))
+    rows, columns, k = _matrix_product(p, node, left, right)
+    for positions, labels in ((_ROW_SETTINGS, rows), (_COLUMN_SETTINGS, columns)):
+        for position in positions.get(node.op, ()):
+            _bind_setting(p, node, position, labels)
     rank = max(a_rank, b_rank)
-    for axis in range(rank - 2):
-        leading.append(_leading(p, node, [(a, axis - rank + a_rank), (b, axis - rank + b_rank)]))
+    dims = [_leading(p, node, [(a, axis - rank + a_rank), (b, axis - rank + b_rank)]) for axis in range(rank - 2)]
+    dims += [rows] if a_rank > 1 else []
+    dims += [columns] if b_rank > 1 else []
     contracted = p.shape(node.input(a))[-1]
-    p.count(node, *_factors(p, node, [*leading, rows, columns]), k if k is not None else contracted)
-    p.set_output(node, [*leading, rows, columns])
+    p.count(node, *_factors(p, node, dims), k if k is not None else contracted)
+    p.set_output(node, dims)
+
+
+_ROW_SETTINGS = {"MatMulInteger": (2,), "QLinearMatMul": (1, 2)}
+_COLUMN_SETTINGS = {"MatMulInteger": (3,), "QLinearMatMul": (4, 5)}
+"""Positions of the scales and zero points of the left and of the right operand."""
+
+
+def _bind_setting(p: Propagation, node: Node, position: int, labels: Dim) -> None:
+    """A scale or zero point is a scalar, or a vector over the operand's free axis."""
+    if node.has(position) and p.rank(node, position) == 1:
+        p.bind(node, position, 0, labels)
+    elif node.has(position) and p.rank(node, position) > 1:
+        raise Unsupported(f"{node.op} '{node.label}' is quantised in blocks")
 
 
 def _factors(p: Propagation, node: Node, dims: list[Dim]) -> list[int | Dim]:
