@@ -62,7 +62,7 @@ class Widths:
         unfilled = np.flatnonzero(widths < self.whole)
         while len(unfilled):
             wider = np.minimum(widths[unfilled] + self.step[unfilled], self.whole[unfilled])
-            added = [self._added(w, widths[w], to) for w, to in zip(unfilled, wider, strict=True)]
+            added = [self._added(int(w), int(widths[w]), int(to)) for w, to in zip(unfilled, wider, strict=True)]
             candidates = np.minimum(kept + np.array(added), full)
             macs = costs.macs(candidates)
             fitting = np.flatnonzero(macs <= goal)
