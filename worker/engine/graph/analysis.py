@@ -10,6 +10,7 @@ import onnx
 
 import worker.engine.graph.rules  # noqa: F401  (fills the registry)
 from worker.engine.errors import EngineError
+from worker.engine.graph.constant_chains import with_computed_weights
 from worker.engine.graph.facts import Facts, observe
 from worker.engine.graph.labels import Labels
 from worker.engine.graph.onnx_graph import OnnxGraph, node_label
@@ -184,7 +185,7 @@ def analyze(model: onnx.ModelProto, *, allow_inexact: bool = False, exclude: tup
     names nodes or weights whose output channels stay. Raises EngineError where the model cannot be run at all, or a
     name in `exclude` does not exist.
     """
-    graph = OnnxGraph(model)
+    graph = OnnxGraph(with_computed_weights(model))
     facts = observe(graph)
     propagation = _best_propagation(graph, facts, allow_inexact)
     _exclude(propagation, exclude)
