@@ -18,12 +18,12 @@ from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import LAYER_OPS, Analysis, Mask
 from worker.engine.graph.inputs import Sizes, candidate_sizes, random_inputs
 from worker.engine.graph.onnx_graph import Array, node_label
-from worker.engine.graph.precision import computes_in_half, in_float32, without_chance, without_rounding
+from worker.engine.graph.precision import settle
 from worker.engine.graph.propagation import Contraction, Waiver
 from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 from worker.engine.surgery import Plan
 
-_MAX_COMPARED = 64_000_000
+_MAX_COMPARED = 16_000_000
 """Elements of inner tensors that one run may hold."""
 
 
@@ -63,7 +63,7 @@ def prove(
     masked_session = _session(masked_original(analysis, alive), taps)
     runs: list[ProofRun] = []
     try:
-        pruned_session = _session(pruned, taps)
+        pruned_session = _session(_copy(pruned), taps)
     except RUNTIME_ERRORS:
         return Proof(False, tolerance, float("inf"), 0, (), tuple(_label(analysis, w.node) for w in waived))
     compared = 0
@@ -95,8 +95,7 @@ def prove(
 
 def masked_original(analysis: Analysis, alive: Mask) -> onnx.ModelProto:
     """The original model with the removed channels silenced wherever a node sums over them."""
-    model = onnx.ModelProto()
-    model.CopyFrom(analysis.graph.model)
+    model = _copy(analysis.graph.model)
     silenced: dict[int, list[Contraction]] = {}
     for contraction in analysis.propagation.contractions:
         if not alive[contraction.labels].all():
@@ -197,14 +196,18 @@ def _dtype(analysis: Analysis, name: str) -> np.dtype[np.generic]:
 
 
 def _session(model: onnx.ModelProto, taps: list[str]) -> Session:
-    """A session with the tapped tensors as further outputs, in float32 and without the rounding of quantised
-    activations: both would blur the comparison. Fusions stay off: they could hide a tap."""
+    """A session over a model of the caller's own, with the tapped tensors as further outputs, in float32 and without
+    the rounding of quantised activations, which would blur the comparison. Fusions stay off: they could hide a tap."""
+    settle(model)
     known = {o.name for o in model.graph.output}
-    tapped = without_rounding(without_chance(model))
-    if computes_in_half(tapped):
-        tapped = in_float32(tapped)
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps if name not in known)
-    return Session(tapped, optimised=True)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps if name not in known)
+    return Session(model, optimised=True)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def _taps(analysis: Analysis) -> list[str]:

@@ -1,4 +1,4 @@
-"""A graph in float32 and without rounding of activations, for comparisons that lower precision would blur."""
+"""Graphs made comparable: in float32, without rounding of activations, without chance."""
 
 import numpy as np
 import onnx
@@ -8,15 +8,15 @@ _HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type"}
 
 
-def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that computes in float32 what the model computes in float16 or bfloat16; other types stay."""
-    converted = onnx.ModelProto()
-    converted.CopyFrom(model)
-    _convert_graph(converted.graph)
-    return converted
+def settle(model: onnx.ModelProto) -> None:
+    """Make a model comparable to the last bits, in place: without chance, activation rounding and half precision."""
+    _drop_chance(model.graph)
+    _drop_rounding(model.graph)
+    if _computes_in_half(model):
+        _convert_graph(model.graph)
 
 
-def computes_in_half(model: onnx.ModelProto) -> bool:
+def _computes_in_half(model: onnx.ModelProto) -> bool:
     return any(t.data_type in _HALF for t in model.graph.initializer) or any(
         (a.name in _TYPE_ATTRIBUTES and a.i in _HALF) or (a.type == a.TENSOR and a.t.data_type in _HALF)
         for node in model.graph.node
@@ -45,11 +45,9 @@ def _convert_tensor(tensor: TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
 
 
-def without_chance(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which nothing is random: noise like x becomes x itself, free noise zeros, and dropout stops."""
-    settled = onnx.ModelProto()
-    settled.CopyFrom(model)
-    for node in settled.graph.node:
+def _drop_chance(graph: onnx.GraphProto) -> None:
+    """Noise like x becomes x itself, free noise becomes zeros, and dropout stops."""
+    for node in graph.node:
         if node.op_type in ("RandomNormalLike", "RandomUniformLike", "Bernoulli"):
             node.op_type = "Identity"
             del node.attribute[:]
@@ -59,22 +57,19 @@ def without_chance(model: onnx.ModelProto) -> onnx.ModelProto:
             node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=zeros))
         elif node.op_type == "Dropout":
             del node.input[1:]
-    return settled
 
 
-def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which activations pass QuantizeLinear-DequantizeLinear pairs unchanged. A rounding step turns a
-    difference in the last bit into one of a whole level."""
-    stripped = onnx.ModelProto()
-    stripped.CopyFrom(model)
-    constants = {t.name for t in stripped.graph.initializer}
-    constants |= {n.output[0] for n in stripped.graph.node if n.op_type == "Constant"}
+def _drop_rounding(graph: onnx.GraphProto) -> None:
+    """Activations pass QuantizeLinear-DequantizeLinear pairs unchanged: a rounding step turns a difference in the last
+    bit into one of a whole level."""
+    constants = {t.name for t in graph.initializer}
+    constants |= {n.output[0] for n in graph.node if n.op_type == "Constant"}
     users: dict[str, list[onnx.NodeProto]] = {}
-    for node in stripped.graph.node:
+    for node in graph.node:
         for name in node.input:
             users.setdefault(name, []).append(node)
-    outputs = {o.name for o in stripped.graph.output}
-    for node in stripped.graph.node:
+    outputs = {o.name for o in graph.output}
+    for node in graph.node:
         if node.op_type != "QuantizeLinear" or node.input[0] in constants or node.output[0] in outputs:
             continue
         readers = users.get(node.output[0], [])
@@ -83,4 +78,3 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
                 pair.op_type = "Identity"
                 del pair.input[1:]
                 del pair.attribute[:]
-    return stripped
