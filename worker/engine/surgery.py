@@ -45,6 +45,7 @@ class Editor:
         self._nodes: list[onnx.NodeProto] = []
         self._names = {name for node in self._graph.nodes for name in (*node.input, *node.output)}
         self._made: list[onnx.TensorProto] = []
+        self._redeclared: set[str] = set()
 
     # ------------------------------------------------------------------ what survives
 
@@ -122,7 +123,7 @@ class Editor:
         graph.node.extend(nodes)
         graph.input.extend(source.graph.input)
         graph.output.extend(source.graph.output)
-        graph.value_info.extend(source.graph.value_info)
+        graph.value_info.extend(v for v in source.graph.value_info if v.name not in self._redeclared)
         self._resize_declarations(graph, weights)
         if source.ir_version < 4:  # before version 4 every initializer had to be a graph input as well
             for tensor in (*weights.copies, *self._made):
@@ -212,6 +213,21 @@ class Editor:
         renumbered = np.cumsum(keep) - 1
         new = renumbered[index] if index.ndim == 0 else renumbered[index[keep[index]]]
         self.set_input(node, 1, np.asarray(new, dtype=np.int64))
+
+    def replace_by_gather(self, node: onnx.NodeProto, labels: Labels, order: Labels, axis: int) -> None:
+        """Turn the node into a Gather that permutes the kept channels, where any channel goes."""
+        if not self._changed(labels):
+            return
+        keep = self.keep(labels)
+        gather = onnx.helper.make_node("Gather", [node.input[0], ""], list(node.output), node.name, axis=axis)
+        node.CopyFrom(gather)
+        self.set_input(node, 1, (np.cumsum(keep) - 1)[order[keep[order]]].astype(np.int64))
+        self._redeclared.update(node.output)
+
+    def replace_by_identity(self, node: onnx.NodeProto, labels: Labels) -> None:
+        if self._changed(labels):
+            node.CopyFrom(onnx.helper.make_node("Identity", [node.input[0]], list(node.output), node.name))
+            self._redeclared.update(node.output)
 
     def set_scatter(self, node: onnx.NodeProto, labels: Labels, index: npt.NDArray[np.int64]) -> None:
         if not self._changed(labels):

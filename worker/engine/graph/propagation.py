@@ -159,6 +159,8 @@ class Propagation:
     waivers: list[Waiver] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     splits: list[SplitChoice] = field(default_factory=list)
+    shuffled: dict[int, list[Dim]] = field(default_factory=dict)
+    """Labels that a channel shuffle gives its last node, found at its first."""
     rewrites: dict[int, list[Rewrite]] = field(default_factory=dict)
 
     def run(self) -> None:

@@ -7,10 +7,16 @@ import onnx
 
 from worker.engine.graph.labels import Dim, Labels
 from worker.engine.graph.propagation import Node, Propagation, SplitChoice, Unsupported, rule
+from worker.engine.graph.rules.shuffle import shuffle_channels
 
 
 @rule("Reshape")
 def reshape(p: Propagation, node: Node) -> None:
+    if node.index in p.shuffled:
+        p.set_output(node, p.shuffled[node.index])
+        return
+    if shuffle_channels(p, node):
+        return
     dims = reshaped(p, node)
     if any(dim is not None for dim in dims):
         requested = p.facts.values.get(node.input(1))
