@@ -1,14 +1,15 @@
-"""Surgery that proves itself: groups whose cut cannot be proved are found and left alone."""
+"""Which cuts cannot be proved, so that they can be left alone."""
 
 from worker.engine.graph.analysis import Analysis
 from worker.engine.proof import prove
 from worker.engine.surgery import Plan, prune
 
 
-def unprovable_groups(analysis: Analysis, plan: Plan, *, seed: int = 0, tolerance: float = 1e-4) -> tuple[int, ...]:
-    """The groups of the plan whose removal alone breaks the equality with the masked original, by bisection.
+def unprovable_units(analysis: Analysis, plan: Plan, *, seed: int = 0, tolerance: float = 1e-4) -> tuple[int, ...]:
+    """The units of those groups whose cut alone breaks the equality with the masked original, found by bisection.
 
-    Empty where every part passes: then the parts only fail together, and no single group is to blame.
+    Empty where every part passes: then the parts only fail together, and no single group is to blame. Give the units
+    to `Analysis.without`, and allocate again.
     """
 
     def passes(groups: list[int]) -> bool:
@@ -23,4 +24,5 @@ def unprovable_groups(analysis: Analysis, plan: Plan, *, seed: int = 0, toleranc
         middle = len(groups) // 2
         return search(groups[:middle]) + search(groups[middle:])
 
-    return tuple(search([g for g in sorted(plan.kept) if not plan.kept[g].all()]))
+    guilty = search([g for g in sorted(plan.kept) if not plan.kept[g].all()])
+    return tuple(int(unit) for g in guilty for unit in analysis.groups[g].units)

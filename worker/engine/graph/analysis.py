@@ -163,10 +163,10 @@ class Analysis:
 
         return describe_layers(self, kept)
 
-    def without(self, groups: Iterable[int], reason: str) -> "Analysis":
-        """The same analysis with these groups pinned for a reason found later."""
-        for group in groups:
-            self.propagation.sets.pin(self.groups[group].units, reason)
+    def without(self, units: Iterable[int], reason: str) -> "Analysis":
+        """The same analysis with these units (see Group.units) pinned for a reason found later. Units keep their
+        numbers, groups do not."""
+        self.propagation.sets.pin(np.fromiter(units, dtype=np.int64), reason)
         return _analysis(self.propagation)
 
     def alive(self, kept: Mapping[int, Mask]) -> Mask:
