@@ -75,7 +75,8 @@ def _train(output: Path, console: Console) -> None:
     told = f"Training a residual network on {len(data.x):,} of scikit-learn's scanned digits"
     with console.status(told) as status:
         network = demo_network.train(
-            data, lambda epoch, loss: status.update(f"{told}: epoch {epoch}/{demo_network.EPOCHS}, loss {loss:.4f}")
+            data,
+            on_epoch=lambda epoch, loss: status.update(f"{told}: epoch {epoch}/{demo_network.EPOCHS}, loss {loss:.4f}"),
         )
     demo_network.export(network, output / "original.onnx")
     reached = demo_network.accuracy(output / "original.onnx", data.x_test, data.y_test)

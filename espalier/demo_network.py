@@ -80,16 +80,18 @@ class ResidualNet(nn.Module):
         return logits
 
 
-def train(data: Digits, on_epoch: Callable[[int, float], None]) -> ResidualNet:
+def train(
+    data: Digits, epochs: int = EPOCHS, on_epoch: Callable[[int, float], None] = lambda epoch, loss: None
+) -> ResidualNet:
     """A network trained on the training images; `on_epoch` hears (epoch, mean loss)."""
     torch.manual_seed(SEED)
     torch.set_num_threads(1)  # on layers this small, threads cost more than they bring
     network = ResidualNet().train()
     images, labels = as_input(data.x), torch.from_numpy(data.y)
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    steps = EPOCHS * -(-len(images) // BATCH)
+    steps = epochs * -(-len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-    for epoch in range(1, EPOCHS + 1):
+    for epoch in range(1, epochs + 1):
         total = 0.0
         order = torch.randperm(len(images))
         for start in range(0, len(images), BATCH):

@@ -1,0 +1,91 @@
+"""The whole way of a job through the command line and the client, on a network trained here on real digits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ENVIRONMENT, ROOT, Served, run
+
+from espalier import demo_network
+from espalier.client import Client
+from models_store.documents.report import Report
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with original.onnx and digits.npz, as the demo makes them but trained for a moment only."""
+    folder = tmp_path_factory.mktemp("digits")
+    data = demo_network.digits()
+    data.save(folder / "digits.npz")
+    demo_network.export(demo_network.train(data, epochs=3), folder / "original.onnx")
+    return folder
+
+
+def test_prune_through_the_command_line(service: Served, inputs: Path, tmp_path: Path):
+    pruned = run(
+        *("prune", str(inputs / "original.onnx"), "--dataset", str(inputs / "digits.npz"), "--macs-ratio", "0.4"),
+        *("--epochs", "2", "--learning-rate", "0.02", "--label", "digits", "--json", "--output", str(tmp_path)),
+        ESPALIER_URL=service.url,
+    )
+    assert pruned.returncode == 0, pruned.stderr
+    report = Report.model_validate_json(pruned.stdout)
+    assert report.pruned.macs <= 0.4 * report.original.macs
+    assert report.proof.passed
+    assert report.proof.max_relative_error <= 1e-4
+    assert report.accuracy is not None
+    assert report.accuracy.final.top1 >= report.accuracy.original.top1 - 0.02
+    assert "epoch 1:" in pruned.stderr
+
+    evaluated = subprocess.run(
+        [sys.executable, ROOT / "examples" / "evaluate.py", tmp_path / "pruned.onnx", inputs / "digits.npz"],
+        capture_output=True, text=True, check=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert float(evaluated.stdout) == pytest.approx(report.accuracy.final.top1, abs=1e-6)
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+    shown = run("report", report.job_id, "--url", service.url)
+    assert shown.returncode == 0
+    assert f"{report.pruned.macs:,}" in shown.stdout
+    watched = run("watch", report.job_id, "--url", service.url, "--json")
+    assert json.loads(watched.stdout) == json.loads(pruned.stdout)
+
+
+def test_a_job_without_data_through_the_client(service: Served, inputs: Path, tmp_path: Path):
+    sent = run("upload", str(inputs / "original.onnx"), "--name", "digits", "--url", service.url)
+    model_id = sent.stdout.strip()
+    started = run("prune", model_id, "--macs-ratio", "0.5", "--no-wait", "--json", "--url", service.url)
+    job_id = json.loads(started.stdout)["id"]
+    with Client(service.url) as client:
+        report = client.wait(job_id)
+        client.download(job_id, "pruned.onnx", tmp_path / "pruned.onnx")
+    assert (report.accuracy, report.training) == (None, None)
+    assert report.proof.passed
+    assert (tmp_path / "pruned.onnx").stat().st_size == report.pruned.size_bytes < report.original.size_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.onnx", b"", "empty"),
+        ("text.onnx", b"this is no model", "ONNX"),
+        ("weights.pth", b"\x80\x02}q\x00.", "pickle"),
+    ],
+)
+def test_what_cannot_be_used_ends_with_a_reason(service: Served, tmp_path: Path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    sent = run("upload", str(path), "--url", service.url)
+    assert sent.returncode == 1
+    assert said in sent.stderr
+    assert "Traceback" not in sent.stderr
+
+
+def test_wrong_arguments_are_named_before_anything_is_sent(service: Served, inputs: Path):
+    refused = run("prune", str(inputs / "original.onnx"), "--macs-ratio", "2", "--url", service.url)
+    assert refused.returncode == 1
+    assert "budget.macs_ratio" in refused.stderr
+    nobody = run("upload", str(inputs / "original.onnx"), "--url", "http://127.0.0.1:1")
+    assert nobody.returncode == 1
+    assert "espalier serve" in nobody.stderr
