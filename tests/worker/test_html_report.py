@@ -253,6 +253,15 @@ def test_bars_stand_in_proportion_to_what_they_show():
     assert all(edge <= column.x for edge, column in zip(edges, plot.columns[1:], strict=False))
 
 
+def test_one_straggler_does_not_set_the_scale_of_a_latency_plot():
+    row = latency(1, 2.0, 1.0)
+    straggling = row.model_copy(update={"original": row.original.model_copy(update={"p99_ms": 100.0})})
+    plot = plots.latency_plot(straggling)
+    assert plot.series[0].p50 - plot.frame.left > 0.5 * (plot.frame.right - plot.frame.left)
+    assert [series.clipped for series in plot.series] == [True, False]
+    assert plot.series[0].p99 == plot.frame.right
+
+
 @pytest.mark.parametrize(
     ("share", "samples", "low", "high"), [(0.9, 100, 0.8256, 0.9448), (1.0, 50, 0.9287, 1.0), (0.0, 10, 0.0, 0.2775)]
 )

@@ -54,7 +54,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(percent=formats.percent, significant=formats.significant)
+    environment.globals.update(percent=formats.percent, significant=formats.significant, wilson=plots.wilson)
     names = (
         "quantity",
         "size",

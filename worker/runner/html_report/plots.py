@@ -211,14 +211,11 @@ def wilson(share: float, samples: int, z: float = 1.959964) -> tuple[float, floa
 
 
 def accuracy_intervals(rows: AccuracyRows) -> Intervals:
-    named = (
-        ("original", "before", rows.original),
-        ("after the cut", "cut", rows.after_cut),
-        ("final", "after", rows.final),
-    )
+    """Original and final; right after the cut a network is often so far off that nothing else could be told apart."""
+    named = (("original", "before", rows.original), ("pruned", "after", rows.final))
     bounds = [wilson(row.top1, row.samples) for _, _, row in named]
     low, high = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
-    frame = Frame(width=1000, height=128, left=112, top=8, right=984, bottom=102)
+    frame = Frame(width=1000, height=96, left=112, top=8, right=984, bottom=70)
     x = _scale(low, high, frame.left + 6, frame.right - 6)
     return Intervals(
         frame,
@@ -237,6 +234,7 @@ class Percentiles:
     p90: float
     p99: float
     y: float
+    clipped: bool  # the 99th percentile lies beyond the axis
 
 
 @dataclass(frozen=True)
@@ -248,14 +246,15 @@ class LatencyPlot:
 
 
 def latency_plot(row: LatencyRow) -> LatencyPlot:
-    """From 0 ms: a bar to the median, whiskers to the 90th and 99th percentiles."""
+    """From 0 ms: a bar to the median, whiskers to the 90th and 99th percentiles; a straggler does not set the scale."""
     frame = Frame(width=1000, height=104, left=112, top=6, right=976, bottom=78)
-    longest = max(row.original.p99_ms, row.pruned.p99_ms) or 1.0
+    tail = max(row.original.p99_ms, row.pruned.p99_ms)
+    longest = min(tail, 1.5 * max(row.original.p90_ms, row.pruned.p90_ms)) or 1.0
     x = _scale(0, longest, frame.left, frame.right)
     measured = (("before", row.original, 25.0), ("after", row.pruned, 59.0))
-    return LatencyPlot(
-        frame,
-        row,
-        tuple(Percentiles(style, x(ms.p50_ms), x(ms.p90_ms), x(ms.p99_ms), y) for style, ms, y in measured),
-        tuple(Tick(x(tick), _milliseconds(tick)) for tick in tick_values(0, longest, about=6)),
+    series = (
+        Percentiles(style, x(ms.p50_ms), x(ms.p90_ms), x(min(ms.p99_ms, longest)), y, clipped=ms.p99_ms > longest)
+        for style, ms, y in measured
     )
+    ticks = tuple(Tick(x(tick), _milliseconds(tick)) for tick in tick_values(0, longest, about=6))
+    return LatencyPlot(frame, row, tuple(series), ticks)
