@@ -139,8 +139,12 @@ class Editor:
                 for dim, size in zip(dims, weights.cut[value.name].dims, strict=True):
                     dim.dim_value = size
             for dim, labels in zip(dims, tensors.get(value.name, []), strict=False):
-                if self._changed(labels) and labels is not None:
+                if labels is None or not self._changed(labels):
+                    continue
+                if dim.HasField("dim_value"):
                     dim.dim_value = self.kept(labels)
+                else:  # heads x samples, say: the name stood for the size before the cut
+                    dim.Clear()
 
     # ------------------------------------------------------------------ edits for op rules
 

@@ -357,10 +357,16 @@ class Propagation:
 
     def count(self, node: Node, *factors: int | Dim) -> None:
         """State the node's multiply-accumulates, over the whole batch, as a product of labelled and fixed factors."""
-        fixed = math.prod(f for f in factors if isinstance(f, int))
         batch = self.facts.batch
-        per_sample = fixed // batch if fixed % batch == 0 else fixed
-        self.products.append(Product(node.index, (per_sample, *(f for f in factors if isinstance(f, np.ndarray)))))
+        fixed = math.prod(f for f in factors if isinstance(f, int))
+        labelled = [f for f in factors if isinstance(f, np.ndarray)]
+        if fixed % batch == 0:
+            fixed //= batch
+        else:  # the batch may be part of a labelled dimension: heads x samples
+            whole = next((i for i, f in enumerate(labelled) if _repeats(f, batch)), None)
+            if whole is not None:
+                labelled[whole] = labelled[whole][: len(labelled[whole]) // batch]
+        self.products.append(Product(node.index, (fixed, *labelled)))
 
     def rewrite(self, node: Node, function: Rewrite) -> None:
         """Have surgery call `function(editor, node)` on its copy of the node."""
@@ -388,6 +394,11 @@ class Propagation:
     def slot_dims(self, slot: Slot) -> list[Dim]:
         """The labels of a constant's use; None where an axis was never bound."""
         return [None if isinstance(dim, _Unset) else dim for dim in self.slots[slot]]
+
+
+def _repeats(labels: Labels, times: int) -> bool:
+    """Whether the labels are one sequence repeated."""
+    return len(labels) % times == 0 and bool((labels.reshape(times, -1) == labels[: len(labels) // times]).all())
 
 
 def broadcast(p: Propagation, node: Node, positions: Iterable[int]) -> list[Dim]:

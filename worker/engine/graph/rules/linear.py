@@ -62,7 +62,7 @@ def _convolve(p: Propagation, node: Node, weight: int, bias: int | None) -> Dim:
     positions = _positions(p, node, weight)
     if bias is not None:
         p.bind(node, bias, 0, out)
-    dims: list[Dim] = [None, out, *positions]
+    dims: list[Dim] = [p.dim(node, 0, 0), out, *positions]
     per_output = inputs_per_group if per_group is None else per_group
     p.count(node, *_factors(p, node, dims), per_output, *shape[2:])
     p.set_output(node, dims)
@@ -78,7 +78,7 @@ def _positions(p: Propagation, node: Node, weight: int) -> list[Dim]:
         for size, step, before, after in zip(kernel, strides, pads, pads[len(kernel) :], strict=False)
     ]
     p.pin_axes(node, weight, range(2, 2 + len(kernel)), f"kernel of {node.op} '{node.label}'")
-    moved = [0, *(axis for axis, slid in enumerate(slides, start=2) if slid)]
+    moved = [axis for axis, slid in enumerate(slides, start=2) if slid]
     p.pin_axes(node, 0, moved, f"{node.op} '{node.label}' slides over this axis")
     return [None if slid else p.dim(node, 0, axis) for axis, slid in enumerate(slides, start=2)]
 

@@ -6,10 +6,10 @@ from worker.engine.graph.propagation import Node, Propagation, rule
 @rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def pool(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
-    p.pin_axes(node, 0, [0, *range(2, len(dims))], f"{node.op} '{node.label}' slides over this axis")
+    p.pin_axes(node, 0, range(2, len(dims)), f"{node.op} '{node.label}' slides over this axis")
     if len(node.proto.output) > 1 and p.is_used(node.proto.output[1]):
         p.pin_axes(node, 0, [1], f"{node.op} '{node.label}' counts positions across these channels")
-    passed = [None, dims[1], *[None] * (len(dims) - 2)]
+    passed = [*dims[:2], *[None] * (len(dims) - 2)]
     p.set_output(node, passed)
     p.set_output(node, passed, position=1)
 
