@@ -78,7 +78,10 @@ def prove(
         errors = [
             _error(_kept_part(analysis, alive, name, want), got)
             for name, want, got in zip(masked_session.outputs, expected, found, strict=True)
-            if isinstance(want, np.ndarray) and isinstance(got, np.ndarray) and (want.dtype.kind == "f" or name in taps)
+            if isinstance(want, np.ndarray)
+            and isinstance(got, np.ndarray)
+            and (want.dtype.kind == "f" or name in taps)
+            and _has_the_labels_of(analysis, name, want)
         ]
         compared = len(errors)
         runs.append(ProofRun(shapes, max(errors, default=0.0)))
@@ -261,6 +264,12 @@ def _runnable(analysis: Analysis, session: Session, candidates: list[Sizes]) -> 
             continue
         return sizes
     return None
+
+
+def _has_the_labels_of(analysis: Analysis, name: str, value: Array) -> bool:
+    """Whether the tensor's labelled axes have the size of the analysis: samples x heads differs with the batch."""
+    dims = analysis.propagation.tensors.get(name, [])
+    return all(dim is None or len(dim) == size for dim, size in zip(dims, value.shape, strict=False))
 
 
 def _kept_part(analysis: Analysis, alive: Mask, name: str, value: Array) -> Array:
