@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import onnx
 import torch
-from onnx import NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 from torch import fx, nn
 
 from worker.engine.errors import EngineError
-from worker.engine.torch_form.foreign import ForeignNode, runs_detached
 from worker.engine.torch_form.form import RunningAverage, TorchForm, is_interface
 from worker.engine.torch_form.names import attribute_paths, encode
+from worker.engine.torch_form.node_modules import Branches, ForeignNode, runs_detached
 from worker.engine.torch_form.operation import (
     PYTHON_RANK,
     TORCH_DTYPES,
@@ -34,101 +34,99 @@ _HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
 def build(model: onnx.ModelProto) -> TorchForm:
-    """The model as a trainable torch module. Half precision is computed in float32.
+    """The model as a trainable torch module, in evaluation mode. Half precision is computed in float32.
 
     Raises EngineError, naming the node, where an op without a torch rule lies on a gradient path.
     """
     load_rules()
     if model.functions:
         model = inline_local_functions(model)
-    builder = _Builder(model)
-    builder.add_inputs()
-    for node in model.graph.node:
-        builder.add(node)
-    return builder.finish()
+    stored = stored_tensors(model.graph)
+    trainable = trainable_names(model.graph, stored)
+    builder = _Builder(model, static_types(model), stored, trainable)
+    builder.add_inputs([value for value in model.graph.input if value.name not in stored])
+    builder.add_graph(model.graph)
+    module = builder.module(model.graph)
+    held = dict(module.named_parameters(remove_duplicate=False))
+    return TorchForm(
+        module=module,
+        model=model,
+        parameters={name: path for name, path in builder.paths.items() if name in trainable and path in held},
+        averages=tuple(builder.averages),
+        values=builder.live_values(),
+    )
 
 
 class _Builder:
     """The fx graph under construction. `values` maps each ONNX value name to what it is in torch."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
+    anchor: fx.Node
+    batch: int | None = None
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        types: dict[str, StaticType],
+        stored: dict[str, TensorProto],
+        trainable: set[str],
+    ) -> None:
+        self.model, self.types, self.trainable = model, types, trainable
         self.opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
-        self.graph = fx.Graph()
-        self.members: dict[str, Any] = {"training": True}  # what the module holds, by attribute path
-        self.types = static_types(model)
-        stored = stored_tensors(model.graph)
-        self.trainable = trainable_names(model.graph, stored)
         self.paths = attribute_paths(stored)
         self.averages: list[RunningAverage] = []
         self.values: dict[str, Value | None] = {"": None}
-        self.learned = set(self.trainable)  # names of the values that depend on trainable weights
+        self.learned = set(trainable)  # names of the values that depend on trainable weights
+        self.graph = fx.Graph()
+        self.members: dict[str, Any] = {"training": True}  # what the module holds, by attribute path
         self._stored = stored
         self._names: dict[int, str] = {}  # value names of known tensors, by id
         self._readers: dict[str, fx.Node] = {}  # the node that reads a member, by path
         self._current = ""
 
-    def add_inputs(self) -> None:
-        """Placeholders for the graph inputs (initializers among them are no inputs), then the stored tensors."""
-        inputs = [i for i in self.model.graph.input if i.name not in self._stored]
+    def add_inputs(self, inputs: list[onnx.ValueInfoProto]) -> None:
+        """Placeholders for the graph inputs."""
         if not inputs:
             raise EngineError("no_input", "The model has no input.", "Export it with its inputs.")
-        placeholders = [self.graph.placeholder(_identifier(i.name)) for i in inputs]
-        self.anchor = placeholders[0]
-        self.training = self.graph.get_attr("training")
+        placeholders = [self.graph.placeholder(_identifier(value.name)) for value in inputs]
+        self.anchor, self.batch = placeholders[0], _fixed_batch(inputs[0])
         for value, node in zip(inputs, placeholders, strict=True):
             is_half = value.type.tensor_type.elem_type in _HALVES
             self.values[value.name] = self.graph.call_function(cast_to, (node, torch.float32)) if is_half else node
-        for name, tensor in self._stored.items():
-            array = known_tensor(numpy_helper.to_array(tensor))
-            if name in self.trainable:
-                self.values[name] = self._member(self.paths[name], nn.Parameter(array))
-            else:
-                self._know(name, array)
 
-    def add(self, node: NodeProto) -> None:
-        """Translate one node."""
-        if node.op_type == "Constant" and node.output[0] in self.values:
-            return
-        operation = self._operation(node)
-        self._current = operation.name
-        if any(name in self.learned for name in node.input):
-            self.learned.update(node.output)
-        try:
-            result = self._result(operation)
-        except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
-            raise operation.unsupported(f"building it failed with {type(error).__name__}: {error}") from error
-        results = result if isinstance(result, tuple) else (result,)
-        for name, value in zip(node.output, results, strict=False):
+    def add_captured(self, outer: _Builder, names: list[str]) -> None:
+        """Placeholders for what a branch reads from the graph around it; constants are simply known."""
+        for name in names:
+            value = outer.values[name]
             if isinstance(value, torch.Tensor):
                 self._know(name, value)
-            elif name:
-                self.values[name] = value
+            elif value is not None:
+                self.values[name] = placeholder = self.graph.placeholder(_identifier(name))
+                placeholder.meta.update({k: v for k, v in value.meta.items() if k == PYTHON_RANK})
 
-    def finish(self) -> TorchForm:
-        """The module with the graph outputs as tuple, in training mode off."""
-        outputs = []
-        for output in self.model.graph.output:
-            value = self.values[output.name]
-            if isinstance(value, torch.Tensor):
-                value = self.buffer(value)
-            elif value is not None and PYTHON_RANK in value.meta:
-                dtype = TORCH_DTYPES.get(output.type.tensor_type.elem_type)
-                value = self.emit(tensor_of, (value, dtype, self.anchor), {})
-            outputs.append(value)
-        self.graph.output(tuple(outputs))
+    def add_graph(self, graph: GraphProto) -> None:
+        """The stored tensors, then every node in order."""
+        self.training = self.graph.get_attr("training")
+        for name, tensor in self._stored.items():
+            known = known_tensor(numpy_helper.to_array(tensor))
+            if name in self.trainable:
+                self.values[name] = self._member(self.paths[name], nn.Parameter(known))
+            else:
+                self._know(name, known)
+        for node in graph.node:
+            self._add(node)
+
+    def module(self, graph: GraphProto) -> fx.GraphModule:
+        """The module that returns the tuple of the graph's outputs."""
+        self.graph.output(tuple(self._tensor(output.name) for output in graph.output))
         self.graph.eliminate_dead_code(is_impure_node=is_interface)
         module = fx.GraphModule(self.members, self.graph, class_name="OnnxGraph")
         module.eval()
-        parameters = {name: self.paths[name] for name in self._stored if name in self.trainable}
-        held = dict(module.named_parameters(remove_duplicate=False))
-        return TorchForm(
-            module=module,
-            model=self.model,
-            parameters={name: path for name, path in parameters.items() if path in held},
-            averages=tuple(self.averages),
-            values=self._live_values(),
-        )
+        return module
+
+    def live_values(self) -> dict[str, fx.Node]:
+        """Values that the finished graph still computes."""
+        live = set(self.graph.nodes)
+        return {name: value for name, value in self.values.items() if isinstance(value, fx.Node) and value in live}
 
     def emit(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         """Add a call of a torch function; the fx node remembers its ONNX node."""
@@ -160,53 +158,97 @@ class _Builder:
         self.averages.append(RunningAverage(node.output[0], index, name, path))
         return self._member(path, value.detach().clone())
 
-    def _live_values(self) -> dict[str, fx.Node]:
-        live = set(self.graph.nodes)
-        return {name: value for name, value in self.values.items() if isinstance(value, fx.Node) and value in live}
+    def _add(self, node: NodeProto) -> None:
+        if node.op_type == "Constant" and node.output[0] in self.values:
+            return
+        operation = self._operation(node)
+        self._current = operation.name
+        if any(name in self.learned for name in (*node.input, *_captured(node))):
+            self.learned.update(node.output)
+        try:
+            result = self._result(operation)
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
+            raise operation.unsupported(f"building it failed with {type(error).__name__}: {error}") from error
+        results = result if isinstance(result, tuple) else (result,)
+        for name, value in zip(node.output, results, strict=False):
+            if isinstance(value, torch.Tensor):
+                self._know(name, value)
+            elif name:
+                self.values[name] = value
 
     def _operation(self, node: NodeProto) -> Operation:
-        types = tuple(self.types.get(name, StaticType()) for name in node.input)
         missing = [name for name in node.input if name not in self.values]
         if missing:
             raise EngineError(
                 "invalid_model", f"Value {missing[0]!r} is used before it exists.", "Export the model again.", node.name
             )
+        types = tuple(self.types.get(name, StaticType()) for name in node.input)
         return Operation(node, self.opset, tuple(self.values[name] for name in node.input), types, self)
 
     def _result(self, operation: Operation) -> Result:
         node = operation.proto
-        if node.domain not in {"", "ai.onnx"} or node.op_type not in RULES:
+        if node.domain not in {"", "ai.onnx"}:
             return self._foreign(operation)
+        if node.op_type == "If":
+            return self._if(operation)
         if node.op_type in PYTHON_RULES and _is_python(operation):
             value = PYTHON_RULES[node.op_type](operation)
             if value is not None:
                 return value
-        return RULES[node.op_type](operation)
+        return RULES[node.op_type](operation) if node.op_type in RULES else self._foreign(operation)
+
+    def _if(self, operation: Operation) -> Result:
+        """The branch that a known condition takes, in place; or both as modules, of which one runs."""
+        bodies = [operation.attribute(name) for name in ("then_branch", "else_branch")]
+        condition = operation.known(0)
+        if condition is not None:
+            body = bodies[0] if bool(condition) else bodies[1]
+            self._add_inner(body)
+            return tuple(self.values[output.name] for output in body.output)
+        names = list(dict.fromkeys(name for body in bodies for name in _read_by(body)))
+        captured = [n for n in names if isinstance(self.values[n], fx.Node)]
+        path = f"operators.n{len(self.members)}"
+        self.members[path] = Branches(*(self._branch(body, names) for body in bodies))
+        called = self.graph.call_module(path, (operation.given(0), self.anchor, *(self.values[n] for n in captured)))
+        return operation.unpack(called, len(operation.proto.output))
+
+    def _branch(self, body: GraphProto, names: list[str]) -> fx.GraphModule:
+        """A branch as module; its own constants stay as they are."""
+        inner = _Builder(self.model, self.types, stored_tensors(body), set())
+        inner.anchor = inner.graph.placeholder("anchor")
+        inner.add_captured(self, names)
+        inner.learned = {name for name in names if name in self.learned}
+        inner.add_graph(body)
+        return inner.module(body)
+
+    def _add_inner(self, body: GraphProto) -> None:
+        for name, tensor in stored_tensors(body).items():
+            self._know(name, known_tensor(numpy_helper.to_array(tensor)))
+        for node in body.node:
+            self._add(node)
 
     def _foreign(self, operation: Operation) -> Result:
         """A node that ONNX Runtime executes, without gradients."""
         node = operation.proto
-        on_path = any(name in self.learned for name in node.input)
-        if on_path and not runs_detached(node):
+        names = list(dict.fromkeys(name for name in (*node.input, *_captured(node)) if name))
+        if any(name in self.learned for name in names) and not runs_detached(node):
             raise operation.unsupported("it has no torch rule and lies on a gradient path")
-        outer = [name for name in _captured(node) if name not in node.input]
-        names = [name for name in (*node.input, *outer) if name]
         path = f"operators.n{len(self.members)}"
         self.members[path] = ForeignNode(node, self.model, names)
-        tensors = [self._tensor(name) for name in names]
-        called = self.graph.call_module(path, tuple(tensors) or (self.anchor,))
+        called = self.graph.call_module(path, tuple(self._tensor(name) for name in names) or (self.anchor,))
         called.meta["onnx_node"] = operation.name
         return operation.unpack(called, len(node.output))
 
     def _tensor(self, name: str) -> fx.Node:
+        """A value as run-time tensor, whatever it is."""
         value = self.values[name]
         if isinstance(value, torch.Tensor):
             return self.buffer(value)
-        if value is not None and PYTHON_RANK in value.meta:
-            dtype = TORCH_DTYPES.get(self.types.get(name, StaticType()).elem_type or 0)
-            return self.emit(tensor_of, (value, dtype, self.anchor), {})
         if value is None:
             raise EngineError("invalid_model", f"Value {name!r} has no content.", "Export the model again.")
+        if PYTHON_RANK in value.meta:
+            dtype = TORCH_DTYPES.get(self.types.get(name, StaticType()).elem_type or 0)
+            return self.emit(tensor_of, (value, dtype, self.anchor), {})
         return value
 
     def _know(self, name: str, tensor: torch.Tensor) -> None:
@@ -229,15 +271,30 @@ def _is_python(operation: Operation) -> bool:
 
 def _captured(node: NodeProto) -> list[str]:
     """Names that the bodies of a control-flow node take from the graph around it."""
-    captured: dict[str, None] = {}
+    return list(dict.fromkeys(name for body in _bodies(node) for name in _read_by(body)))
+
+
+def _read_by(body: GraphProto) -> list[str]:
+    """Names that a body reads and does not make."""
+    read: dict[str, None] = {}
+    made = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
+    for node in body.node:
+        read.update((name, None) for name in (*node.input, *_captured(node)) if name and name not in made)
+        made.update(node.output)
+    read.update((output.name, None) for output in body.output if output.name not in made)
+    return list(read)
+
+
+def _bodies(node: NodeProto) -> Iterator[GraphProto]:
     for attribute in node.attribute:
-        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            inner = {v.name for v in body.input} | {t.name for t in body.initializer}
-            for child in body.node:
-                captured.update((n, None) for n in (*child.input, *_captured(child)) if n and n not in inner)
-                inner.update(child.output)
-            captured.update((o.name, None) for o in body.output if o.name not in inner)
-    return list(captured)
+        yield from attribute.graphs
+        if attribute.HasField("g"):
+            yield attribute.g
+
+
+def _fixed_batch(value: onnx.ValueInfoProto) -> int | None:
+    dims = value.type.tensor_type.shape.dim
+    return dims[0].dim_value or None if dims else None
 
 
 def _identifier(name: str) -> str:

@@ -58,6 +58,7 @@ class Surroundings(Protocol):
 
     anchor: fx.Node
     training: fx.Node
+    batch: int | None  # the first dimension of the first input, where the model fixes it
 
     def emit(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         """Add a call."""
@@ -88,6 +89,7 @@ class Operation:
         self.input_types = input_types
         self.anchor = surroundings.anchor  # a graph input: says which device values made at run time belong on
         self.training = surroundings.training  # the module's training flag
+        self._batch = surroundings.batch
         self._emit = surroundings.emit
         self._buffer = surroundings.buffer
         self._running_average = surroundings.running_average
@@ -198,6 +200,15 @@ class Operation:
             return int(value.meta[PYTHON_RANK])
         shape = self.input_types[index].shape if index < len(self.input_types) else None
         return None if shape is None else len(shape)
+
+    def batch_size(self, index: int) -> int | None:
+        """The first dimension of a run-time input if it is the batch size that the model was exported with. Rules
+        follow the actual batch there, as a model that is fixed to one sample could not be trained."""
+        shape = self.input_types[index].shape
+        value = self.inputs[index]
+        if not isinstance(value, fx.Node) or PYTHON_RANK in value.meta or value.op == "get_attr":
+            return None
+        return self._batch if shape and shape[0] == self._batch else None
 
     def is_float(self, index: int) -> bool | None:
         """Whether an input holds floating-point numbers, if that is known before running."""

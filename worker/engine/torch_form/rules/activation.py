@@ -95,7 +95,9 @@ def softmax(op: Operation) -> Value:
 
 @implements("Hardmax")
 def hardmax(op: Operation) -> Value:
-    return op.call(one_at_maximum, op.tensor(0), op.attribute("axis", -1 if op.opset >= 13 else 1))
+    if op.opset >= 13:
+        return op.call(one_at_maximum, op.tensor(0), op.attribute("axis", -1))
+    return op.call(one_at_maximum_from, op.tensor(0), op.attribute("axis", 1))
 
 
 def parametric_relu(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
@@ -121,6 +123,10 @@ def shrunk(x: torch.Tensor, threshold: float, bias: float) -> torch.Tensor:
 def softmax_from(x: torch.Tensor, axis: int, log: bool) -> torch.Tensor:
     flat = x.flatten(axis)
     return (F.log_softmax(flat, -1) if log else F.softmax(flat, -1)).reshape(x.shape)
+
+
+def one_at_maximum_from(x: torch.Tensor, axis: int) -> torch.Tensor:
+    return one_at_maximum(x.flatten(axis), -1).reshape(x.shape)
 
 
 def one_at_maximum(x: torch.Tensor, axis: int) -> torch.Tensor:

@@ -41,13 +41,11 @@ def conv_transpose(op: Operation) -> Value:
         options = (strides, dilations, extra, groups, shape, auto_pad == "SAME_LOWER")
         return op.call(conv_transpose_to_shape, x, weight, bias, *options)
     before, after = explicit_pads(op, dims)
-    if before == after and all(e < max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
+    if before == after:
         return op.call(torch.convolution, x, weight, bias, strides, before, dilations, True, extra, groups)
     # Torch pads both sides alike: compute the full result, then cut (or extend, for output padding) each side.
-    full = op.call(torch.convolution, x, weight, bias, strides, (0,) * dims, dilations, True, (0,) * dims, groups)
+    full = op.call(torch.convolution, x, weight, None, strides, (0,) * dims, dilations, True, (0,) * dims, groups)
     cut_after = tuple(a - e for a, e in zip(after, extra, strict=True))
-    if all(c <= 0 for c in (*before, *cut_after)) or bias is None:
-        return op.call(F.pad, full, torch_pads(tuple(-b for b in before), tuple(-c for c in cut_after)))
     return op.call(crop_with_bias, full, bias, before, cut_after)
 
 

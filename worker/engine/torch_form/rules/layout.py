@@ -57,6 +57,8 @@ def reshape(op: Operation) -> Value:
     x = op.tensor(0)
     wanted = tuple(op.attribute("shape")) if op.opset < 5 else op.integers(1)
     zero_copies = not op.attribute("allowzero", 0)
+    if isinstance(wanted, tuple) and wanted and zero_copies and wanted[0] == op.batch_size(0):
+        wanted = (0, *wanted[1:])
     if isinstance(wanted, tuple) and not (zero_copies and 0 in wanted):
         return op.call(torch.reshape, x, wanted)
     return op.call(reshape_to, x, wanted, zero_copies)
@@ -165,6 +167,22 @@ def scatter_elements(op: Operation) -> Value:
 @implements("ScatterND")
 def scatter_nd(op: Operation) -> Value:
     return op.call(scatter_tuples, op.tensor(0), op.tensor(1), op.tensor(2), op.attribute("reduction", "none"))
+
+
+@implements("Compress")
+def compress(op: Operation) -> Value:
+    return op.call(pick_where, op.tensor(0), op.tensor(1), op.attribute("axis"))
+
+
+@implements("Col2Im")
+def col2im(op: Operation) -> Value:
+    """Columns of overlapping blocks back to an image, for two spatial dimensions."""
+    image, block = op.integers(1), op.integers(2)
+    pads = op.attribute("pads", (0, 0, 0, 0))
+    if len(pads) != 4 or pads[:2] != pads[2:]:
+        raise op.unsupported("other than two spatial dimensions, or asymmetric pads")
+    dilations, strides = op.attribute("dilations", (1, 1)), op.attribute("strides", (1, 1))
+    return op.call(F.fold, op.tensor(0), image, block, dilations, pads[:2], strides)
 
 
 @implements("Expand")
@@ -339,6 +357,12 @@ def scatter_tuples(x: torch.Tensor, index: torch.Tensor, updates: torch.Tensor, 
     if reduction == "none":
         return rows.scatter(0, where, new).reshape(x.shape)
     return rows.scatter_reduce(0, where, new, _TORCH_REDUCTIONS[reduction]).reshape(x.shape)
+
+
+def pick_where(x: torch.Tensor, condition: torch.Tensor, axis: int | None) -> torch.Tensor:
+    """Slices of `axis` (or elements of the flattened tensor) where the condition holds; it may be shorter."""
+    index = condition.nonzero().squeeze(1)
+    return x.reshape(-1).index_select(0, index) if axis is None else x.index_select(axis, index)
 
 
 def expand_to(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

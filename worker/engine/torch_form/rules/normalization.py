@@ -116,7 +116,7 @@ def lp_normalise(x: torch.Tensor, p: float, axis: int) -> torch.Tensor:
 
 
 def local_response(x: torch.Tensor, size: int, alpha: float, beta: float, bias: float) -> torch.Tensor:
-    """Each channel by the mean square of `size` channels around it; an even size reaches one further to the end."""
+    """Each channel by the mean square of `size` channels around it."""
     squares = x.square().flatten(2).unsqueeze(1)  # (N, 1, C, spatial)
     padded = F.pad(squares, (0, 0, (size - 1) // 2, size // 2))
     mean = F.avg_pool2d(padded, (size, 1), stride=1).squeeze(1).reshape(x.shape)

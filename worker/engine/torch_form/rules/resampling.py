@@ -23,7 +23,7 @@ def resize(op: Operation) -> Value:
     x = op.tensor(0)
     mode = op.attribute("mode", "nearest")
     if op.opset < 11:
-        return op.call(resample, x, None, op.numbers(1), None, mode, "asymmetric", "floor")
+        return op.call(resample, x, None, op.numbers(1), None, mode, "asymmetric", "outer")
     scales, sizes = _numbers_unless_empty(op, 2), op.integers(3) if op.has(3) else None
     coordinates = op.attribute("coordinate_transformation_mode", "half_pixel")
     roi = op.numbers(1) if coordinates == "tf_crop_and_resize" else None
@@ -49,7 +49,7 @@ def resize(op: Operation) -> Value:
 def upsample(op: Operation) -> Value:
     """Scales are an attribute up to opset 8, an input in 9; the op ends there."""
     scales = op.attribute("scales") if op.opset < 9 else op.numbers(1)
-    return op.call(resample, op.tensor(0), None, scales, None, op.attribute("mode", "nearest"), "asymmetric", "floor")
+    return op.call(resample, op.tensor(0), None, scales, None, op.attribute("mode", "nearest"), "asymmetric", "outer")
 
 
 @implements("GridSample")
@@ -64,18 +64,6 @@ def grid_sample(op: Operation) -> Value:
 @implements("AffineGrid")
 def affine_grid(op: Operation) -> Value:
     return op.call(F.affine_grid, op.tensor(0), op.integers(1), bool(op.attribute("align_corners", 0)))
-
-
-@implements("RoiAlign")
-def roi_align(op: Operation) -> Value:
-    """Average pooling over regions; half_pixel coordinates came (as the default) with opset 16."""
-    if op.attribute("mode", "avg") != "avg":
-        raise op.unsupported("its mode is not avg")
-    default = "half_pixel" if op.opset >= 16 else "output_half_pixel"
-    aligned = op.attribute("coordinate_transformation_mode", default) == "half_pixel"
-    size = op.attribute("output_height", 1), op.attribute("output_width", 1)
-    options = op.attribute("spatial_scale", 1.0), op.attribute("sampling_ratio", 0), aligned
-    return op.call(align_regions, op.tensor(0), op.tensor(1), op.tensor(2), size, *options)
 
 
 def resample(
@@ -112,31 +100,15 @@ def resample(
         window = None if roi is None else (roi[at], roi[at + len(axes)])
         places = _places(x.shape[axis], size, scale, coordinates, window, x.device)
         if mode == "nearest":
-            x = x.index_select(axis, _nearest(places, nearest).clamp(0, x.shape[axis] - 1))
+            x = x.index_select(axis, _nearest(places, nearest, scale).clamp(0, x.shape[axis] - 1))
         else:
             stretch = max(1.0, 1 / scale) if antialias else 1.0
-            taps = _matrix(places, x.shape[axis], mode, cubic, exclude_outside or antialias, stretch)
+            taps = _matrix(places, x.shape[axis], mode, cubic, exclude_outside, stretch)
             x = (x.movedim(axis, -1) @ taps.to(x.dtype).t()).movedim(-1, axis)
         if window is not None:
             outer = (places < 0) | (places > inputs[at] - 1)
             x = torch.where(outer.reshape(-1, *(1,) * (x.dim() - 1 - axis)), outside, x)
     return x
-
-
-def align_regions(
-    x: torch.Tensor,
-    regions: torch.Tensor,
-    batch: torch.Tensor,
-    size: tuple[int, int],
-    scale: float,
-    samples: int,
-    aligned: bool,
-) -> torch.Tensor:
-    from torchvision.ops import roi_align as torchvision_roi_align
-
-    boxes = torch.cat([batch.to(regions.dtype).unsqueeze(1), regions], 1)
-    pooled: torch.Tensor = torchvision_roi_align(x, boxes, size, scale, samples or -1, aligned)
-    return pooled
 
 
 def _sizes_and_scales(
@@ -166,7 +138,7 @@ def _torch_agrees(
     exact = all(size == x.shape[axis] * scale for axis, (size, scale) in changes.items())
     if mode == "nearest":
         upscales = exact and all(scale == int(scale) for _, scale in changes.values())
-        same = (coordinates == "asymmetric" and nearest == "floor") or (
+        same = (coordinates == "asymmetric" and nearest in {"floor", "outer"}) or (
             coordinates in {"half_pixel", "pytorch_half_pixel"} and nearest.startswith("round")
         )
         return upscales and same and all(size > 1 for size, _ in changes.values())
@@ -216,10 +188,11 @@ def _places(
     return (i + 0.5) / scale - 0.5
 
 
-def _nearest(places: torch.Tensor, mode: str) -> torch.Tensor:
-    if mode == "floor":
+def _nearest(places: torch.Tensor, mode: str, scale: float) -> torch.Tensor:
+    """`outer` is how ONNX Runtime reads opsets up to 10, which leave it open: floor to enlarge, ceil to reduce."""
+    if mode == "floor" or (mode == "outer" and scale >= 1):
         return places.floor().long()
-    if mode == "ceil":
+    if mode in {"ceil", "outer"}:
         return places.ceil().long()
     return ((places - 0.5).ceil() if mode == "round_prefer_floor" else (places + 0.5).floor()).long()
 
