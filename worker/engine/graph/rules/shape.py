@@ -56,6 +56,8 @@ def reshaped(p: Propagation, node: Node) -> list[Dim]:
         return [None] * len(after)
     if 0 in before:
         raise Unsupported(f"{node.op} '{node.label}' of an empty tensor")
+    if math.prod(before) != math.prod(after):
+        raise Unsupported(f"{node.op} '{node.label}' changes the number of elements: {before} to {after}")
     result: list[Dim] = []
     for old, new in _blocks(before, after):
         result.extend(_reshape_block(p, node, before[old], after[new], dims[old]))
