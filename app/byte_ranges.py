@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from app.errors import ApiError
 
-ONE_RANGE = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)", re.IGNORECASE)
+ONE_RANGE = re.compile(r"bytes\s*=\s*([0-9]*)\s*-\s*([0-9]*)", re.IGNORECASE)
 
 
 class RangeNotSatisfiable(ApiError):

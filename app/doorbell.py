@@ -23,6 +23,7 @@ TRANSPORT_OPTIONS = {
     "max_retries": 1,
     "interval_start": 0,
 }
+RETRY_ONCE = {"max_retries": 1, "interval_start": 0}
 
 
 class Doorbell:
@@ -61,6 +62,7 @@ class Doorbell:
     def _send_rings(self) -> None:
         while self._waiting.get():
             try:
-                self._celery.send_task(TASK, ignore_result=True, retry=False)
+                # Once more at once, because a connection that was good may have died since.
+                self._celery.send_task(TASK, ignore_result=True, retry=True, retry_policy=RETRY_ONCE)
             except (OperationalError, RedisError, OSError) as error:
                 log.warning("the doorbell did not ring, the sweeper will: %s", error)

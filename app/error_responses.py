@@ -58,11 +58,7 @@ def _foreseen(request: Request, error: Exception) -> Response:
         case HTTPException():
             return _render(_http_problem(request, error), error.headers)
         case RequestValidationError():
-            faults = [
-                Fault(location=".".join(map(str, fault["loc"])), message=fault["msg"]) for fault in error.errors()
-            ]
-            detail = "; ".join(f"{fault.location}: {fault.message}" for fault in faults[:3])
-            return _render(InvalidRequest(detail, faults=faults).problem)
+            return _render(_invalid(request, error).problem)
         case OperationalError():
             log.error("database: %s", error)
             return _render(DatabaseUnavailable("The database did not answer.").problem, {"Retry-After": "2"})
@@ -86,8 +82,8 @@ def _invalid(request: Request, error: RequestValidationError) -> InvalidRequest:
     places = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
     faults = [Fault(location=location, message=message) for location, message in places]
     detail = "; ".join(f"{location}: {message}" for location, message in places[:3])
-    media_type = request.headers.get("Content-Type", "")
-    unread = [location for location, _ in places] == ["body"] and "json" not in media_type
+    readable = any(word in request.headers.get("Content-Type", "") for word in ("json", "multipart"))
+    unread = [location for location, _ in places] == ["body"] and not readable
     hint = "Send the body with the header `Content-Type: application/json`." if unread else None
     return InvalidRequest(detail, hint, faults=faults)
 

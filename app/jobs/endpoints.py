@@ -3,8 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
-from fastapi.sse import EventSourceResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 from app.body_limit import BoundedRoute
 from app.byte_ranges import RangeNotSatisfiable
@@ -31,7 +30,13 @@ AcceptHeader = Annotated[str | None, Header(include_in_schema=False)]
 REPORT_ERRORS = (service.JobNotFound, service.ArtifactNotFound, service.ReportNotReady, service.NoReport)
 
 Responses = dict[int | str, dict[str, Any]]
-NO_EVENTS: Responses = {204: {"description": "The job has ended, and no event is left."}}
+EVENTS: Responses = {
+    200: {
+        "description": "`id` is the event's number, `event` its type, `data` an `Event` document.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    204: {"description": "The job has ended, and no event is left."},
+}
 ALSO_HTML: Responses = {200: {"content": {"text/html": {}}}}
 FILE_RESPONSES: Responses = {
     200: {"description": "The file.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}},
@@ -95,8 +100,8 @@ def cancel_job(job_id: JobId, session: WriteSession) -> JobView:
 @router.get(
     "/{job_id}/events",
     summary="Follow a job",
-    response_class=EventSourceResponse,
-    responses=NO_EVENTS | problems(service.JobNotFound),
+    response_class=Response,
+    responses=EVENTS | problems(service.JobNotFound),
 )
 def follow_job(
     job_id: JobId,
@@ -111,7 +116,7 @@ def follow_job(
     if job.state.ended and after_seq >= job.event_seq:
         return Response(status_code=204)  # tells a browser's EventSource not to come back
     body = events.stream(plane.database, job_id, after_seq, plane.settings.event_poll_s)
-    return EventSourceResponse(body, headers={"X-Accel-Buffering": "no"})
+    return StreamingResponse(body, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 @router.get(

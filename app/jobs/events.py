@@ -38,7 +38,9 @@ async def stream(database: Database, job_id: str, after_seq: int, poll_s: float)
         events, more = await run_in_threadpool(read_batch, database, job_id, after_seq)
         for event in events:
             after_seq = event.seq
-            yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=str(event.seq))
+            # ASCII, because some clients take U+2028 and its like for ends of lines.
+            data = event.model_dump_json(ensure_ascii=True)
+            yield format_sse_event(data_str=data, event=event.type, id=str(event.seq))
         if not more:
             return
         now = time.monotonic()

@@ -106,16 +106,15 @@ def cancel(session: Session, job_id: str) -> Job:
 
 def report(session: Session, job_id: str) -> dict[str, Any]:
     """The report document. Raises JobNotFound, ReportNotReady, NoReport."""
-    document = JobRepository(session).report(job_id) if _succeeded(session, job_id) else None
+    document = JobRepository(session).report(_reported(session, job_id).id)
     if document is None:
-        raise NoReport(f"{job_id} was an inspection.", "What it found is shown with the model or dataset.")
+        raise NoReport(f"{job_id} has succeeded without one.")
     return document
 
 
 def html_report(session: Session, job_id: str) -> JobArtifact:
-    """The page made from the report. Raises as `report`, and ArtifactNotFound."""
-    _succeeded(session, job_id)
-    return artifact(session, job_id, HTML_REPORT)
+    """The page made from the report. Raises JobNotFound, ReportNotReady, NoReport, ArtifactNotFound."""
+    return artifact(session, _reported(session, job_id).id, HTML_REPORT)
 
 
 def artifacts(session: Session, job_id: str) -> Sequence[JobArtifact]:
@@ -133,12 +132,14 @@ def artifact(session: Session, job_id: str, name: str) -> JobArtifact:
     return found
 
 
-def _succeeded(session: Session, job_id: str) -> bool:
-    """True; raises ReportNotReady or NoReport for a job that has not succeeded."""
+def _reported(session: Session, job_id: str) -> Job:
+    """A job that has a report. Raises JobNotFound, ReportNotReady, NoReport."""
     job = get(session, job_id)
     if not job.state.ended:
         raise ReportNotReady(f"{job_id} is {job.state}.")
+    if job.kind == JobKind.INSPECT:
+        raise NoReport(f"{job_id} was an inspection.", "What it found is shown with the model or dataset.")
     if job.state is not JobState.SUCCEEDED:
         reason = f": {job.error['message']}" if job.error else "."
         raise NoReport(f"{job_id} has ended as {job.state}{reason}", job.error["hint"] if job.error else "")
-    return True
+    return job

@@ -35,6 +35,7 @@ UNKNOWN = "of no format known here"
 # What to call a file that is not what was asked for.
 SIGNATURES = (
     (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"PK\x05\x06", "an empty zip archive"),
     (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"\xfd7zXZ\0", "an xz archive"),
     (0, b"BZh", "a bzip2 archive"),

@@ -16,7 +16,6 @@ from app.uploads.multipart import FILE_FIELD, FORM_OVERHEAD_BYTES, form_reader
 Form = TypeVar("Form", bound=BaseModel)
 
 
-
 def _incoming_file(request: Request, plane: PlaneDep) -> Iterator[IncomingFile]:
     limit = plane.settings.max_upload_bytes
     if int(request.headers.get("Content-Length", 0)) > limit + FORM_OVERHEAD_BYTES:

@@ -1,0 +1,189 @@
+"""/v1/jobs from the request to the end, on both databases; the worker's part is played through the repositories."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from answers import problem
+from conftest import Service
+from store_side import BAD_MODEL, onnx_bytes
+
+from models_store.documents.event import STAGES
+from models_store.jobs import JobRepository
+
+UNKNOWN_JOB = "job_" + "0" * 32
+BUDGET = {"macs_ratio": 0.5}
+
+
+def test_a_job_is_accepted_with_every_default_spelt_out(service: Service) -> None:
+    model_id = service.ready_model()
+    response = service.http.post("/v1/jobs", json={"model_id": model_id, "budget": BUDGET, "label": "first"})
+    assert response.status_code == 202, response.text
+    job = response.json()
+    assert response.headers["Location"] == f"/v1/jobs/{job['id']}" == job["links"]["self"]
+    assert (job["kind"], job["state"], job["label"], job["attempt"]) == ("prune", "queued", "first", 0)
+    assert (job["model_id"], job["dataset_id"], job["error"]) == (model_id, None, None)
+    assert [stage["name"] for stage in job["stages"]] == list(STAGES)
+    assert job["spec"]["pruning"]["criterion"] == "l2"
+    assert job["spec"]["budget"] == BUDGET
+    assert service.http.get(response.headers["Location"]).json() == job
+    claim = service.worker.claim()
+    assert (claim.job_id, claim.spec) == (job["id"], job["spec"])
+
+
+def test_a_job_needs_a_model_that_is_ready(service: Service) -> None:
+    model_id = service.upload_model()
+    body = {"model_id": model_id, "budget": BUDGET}
+    assert "ready" in problem(service.http.post("/v1/jobs", json=body), 409, "model_not_ready")["hint"]
+    service.worker.inspect(reject=True)
+    refusal = problem(service.http.post("/v1/jobs", json=body), 409, "model_rejected")
+    assert BAD_MODEL.message in refusal["detail"]
+    problem(service.http.post("/v1/jobs", json=body | {"model_id": "mdl_" + "0" * 32}), 404, "model_not_found")
+    assert service.http.get("/v1/jobs").json()["items"] == []
+
+
+def test_a_job_needs_a_dataset_that_is_ready(service: Service) -> None:
+    model_id = service.ready_model()
+    npz = b"PK\x03\x04" + bytes(22) + b"\x05\x00\x00\x00x.npyPK\x05\x06" + bytes(18)
+    dataset_id = service.http.put("/v1/datasets/data", content=npz).raise_for_status().json()["id"]
+    body = {"model_id": model_id, "budget": BUDGET, "dataset_id": dataset_id}
+    problem(service.http.post("/v1/jobs", json=body), 409, "dataset_not_ready")
+    service.worker.inspect()
+    job = service.http.post("/v1/jobs", json=body)
+    assert job.status_code == 202, job.text
+    problem(service.http.delete(f"/v1/datasets/{dataset_id}"), 409, "dataset_in_use")
+    problem(service.http.post("/v1/jobs", json=body | {"dataset_id": "dst_" + "0" * 32}), 404, "dataset_not_found")
+
+
+@pytest.mark.parametrize(
+    ("change", "location"),
+    [
+        ({"budget": {"macs_ratio": 0}}, "body.budget.macs_ratio"),
+        ({"budget": {"macs_ratio": 2}}, "body.budget.macs_ratio"),
+        ({"budget": {"macs_ratio": "half"}}, "body.budget.macs_ratio"),
+        ({"budget": {}}, "body.budget.macs_ratio"),
+        ({"budget": None}, "body.budget"),
+        ({"model_id": "net.onnx"}, "body.model_id"),
+        ({"dataset_id": ""}, "body.dataset_id"),
+        ({"pruning": {"criterion": "best"}}, "body.pruning.criterion"),
+        ({"finetuning": {"epoch": 3}}, "body.finetuning.epoch"),
+        ({"data": {"mean": [0.5, 0.5], "std": [1]}}, "body"),
+        ({"data": {"std": [0]}}, "body.data.std.0"),
+        ({"kind": "inspect"}, "body.kind"),
+        ({"label": "a\0b"}, "body.label"),
+        ({"label": "\ud800"}, "body.label"),
+        ({"seed": 2**63}, "body.seed"),
+    ],
+)
+def test_a_spec_that_makes_no_sense_is_refused_place_by_place(
+    sqlite_service: Service, change: dict[str, object], location: str
+) -> None:
+    body = {"model_id": "mdl_" + "0" * 32, "budget": BUDGET} | change
+    headers = {"Content-Type": "application/json"}
+    response = sqlite_service.http.post("/v1/jobs", content=json.dumps(body), headers=headers)
+    refusal = problem(response, 422, "invalid_request")
+    assert location in [fault["location"] for fault in refusal["errors"]]
+    assert location in refusal["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "word"),
+    [
+        (b"{", "application/json", "JSON"),
+        (b"[]", "application/json", "dictionary"),
+        (b"", "application/json", "required"),
+        (b'{"model_id": "mdl_x"}', "application/x-www-form-urlencoded", "Content-Type: application/json"),
+        (b'{"data": {"mean": [NaN]}}', "application/json", "body.data.mean"),
+        (b"\xff\xfe", "application/json", ""),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(
+    sqlite_service: Service, content: bytes, content_type: str, word: str
+) -> None:
+    response = sqlite_service.http.post("/v1/jobs", content=content, headers={"Content-Type": content_type})
+    assert response.status_code in (400, 422), response.text
+    body = problem(response, response.status_code, response.json()["code"])
+    assert word in body["detail"] + body["hint"] + str(body.get("errors"))
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_too_large_for_json_is_refused(sqlite_service: Service, announced: bool) -> None:
+    content = b'"' + b"x" * 2**21 + b'"'
+    response = sqlite_service.http.post(
+        "/v1/jobs",
+        content=content if announced else iter([content]),
+        headers={"Content-Type": "application/json"},
+    )
+    problem(response, 413, "body_too_large")
+
+
+def test_unknown_jobs_are_404(service: Service) -> None:
+    for job_id in (UNKNOWN_JOB, "1", "%00"):
+        for path in ("", "/events", "/report", "/report.html", "/artifacts", "/artifacts/pruned.onnx"):
+            problem(service.http.get(f"/v1/jobs/{job_id}{path}"), 404, "job_not_found")
+        problem(service.http.post(f"/v1/jobs/{job_id}/cancel"), 404, "job_not_found")
+
+
+def test_a_queued_job_is_cancelled_at_once_and_twice_does_no_harm(service: Service) -> None:
+    job_id = service.start_job()
+    for _ in range(2):
+        response = service.http.post(f"/v1/jobs/{job_id}/cancel")
+        assert (response.status_code, response.json()["state"]) == (202, "cancelled")
+    assert response.json()["finished_at"] is not None
+
+
+def test_a_running_job_is_asked_to_stop(service: Service) -> None:
+    job_id = service.start_job()
+    claim = service.worker.claim()
+    assert service.http.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelling"
+    with service.database.session() as session:
+        assert JobRepository(session).heartbeat(claim).cancel_requested
+        JobRepository(session).cancelled(claim)
+    assert service.http.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
+
+
+def test_an_ended_job_cannot_be_cancelled(service: Service) -> None:
+    job_id = service.start_job()
+    service.worker.fail(service.worker.claim())
+    problem(service.http.post(f"/v1/jobs/{job_id}/cancel"), 409, "job_ended")
+    job = service.http.get(f"/v1/jobs/{job_id}").json()
+    assert job["state"] == "failed"
+    assert job["error"] == BAD_MODEL.model_dump(mode="json")
+
+
+def test_jobs_are_listed_newest_first_by_what_is_asked_for(service: Service) -> None:
+    first = service.start_job(label="a")
+    model_id = service.http.get(f"/v1/jobs/{first}").json()["model_id"]
+    second = service.start_job(label="b")
+    service.http.post(f"/v1/jobs/{first}/cancel")
+
+    def listed(**query: object) -> list[str]:
+        return [job["id"] for job in service.http.get("/v1/jobs", params=query).raise_for_status().json()["items"]]
+
+    assert listed() == [second, first]
+    assert listed(state="cancelled") == [first]
+    assert listed(label="b") == [second]
+    assert listed(model_id=model_id) == [first]
+    assert listed(limit=1) == [second]
+    assert listed(limit=1, after=second) == [first]
+    assert len(listed(kind="inspect")) == 2
+    for wrong in ({"limit": 0}, {"limit": 201}, {"after": "x"}, {"state": "lost"}, {"label": "\0"}):
+        problem(service.http.get("/v1/jobs", params=wrong), 422, "invalid_request")
+
+
+def test_many_requests_at_once_are_all_served(service: Service) -> None:
+    model_id = service.ready_model()
+    with ThreadPoolExecutor(16) as pool:
+        jobs = pool.map(
+            lambda number: service.http.post(
+                "/v1/jobs", json={"model_id": model_id, "budget": BUDGET, "seed": number}
+            ).raise_for_status(),
+            range(64),
+        )
+        uploads = pool.map(
+            lambda number: service.http.put(f"/v1/models/{number}", content=onnx_bytes()).raise_for_status(), range(16)
+        )
+        ids = {response.json()["id"] for response in (*jobs, *uploads)}
+    assert len(ids) == 80
+    listed = service.http.get("/v1/jobs", params={"limit": 100}).json()["items"]
+    assert sorted(job["spec"]["seed"] for job in listed) == list(range(64))
