@@ -5,6 +5,7 @@ from collections import defaultdict
 import numpy as np
 
 from worker.engine.graph.analysis import LAYER_OPS, Analysis, Counts, Layer
+from worker.engine.graph.labels import Dim
 from worker.engine.graph.onnx_graph import node_label
 from worker.engine.graph.propagation import Source
 
@@ -33,31 +34,37 @@ def describe_layers(analysis: Analysis, kept: Counts) -> tuple[Layer, ...]:
 
 def _layer(analysis: Analysis, index: int, kept: Counts, macs: int, params: int, source: Source | None) -> Layer:
     node = analysis.graph.nodes[index]
-    name = node_label(node)
-    if source is None:
-        axis = 1 if "Conv" in node.op_type else -1
+    shape = analysis.facts.shapes.get(node.output[0], ())
+    axis = 1 if "Conv" in node.op_type and len(shape) > 1 else -1
+    if source is not None:
+        labels: Dim = source.labels
+    else:
         dims = analysis.propagation.tensors.get(node.output[0], [])
         labels = dims[axis] if dims else None
-        reason: str | None = "no filters of its own"
-    else:
-        labels, reason = source.labels, None
     if labels is None:
-        shape = analysis.facts.shapes.get(node.output[0], ())
-        axis = 1 if "Conv" in node.op_type and len(shape) > 1 else -1
-        return Layer(name, node.op_type, shape[axis] if shape else 0, 0, (), _why_fixed(analysis, index), macs, params)
+        channels = shape[axis] if shape else 0
+        return Layer(
+            node_label(node), node.op_type, channels, 0, (), _why_fixed(analysis, index, channels), macs, params
+        )
     roots = analysis.roots[labels]
-    counts = {g.id: int(np.isin(roots, g.units).sum()) for g in analysis.groups if np.isin(g.units, roots).any()}
+    counts = {g.id: int(np.isin(roots, g.units).sum()) for g in analysis.groups}
+    counts = {group: count for group, count in counts.items() if count}
     prunable = sum(counts.values())
     channels = len(labels) - prunable
     for group, count in counts.items():
         channels += count * int(kept[group]) // len(analysis.groups[group])
+    reason = None
     if prunable < len(labels):
-        reason = next((analysis.reasons[r] for r in roots.tolist() if r in analysis.reasons), reason)
-    elif source is None:
-        reason = None
-    return Layer(name, node.op_type, channels, prunable, tuple(counts), reason, macs, params)
+        reason = next((analysis.reasons[r] for r in roots.tolist() if r in analysis.reasons), "made by no weight")
+    return Layer(node_label(node), node.op_type, channels, prunable, tuple(counts), reason, macs, params)
 
 
-def _why_fixed(analysis: Analysis, index: int) -> str:
+def _why_fixed(analysis: Analysis, index: int, channels: int) -> str:
     node = analysis.graph.nodes[index]
-    return f"{node.op_type} makes channels that cannot be removed"
+    if channels == 1:
+        return "has a single channel"
+    if node.op_type in ("LSTM", "GRU", "RNN"):
+        return f"the hidden state of {node.op_type} keeps its width"
+    if all(name not in analysis.propagation.static for name in node.input if name):
+        return "multiplies two activations, without weights of its own"
+    return "its channels follow from channels that stay"
