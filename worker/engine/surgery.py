@@ -1,7 +1,7 @@
 """Surgery: the same graph with the removed channels cut out of every weight, attribute and shape constant."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from worker.engine.graph.analysis import Analysis, Counts, Mask
 from worker.engine.graph.labels import Dim, Labels
 from worker.engine.graph.onnx_graph import Array, bodies_of
+from worker.engine.graph.propagation import Slot
 
 
 @dataclass(frozen=True)
@@ -80,24 +81,32 @@ class Editor:
         return self._assemble(self._graph.rebuild(edit), weights)
 
     def _cut_constants(self) -> "_Weights":
-        """Slice each constant once per distinct use. A shared vector whose uses are cut differently is copied."""
-        p = self._analysis.propagation
+        """Slice each constant once per distinct use. A vector that layers with different channels share is copied,
+        as the cost table counts it."""
         weights = _Weights({}, {}, [])
         versions: dict[str, dict[bytes, str]] = {}
-        for slot in p.slots:
+        for slot, dims in self._uses():
             name, node, position = slot
-            masks = [None if dim is None else self.keep(dim) for dim in p.slot_dims(slot)]
-            key = b"|".join(
-                b"" if m is None or m.all() else np.packbits(m).tobytes() + bytes([len(m) % 8]) for m in masks
-            )
+            key = b"|".join(b"" if dim is None else self._analysis.roots[dim].tobytes() for dim in dims)
             known = versions.setdefault(name, {})
             if key not in known:
                 known[key] = name if not known else self._fresh_name(name)
-                if key.strip(b"|") or known[key] != name:
+                masks = [None if dim is None else self.keep(dim) for dim in dims]
+                if known[key] != name or any(self._changed(dim) for dim in dims):
                     weights.add(name, known[key], _take(self._graph.array(name), masks))
             if known[key] != name and node >= 0:
                 weights.renamed[(node, position)] = known[key]
         return weights
+
+    def _uses(self) -> Iterator[tuple[Slot, list[Dim]]]:
+        """Each use of a constant with its labels, first those that no rule has labelled: they keep the whole."""
+        p = self._analysis.propagation
+        for name in dict.fromkeys(name for name, node, _ in p.slots if node >= 0):
+            for node, position in self._graph.consumers.get(name, []):
+                if (name, node, position) not in p.slots:
+                    yield (name, node, position), [None] * len(self._graph.shape(name))
+        for slot in p.slots:
+            yield slot, p.slot_dims(slot)
 
     def _assemble(self, nodes: list[onnx.NodeProto], weights: "_Weights") -> onnx.ModelProto:
         source = self._graph.model
@@ -165,20 +174,30 @@ class Editor:
         self._made.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         node.input[position] = name
 
-    def scale_input(self, node: onnx.NodeProto, position: int, dims: Sequence[Dim]) -> None:
+    def scale_input(
+        self,
+        node: onnx.NodeProto,
+        position: int,
+        dims: Sequence[Dim],
+        instead: Mapping[int, tuple[int, Dim]] | None = None,
+    ) -> None:
         """Scale the entries of a shape input by kept / original of the labels they stand for: right for fixed sizes
-        and for sizes that contain a dynamic factor alike."""
-        if not any(self._changed(dim) for dim in dims):
+        and for sizes that contain a dynamic factor alike. `instead` gives the original size of constant entries that
+        were copied from an axis with other labels."""
+        instead = instead or {}
+        if not any(self._changed(dim) for dim in (*dims, *(copied for _, copied in instead.values()))):
             return
         ratios = [self._ratio(dim) for dim in dims]
         multiply = np.array([kept for kept, _ in ratios], dtype=np.int64)
         divide = np.array([whole for _, whole in ratios], dtype=np.int64)
         name = node.input[position]
-        value = self._analysis.facts.values.get(name)
-        if name in self._graph.constants:
-            self.set_input(node, position, self._graph.array(name) * multiply // divide)
-        elif value is not None and self._follows_from_constants(name):
-            self.set_input(node, position, value.astype(np.int64) * multiply // divide)
+        known = name in self._graph.constants
+        value = self._graph.array(name) if known else self._analysis.facts.values.get(name)
+        if value is not None and self._follows_from_constants(name):
+            sizes = value.astype(np.int64)
+            for axis, (size, _) in instead.items():
+                sizes[axis] = size
+            self.set_input(node, position, sizes * multiply // divide)
         else:
             node.input[position] = self._scaled(name, multiply, divide)
 

@@ -377,7 +377,10 @@ class Propagation:
     def _slot_key(self, name: str, node: int, position: int) -> Slot:
         # A vector (bias, BatchNormalization parameter) may be shared only because its exporter deduplicated equal
         # values: each use may be cut differently. A matrix or kernel that is shared is shared on purpose.
-        vector = sum(size > 1 for size in self.graph.shape(name)) <= 1
+        shape = self.graph.shape(name)
+        vector = sum(size > 1 for size in shape) <= 1
+        if vector and len(shape) > 1:
+            vector = all(self.graph.nodes[user].op_type in _BROADCASTING for user, _ in self.graph.consumers[name])
         return (name, node, position) if vector else (name, -1, -1)
 
     def _slot(self, node: Node, position: int) -> list[Dim | _Unset]:
@@ -394,6 +397,10 @@ class Propagation:
     def slot_dims(self, slot: Slot) -> list[Dim]:
         """The labels of a constant's use; None where an axis was never bound."""
         return [None if isinstance(dim, _Unset) else dim for dim in self.slots[slot]]
+
+
+_BROADCASTING = frozenset(["Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "PRelu", "Sub", "Sum", "Where"])
+"""Ops that read a constant like (1, C, 1, 1) as a vector over the channels."""
 
 
 def _repeats(labels: Labels, times: int) -> bool:

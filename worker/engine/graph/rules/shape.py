@@ -17,16 +17,28 @@ def reshape(p: Propagation, node: Node) -> None:
         return
     if shuffle_channels(p, node):
         return
-    dims = reshaped(p, node)
-    if any(dim is not None for dim in dims):
+    before, dims = p.dims(node, 0), reshaped(p, node)
+    if any(dim is not None for dim in (*before, *dims)):
         requested = p.facts.values.get(node.input(1))
-        # 0 copies the input's size and -1 follows from the others: both come right by themselves.
+        sizes = [None] * len(dims) if requested is None else requested.ravel().tolist()
+        copied = [size == 0 and not node.integer("allowzero", 0) for size in sizes]
+        # 0 copies the input's size and -1 follows from the others: both come right by themselves, unless the size is
+        # copied from an axis that only happens to be as long.
+        strays = [axis for axis, copies in enumerate(copied) if copies and not _are_the_same(before[axis], dims[axis])]
+        if strays and not p.is_static(node, 1):
+            raise Unsupported(f"Reshape '{node.label}' copies the size of other channels")
         scaled = [
-            None if requested is not None and requested.ravel()[axis] in (0, -1) else dim
-            for axis, dim in enumerate(dims)
+            None if size == -1 or (copies and axis not in strays) else dim
+            for axis, (size, copies, dim) in enumerate(zip(sizes, copied, dims, strict=True))
         ]
-        p.rewrite(node, lambda editor, copy: editor.scale_input(copy, 1, scaled))
+        whole = p.shape(node.proto.output[0])
+        fixed = {axis: (whole[axis], before[axis]) for axis in strays}
+        p.rewrite(node, lambda editor, copy: editor.scale_input(copy, 1, scaled, fixed))
     p.set_output(node, dims)
+
+
+def _are_the_same(a: Dim, b: Dim) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
 
 @rule("Flatten", "Unsqueeze")
