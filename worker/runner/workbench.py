@@ -71,6 +71,10 @@ class Workbench:
         pruning = self.spec.pruning
         return analyze(self.original, allow_inexact=pruning.allow_inexact, exclude=pruning.exclude)
 
+    def leave_alone(self, units: tuple[int, ...], reason: str) -> None:
+        """Pin units that turned out not to be prunable; groups are numbered anew, so the estimate has to be, too."""
+        self.analysis = self.analysis.without(units, reason)
+
     @cached_property
     def dataset(self) -> Dataset | None:
         """The job's images, split by its seed; None for a data-free job."""

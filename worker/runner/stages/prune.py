@@ -10,6 +10,7 @@ from worker.engine import proof as engine_proof
 from worker.engine.graph import Analysis
 from worker.engine.surgery import Plan
 from worker.engine.surgery import prune as cut
+from worker.engine.verification import unprovable_units
 from worker.runner.cost import cost
 from worker.runner.diagnosis import BrokenPromise
 from worker.runner.stages import estimate
@@ -25,12 +26,9 @@ class Pruned(Document):
 
 
 def run(bench: Workbench) -> Pruned:
-    chosen = bench.read(estimate.STAGE)
-    plan = chosen.plan(bench.analysis)
-    pruned = cut(bench.analysis, plan)
-    onnx.save(pruned, bench.cut_path)
-    bench.voice.progress(0.3)
-    proof = engine_proof.prove(bench.analysis, plan, pruned, seed=bench.spec.seed, real_inputs=bench.real_inputs())
+    plan, proof = _cut(bench)
+    if not proof.passed and _leave_unprovable(bench, plan):
+        plan, proof = _cut(bench)
     if not proof.passed:
         raise BrokenPromise(
             "proof_failed",
@@ -38,11 +36,31 @@ def run(bench: Workbench) -> Pruned:
             f"relative error {proof.max_relative_error:.2e} over {proof.compared_tensors} tensors, "
             f"tolerance {proof.tolerance:.0e}.",
         )
+    chosen = bench.read(estimate.STAGE)
     return Pruned(
         cost=cost(chosen.macs, chosen.params, bench.cut_path),
         layers=_layers(bench.analysis, plan),
         proof=_proof(proof),
     )
+
+
+def _cut(bench: Workbench) -> tuple[Plan, engine_proof.Proof]:
+    plan = bench.read(estimate.STAGE).plan(bench.analysis)
+    pruned = cut(bench.analysis, plan)
+    onnx.save(pruned, bench.cut_path)
+    bench.voice.progress(0.3)
+    return plan, engine_proof.prove(bench.analysis, plan, pruned, seed=bench.spec.seed, real_inputs=bench.real_inputs())
+
+
+def _leave_unprovable(bench: Workbench, plan: Plan) -> bool:
+    """Take the channels whose cut cannot be proved out of the estimate; False where none is to blame by itself."""
+    units = unprovable_units(bench.analysis, plan, seed=bench.spec.seed)
+    if not units:
+        return False
+    bench.voice.log(f"{len(units)} channels stay: their removal could not be proved harmless", "warning")
+    bench.leave_alone(units, "the removal of these channels could not be proved harmless")
+    bench.write(estimate.STAGE, estimate.run(bench))
+    return True
 
 
 def _layers(analysis: Analysis, plan: Plan) -> tuple[LayerRow, ...]:
