@@ -29,6 +29,7 @@ _WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "Gather": (0,),
 }
 _AFFINE_OPS = frozenset({"Add", "Mul", "Sum"})
+_FIRST_INPUT_IS_DATA = frozenset({"QuantizeLinear", "DequantizeLinear", "Clip", "Pad"})  # the others are settings
 
 
 def stored_tensors(graph: onnx.GraphProto) -> dict[str, TensorProto]:
@@ -64,18 +65,31 @@ def _reaches_weight_input(
     name: str, tensor: TensorProto, consumers: dict[str, list[tuple[NodeProto, int]]], constant_nodes: set[str]
 ) -> bool:
     """Follow a tensor through nodes that compute on constants only (Transpose, Reshape, weight standardisation ...)."""
-    elements = int(np.prod(tensor.dims))
     pending, seen = [name], {name}
     while pending:
         for node, index in consumers.get(pending.pop(), []):
             if node.output[0] in constant_nodes:
+                if index and node.op_type in _FIRST_INPUT_IS_DATA:
+                    continue
                 pending += [o for o in node.output if o not in seen]
                 seen.update(node.output)
-            elif index in _WEIGHT_INPUTS.get(node.op_type, ()) or (
-                node.op_type in _AFFINE_OPS and elements > 1 and not _is_mask(tensor)
-            ):
+            elif _is_weight(tensor, node, index):
                 return True
     return False
+
+
+def _is_weight(tensor: TensorProto, node: NodeProto, index: int) -> bool:
+    """Whether training should move a tensor that arrives at this input of a node that computes on data."""
+    if index in _WEIGHT_INPUTS.get(node.op_type, ()):
+        return node.op_type != "InstanceNormalization" or not _is_neutral(tensor)
+    return node.op_type in _AFFINE_OPS and np.prod(tensor.dims) > 1 and not _is_mask(tensor)
+
+
+def _is_neutral(tensor: TensorProto) -> bool:
+    """All ones or all zeros: a GroupNormalization is exported as an InstanceNormalization with these, whose own scale
+    and bias follow as Mul and Add."""
+    values = numpy_helper.to_array(tensor).reshape(-1)
+    return bool((values == 1).all() or (values == 0).all())
 
 
 def _is_mask(tensor: TensorProto) -> bool:

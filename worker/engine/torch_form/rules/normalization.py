@@ -12,14 +12,14 @@ ONNX_MOMENTUM = 0.9
 
 
 @implements("BatchNormalization")
-def batch_normalization(op: Operation) -> Value:
+def batch_normalization(op: Operation) -> Result:
     """ONNX momentum weighs the old average, torch momentum the new value. 1.0 (an average that never moves, which
     some exporters write for inference) is taken as the ONNX default."""
     x, scale, bias, epsilon = op.tensor(0), op.tensor(1), op.tensor(2), op.attribute("epsilon", 1e-5)
     if op.attribute("training_mode", 0):
-        if any(op.proto.output[1:]):
-            raise op.unsupported("its running averages are outputs")
-        return op.call(F.batch_norm, x, None, None, scale, bias, True, 0.0, epsilon)
+        out = op.call(F.batch_norm, x, None, None, scale, bias, True, 0.0, epsilon)
+        averages = op.call(updated_averages, x, op.tensor(3), op.tensor(4), op.attribute("momentum", ONNX_MOMENTUM))
+        return out, *op.unpack(averages, 2)
     mean, variance = op.running_average(3), op.running_average(4)
     if mean is None or variance is None:
         return op.call(F.batch_norm, x, op.tensor(3), op.tensor(4), scale, bias, False, 0.0, epsilon)
@@ -82,6 +82,15 @@ def dropout(op: Operation) -> Result:
     if len(op.proto.output) > 1 and op.proto.output[1]:
         return out, op.call(torch.ones_like, x, dtype=torch.bool)
     return out
+
+
+def updated_averages(
+    x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, momentum: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The running averages as ONNX moves them, with the biased variance."""
+    planes = x.detach().transpose(0, 1).flatten(1)
+    new_variance, new_mean = torch.var_mean(planes, dim=1, correction=0)
+    return torch.lerp(new_mean, mean, momentum), torch.lerp(new_variance, variance, momentum)
 
 
 def layer_norm(

@@ -1,0 +1,39 @@
+"""Names of ONNX values and attribute paths, there and back."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from worker.engine.torch_form.names import attribute_paths, value_name
+
+
+@given(st.sets(st.text(max_size=20), max_size=8))
+def test_every_name_returns_from_its_path(names):
+    paths = attribute_paths(names)
+    assert {value_name(path) for path in paths.values()} == names
+    assert len(set(paths.values())) == len(names)
+
+
+@given(st.sets(st.sampled_from(["a", "a.b", "a.b.c", "weight", "train", "encoded.n_", "x:0", "", ".", "a.", "if"])))
+def test_paths_hold_parameters_side_by_side(names):
+    root = nn.Module()
+    for path in attribute_paths(names).values():
+        *modules, leaf = path.split(".")
+        place = root
+        for part in modules:
+            if not hasattr(place, part):
+                place.add_module(part, nn.Module())
+            place = getattr(place, part)
+        assert not hasattr(place, leaf)
+        place.register_parameter(leaf, nn.Parameter())
+
+
+def test_state_dict_names_are_their_own_path():
+    assert attribute_paths(["layer1.0.conv1.weight", "fc.bias"]) == {
+        "layer1.0.conv1.weight": "layer1.0.conv1.weight",
+        "fc.bias": "fc.bias",
+    }
+
+
+def test_other_names_are_encoded():
+    assert attribute_paths(["conv1/kernel:0"])["conv1/kernel:0"] == "encoded.n_conv1_2f_kernel_3a_0"
