@@ -1,6 +1,8 @@
 """The whole way of a job through the command line and the client, on a network trained here on real digits."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,22 @@ def test_a_job_without_data_through_the_client(service: Served, inputs: Path, tm
     assert (report.accuracy, report.training) == (None, None)
     assert report.proof.passed
     assert (tmp_path / "pruned.onnx").stat().st_size == report.pruned.size_bytes < report.original.size_bytes
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the walk-through is made of curl commands")
+def test_a_job_with_nothing_but_curl(service: Served, inputs: Path, tmp_path: Path):
+    arguments = inputs / "original.onnx", inputs / "digits.npz", tmp_path / "out"
+    walked = subprocess.run(
+        ["bash", ROOT / "examples" / "walkthrough.sh", *arguments],
+        capture_output=True, text=True, env=ENVIRONMENT | {"ESPALIER_URL": service.url},
+    )  # fmt: skip
+    assert walked.returncode == 0, walked.stderr
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_text())
+    pruned = (tmp_path / "out" / "pruned.onnx").read_bytes()
+    assert hashlib.sha256(pruned).hexdigest() in [
+        file.sha256 for file in report.artifacts if file.name == "pruned.onnx"
+    ]
+    assert "event: state" in walked.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""What the README says about settings, commands and files, against the code."""
+
+import re
+from pathlib import Path
+
+from typer.main import get_command
+
+from app.settings import ApiSettings
+from espalier.cli import app
+from worker.settings import WorkerSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+README = (ROOT / "README.md").read_text()
+
+
+def settings_rows() -> list[str]:
+    """The table's rows, as the settings classes have it."""
+    fields = WorkerSettings.model_fields | ApiSettings.model_fields
+    return [
+        f"| `ESPALIER_{name.upper()}` | {default(field.default)} | {field.description} |"
+        for name, field in sorted(fields.items())
+    ]
+
+
+def default(value: object) -> str:
+    return "" if value in (None, "") else f"`{value}`"
+
+
+def test_settings_table_is_the_code():
+    table = README.split("## Settings")[1].split("## ")[0]
+    assert [row for row in table.splitlines() if row.startswith("| `ESPALIER_")] == settings_rows()
+
+
+def test_every_command_is_listed_and_exists():
+    listed = set(re.findall(r"^\| `espalier ([a-z]+)", README, re.MULTILINE))
+    assert listed == set(get_command(app).commands)
+
+
+def test_make_targets_and_linked_files_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)`", README)) <= targets
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
