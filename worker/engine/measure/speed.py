@@ -59,7 +59,7 @@ def latency(
         inputs = sample_inputs(original, seed, batch_size)
         actual = next((len(value) for value in inputs.values() if value.ndim), 1)
         if actual not in rows:
-            rows[actual] = _row(actual, threads, *_take_turns(sessions, inputs, rounds))
+            rows[actual] = summary(actual, threads, *_take_turns(sessions, inputs, rounds))
         on_progress((done + 1) / len(batch_sizes))
     return tuple(rows.values())
 
@@ -93,7 +93,8 @@ def _seconds(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndar
     return time.perf_counter() - start
 
 
-def _row(batch_size: int, threads: int, original: np.ndarray, pruned: np.ndarray) -> Latency:
+def summary(batch_size: int, threads: int, original: np.ndarray, pruned: np.ndarray) -> Latency:
+    """The row for seconds of single runs, (rounds, runs per turn), of either model."""
     ratios = np.median(original, axis=1) / np.median(pruned, axis=1)
     low, median, high = np.percentile(original, (10, 50, 90))
     return Latency(

@@ -155,8 +155,9 @@ class _Builder:
         if name not in self._stored or name in taken or name in self.trainable:
             name = f"{name}/of/{node.output[0]}/{index}"
         path = self.paths.get(name) or encode(name)
-        self.averages.append(RunningAverage(node.output[0], index, name, path))
-        return self._member(path, value.detach().clone())
+        initial = value.detach().clone()
+        self.averages.append(RunningAverage(node.output[0], index, name, path, initial))
+        return self._member(path, initial.clone())
 
     def _add(self, node: NodeProto) -> None:
         if node.op_type == "Constant" and node.output[0] in self.values:

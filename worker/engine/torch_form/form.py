@@ -16,12 +16,14 @@ from worker.engine.torch_form.weights import overwrite, stored_tensors
 
 @dataclass(frozen=True)
 class RunningAverage:
-    """A BatchNormalization statistic: the input (`index`) of the node that makes `output`, kept as buffer at `path`."""
+    """A BatchNormalization statistic: the input (`index`) of the node that makes `output`, kept as buffer at `path`,
+    and its value when the form was built."""
 
     output: str
     index: int
     name: str
     path: str
+    initial: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class TorchForm:
             overwrite(stored[name], _numbers(self.module.get_parameter(path)))
         nodes = {node.output[0]: node for node in model.graph.node if node.output}
         for average in self.averages:
-            values = _numbers(self.module.get_buffer(average.path))
+            values = self.module.get_buffer(average.path).cpu()
             if average.name in stored:
-                overwrite(stored[average.name], values)
-            else:
-                _give_own_statistic(model, nodes[average.output], average, values)
+                overwrite(stored[average.name], _numbers(values))
+            elif not torch.equal(values, average.initial):
+                _give_own_statistic(model, nodes[average.output], average, _numbers(values))
         return model
 
 

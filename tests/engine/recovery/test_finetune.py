@@ -1,0 +1,232 @@
+"""Finetuning: it learns, keeps the best epoch, is reproducible, and says what does not fit."""
+
+import io
+import math
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from worker.engine.data import DataOptions, InputSpec, open_dataset
+from worker.engine.errors import EngineError
+from worker.engine.measure import evaluate
+from worker.engine.recovery import FinetuneOptions, finetune
+from worker.engine.torch_form import build
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+OPTIONS = FinetuneOptions(epochs=4, learning_rate=0.1, batch_size=32, device="cpu")
+
+
+def stripes(count, classes):
+    """Noisy stripes whose direction and phase tell the class, (N, 8, 8) uint8."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    rows, columns = np.mgrid[:8, :8]
+    waves = np.stack([(rows if c % 2 else columns) // (1 + c // 2) % 2 for c in range(classes)])
+    return (60 + 90 * waves[labels] + rng.integers(0, 60, (count, 8, 8))).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+
+    def save(classes, count=400):
+        path = folder / f"{classes}.npz"
+        x, y = stripes(count, classes)
+        np.savez(path, x=x, y=y)
+        return path
+
+    return {classes: save(classes) for classes in (2, 4)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def dataset_of(path, model):
+    return open_dataset(path, InputSpec.of(model), DataOptions((0.5,), (0.25,)))
+
+
+def network(outputs, *tail):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, 2, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.1),
+        nn.Linear(128, outputs),
+        *tail,
+    )
+
+
+def exported(module, batch="n"):
+    file = io.BytesIO()
+    torch.onnx.export(
+        module.eval(),
+        torch.zeros(1 if batch == 1 else 2, 1, 8, 8),
+        file,
+        dynamo=False,
+        training=torch.onnx.TrainingMode.PRESERVE,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes=None if batch == 1 else {"x": {0: batch}, "y": {0: batch}},
+    )
+    return onnx.load_from_string(file.getvalue())
+
+
+@pytest.mark.parametrize("tail", [[], [nn.Softmax(1)], [nn.LogSoftmax(1)], [nn.Sigmoid()]])
+def test_learns_through_any_last_activation(uploads, tail):
+    model = exported(network(4, *tail))
+    dataset, form = dataset_of(uploads[4], model), build(model)
+    before = evaluate(model, dataset.test, 4)
+    training = finetune(form, dataset, OPTIONS)
+    after = evaluate(form.write_back(), dataset.test, 4)
+    assert after.top1 > 0.9 > before.top1
+    assert after.loss < before.loss
+    best = training.epochs[training.best_epoch]
+    assert best.validation_top1 == max(row.validation_top1 for row in training.epochs)
+    assert [row.epoch for row in training.epochs] == [0, 1, 2, 3, 4]
+
+
+def test_one_sigmoid_stands_for_two_classes(uploads):
+    model = exported(network(1, nn.Sigmoid()))
+    dataset, form = dataset_of(uploads[2], model), build(model)
+    finetune(form, dataset, OPTIONS)
+    assert evaluate(form.write_back(), dataset.test, 2).top1 > 0.95
+
+
+def test_a_model_exported_for_one_image_learns_in_batches(uploads):
+    model = exported(network(4), batch=1)
+    dataset, form = dataset_of(uploads[4], model), build(model)
+    finetune(form, dataset, OPTIONS)
+    assert evaluate(form.write_back(), dataset.test, 4).top1 > 0.9
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_same_seed_same_weights(uploads, optimizer):
+    options = FinetuneOptions(epochs=2, optimizer=optimizer, crop_padding=1, horizontal_flip=True, device="cpu", seed=5)
+    model = exported(network(4))
+    dataset = dataset_of(uploads[4], model)
+    runs = []
+    for _ in range(2):
+        form = build(model)
+        finetune(form, dataset, options)
+        runs.append(form.write_back().SerializeToString())
+    assert runs[0] == runs[1]
+
+
+def test_an_epoch_that_spoils_the_model_is_not_kept(uploads):
+    """Trained well, then misled by wrong labels: epoch 0 wins, and its weights come back bit by bit."""
+    model = exported(network(4))
+    dataset, form = dataset_of(uploads[4], model), build(model)
+    finetune(form, dataset, OPTIONS)
+    good = form.write_back()
+    form = build(good)
+    wrong = replace(dataset, train=replace(dataset.train, labels=(dataset.train.labels + 1) % 4))
+    training = finetune(form, wrong, OPTIONS)
+    assert training.best_epoch == 0
+    assert form.write_back().SerializeToString() == good.SerializeToString()
+
+
+def test_no_epochs_measure_the_model_as_it_is(uploads):
+    model = exported(network(4))
+    form = build(model)
+    training = finetune(form, dataset_of(uploads[4], model), FinetuneOptions(epochs=0, device="cpu"))
+    assert (training.best_epoch, len(training.epochs)) == (0, 1)
+    assert form.write_back().SerializeToString() == model.SerializeToString()
+
+
+def test_callbacks_follow_the_training(uploads):
+    model = exported(network(4))
+    dataset, form = dataset_of(uploads[4], model), build(model)
+    rows, fractions = [], []
+    training = finetune(form, dataset, OPTIONS, on_epoch=rows.append, on_progress=fractions.append)
+    assert tuple(rows) == training.epochs
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert len(fractions) == 4 * math.ceil(len(dataset.train) / OPTIONS.batch_size)
+    rates = [row.learning_rate for row in training.epochs[1:]]
+    assert rates[0] == 0.1
+    assert rates == sorted(rates, reverse=True)
+    assert (training.device, training.train_samples) == ("cpu", len(dataset.train))
+
+
+def test_a_callback_can_stop_the_training(uploads):
+    class Cancelled(Exception):
+        pass
+
+    def cancel(fraction):
+        raise Cancelled
+
+    model = exported(network(4))
+    form = build(model)
+    with pytest.raises(Cancelled):
+        finetune(form, dataset_of(uploads[4], model), OPTIONS, on_progress=cancel)
+    assert not form.module.training
+
+
+def test_label_smoothing_and_mixed_precision_train_too(uploads):
+    model = exported(network(4))
+    dataset, form = dataset_of(uploads[4], model), build(model)
+    options = FinetuneOptions(epochs=4, learning_rate=0.1, label_smoothing=0.1, precision="bfloat16", device="cpu")
+    finetune(form, dataset, options)
+    assert evaluate(form.write_back(), dataset.test, 4).top1 > 0.9
+
+
+def test_fewer_scores_than_classes_are_told(uploads):
+    model = exported(network(3))
+    with pytest.raises(EngineError) as caught:
+        finetune(build(model), dataset_of(uploads[4], model), OPTIONS)
+    assert caught.value.code == "too_many_classes"
+    assert "4 classes" in caught.value.message
+    assert "3 scores" in caught.value.message
+
+
+def test_more_scores_than_classes_are_fine(uploads):
+    model = exported(network(7))
+    training = finetune(build(model), dataset_of(uploads[4], model), FinetuneOptions(epochs=1, device="cpu"))
+    assert len(training.epochs) == 2
+
+
+def test_a_model_that_classifies_nothing_is_told(uploads):
+    model = exported(nn.Conv2d(1, 4, 3, padding=1))
+    with pytest.raises(EngineError) as caught:
+        finetune(build(model), dataset_of(uploads[4], model), OPTIONS)
+    assert caught.value.code == "not_a_classifier"
+
+
+def test_divergence_is_told(uploads):
+    model = exported(network(4))
+    with pytest.raises(EngineError) as caught:
+        finetune(
+            build(model), dataset_of(uploads[4], model), FinetuneOptions(epochs=2, learning_rate=1e30, device="cpu")
+        )
+    assert caught.value.code == "diverged"
+    assert "learning rate" in caught.value.hint
+
+
+def test_a_model_without_weights_is_told(uploads):
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"], start=0, end=1),
+        helper.make_node("Concat", ["s", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])
+    rest = numpy_helper.from_array(np.array([64], np.int64), "rest")
+    graph = helper.make_graph(nodes, "g", [value], [output], [rest])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(EngineError) as caught:
+        finetune(build(model), dataset_of(uploads[4], model), OPTIONS)
+    assert caught.value.code == "nothing_to_train"
