@@ -1,0 +1,44 @@
+"""onnxsim's structured pruning on one exported model: half of the channels of the chains that it follows."""
+
+import sys
+from typing import Any
+
+import onnx
+import onnxsim.pruning
+
+from benchmarks import memory
+from benchmarks.pruners.report import Stopwatch, say
+from benchmarks.pruners.warm_up import small_graph
+from benchmarks.zoo import Entry, find
+from worker.engine.graph import OnnxGraph, analyze, load_model
+from worker.engine.graph.inputs import random_inputs
+
+
+def run(entry: Entry) -> dict[str, Any]:
+    onnxsim.pruning.apply_structured_pruning(small_graph(), sparsity=0.5)
+    interpreter = memory.start_peak()
+    model = load_model(entry.onnx_file)
+    with Stopwatch() as pruning:
+        pruned = onnxsim.pruning.apply_structured_pruning(model, sparsity=0.5)
+    result: dict[str, Any] = {
+        "seconds": pruning.seconds,
+        "cpu_seconds": pruning.cpu_seconds,
+        "interpreter_bytes": interpreter,
+        "peak_bytes": memory.peak() - interpreter,
+        "model_bytes": entry.model_bytes,
+    }
+    original = analyze(model)
+    _execute(pruned, random_inputs(OnnxGraph(model), original.facts.sizes, seed=0))
+    return {"status": "pruned", **result, "macs_ratio": analyze(pruned).macs / original.macs}
+
+
+def _execute(model: onnx.ModelProto, inputs: dict[str, Any]) -> None:
+    """Raises what ONNX Runtime raises where the pruned model does not run."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session.run(None, inputs)
+
+
+if __name__ == "__main__":
+    say(run(find(sys.argv[1])))

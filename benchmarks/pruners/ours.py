@@ -1,0 +1,104 @@
+"""Espalier's engine on one model: half of the units of every group, cut at random and proved.
+
+Cutting at random instead of by magnitude is the harder test of indices, and costs the same time.
+"""
+
+import sys
+from collections import defaultdict
+from contextlib import nullcontext
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from benchmarks import memory
+from benchmarks.pruners.report import Stopwatch, say
+from benchmarks.pruners.warm_up import small_graph
+from benchmarks.zoo import Entry, find
+from worker.engine.graph import Analysis, analyze, facts, load_model
+from worker.engine.proof import prove
+from worker.engine.surgery import Plan, prune
+
+VARIANTS = ("exact", "runtime_pass", "inexact")
+"""`runtime_pass` always observes the shapes by running the model; `inexact` also cuts channels that a
+LayerNormalization or a mean runs over."""
+
+
+def run(entry: Entry, variant: str) -> dict[str, Any]:
+    tiny = analyze(small_graph())
+    prune(tiny, half_of_every_group(tiny))
+    interpreter = memory.start_peak()
+    with Stopwatch() as load:
+        model = load_model(entry.onnx_file)
+    with _observation(variant), Stopwatch() as analysis_time:
+        analysis = analyze(model, allow_inexact=variant == "inexact")
+    plan = half_of_every_group(analysis)
+    with Stopwatch() as surgery_time:
+        pruned = prune(analysis, plan)
+    result: dict[str, Any] = {
+        "load_seconds": load.seconds,
+        "analysis_seconds": analysis_time.seconds,
+        "surgery_seconds": surgery_time.seconds,
+        "seconds": analysis_time.seconds + surgery_time.seconds,
+        "cpu_seconds": analysis_time.cpu_seconds + surgery_time.cpu_seconds,
+        "interpreter_bytes": interpreter,
+        "peak_bytes": memory.peak() - interpreter,
+        "model_bytes": entry.model_bytes,
+    }
+    if variant == "runtime_pass":
+        return {"status": "pruned", **result}
+    kept = plan.counts(analysis)
+    memory.start_peak()
+    with Stopwatch() as proof_time:
+        proof = prove(analysis, plan, pruned, inputs_per_size=1)
+    result |= {
+        "proof_seconds": proof_time.seconds,
+        "proof_peak_bytes": memory.peak() - interpreter,
+        "proof_error": float(proof.max_relative_error),
+        "compared_tensors": proof.compared_tensors,
+        "waived_nodes": len(proof.waived_nodes),
+        "correct": bool(proof.passed),
+        "groups": len(analysis.groups),
+        "macs": analysis.macs,
+        "macs_ratio": analyze(pruned).macs / analysis.macs,
+        "macs_ratio_expected": int(analysis.costs.macs(kept)) / analysis.macs,
+        "macs_ratio_allowed": _exactly_half(analysis) / analysis.macs,
+        "pinned": _pinned_shares(analysis),
+    }
+    return {"status": "pruned" if proof.passed else "wrong", **result}
+
+
+def half_of_every_group(analysis: Analysis) -> Plan:
+    """Keep half of each group's units, rounded down, at least one."""
+    rng = np.random.default_rng(0)
+    kept = {}
+    for group in analysis.groups:
+        kept[group.id] = np.zeros(len(group), dtype=bool)
+        kept[group.id][rng.permutation(len(group))[: max(1, len(group) // 2)]] = True
+    return Plan(kept)
+
+
+def _exactly_half(analysis: Analysis) -> float:
+    """The MACs if every group could keep exactly half of its units, also those of odd length."""
+    counts: Any = analysis.full / 2  # the cost table's products hold for fractions, too
+    return float(analysis.costs.macs(counts))
+
+
+def _observation(variant: str) -> Any:
+    """With `runtime_pass` static shape inference knows nothing, as on models that it cannot follow."""
+    return patch.object(facts, "_observe_statically", return_value=None) if variant == "runtime_pass" else nullcontext()
+
+
+def _pinned_shares(analysis: Analysis) -> dict[str, float]:
+    """Reason -> share of the MACs in layers whose own channels stay for it, largest first."""
+    shares: dict[str, float] = defaultdict(float)
+    for layer in analysis.layers:
+        if layer.prunable_channels < layer.channels and layer.macs:
+            share = layer.macs / analysis.macs * (1 - layer.prunable_channels / layer.channels)
+            shares[f"{layer.pinned_reason} [{layer.op}]"] += share
+    largest = sorted(shares, key=lambda reason: -shares[reason])[:6]
+    return {reason: round(shares[reason], 4) for reason in largest}
+
+
+if __name__ == "__main__":
+    say(run(find(sys.argv[1]), *sys.argv[2:] or ["exact"]))
