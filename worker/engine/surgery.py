@@ -84,18 +84,18 @@ class Editor:
         """Slice each constant once per distinct use. A vector that layers with different channels share is copied,
         as the cost table counts it."""
         weights = _Weights({}, {}, [])
-        versions: dict[str, dict[bytes, str]] = {}
+        versions: dict[str, dict[int, str]] = {}
         for slot, dims in self._uses():
             name, node, position = slot
-            key = b"|".join(b"" if dim is None else self._analysis.roots[dim].tobytes() for dim in dims)
+            version = self._version(slot)
             known = versions.setdefault(name, {})
-            if key not in known:
-                known[key] = name if not known else self._fresh_name(name)
+            if version not in known:
+                known[version] = name if not known else self._fresh_name(name)
                 masks = [None if dim is None else self.keep(dim) for dim in dims]
-                if known[key] != name or any(self._changed(dim) for dim in dims):
-                    weights.add(name, known[key], _take(self._graph.array(name), masks))
-            if known[key] != name and node >= 0:
-                weights.renamed[(node, position)] = known[key]
+                if known[version] != name or any(self._changed(dim) for dim in dims):
+                    weights.add(name, known[version], _take(self._graph.array(name), masks))
+            if known[version] != name and node >= 0:
+                weights.renamed[(node, position)] = known[version]
         return weights
 
     def _uses(self) -> Iterator[tuple[Slot, list[Dim]]]:
@@ -107,6 +107,13 @@ class Editor:
                     yield (name, node, position), [None] * len(self._graph.shape(name))
         for slot in p.slots:
             yield slot, p.slot_dims(slot)
+
+    def _version(self, slot: Slot) -> int:
+        """Uses with the same units share a version of the constant; -1 is the version that stays whole."""
+        costs, term = self._analysis.costs, self._analysis.slot_terms.get(slot)
+        if term is None or not costs.multiplicity[list(costs.param_terms[term][1])].any():
+            return -1
+        return term
 
     def _assemble(self, nodes: list[onnx.NodeProto], weights: "_Weights") -> onnx.ModelProto:
         source = self._graph.model

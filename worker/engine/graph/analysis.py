@@ -12,7 +12,7 @@ import worker.engine.graph.rules  # noqa: F401  (fills the registry)
 from worker.engine.errors import EngineError
 from worker.engine.graph.constant_chains import with_computed_weights
 from worker.engine.graph.facts import Facts, observe
-from worker.engine.graph.labels import Labels
+from worker.engine.graph.labels import Dim, Labels
 from worker.engine.graph.onnx_graph import OnnxGraph, node_label
 from worker.engine.graph.propagation import Propagation, Slot, Source
 
@@ -77,8 +77,9 @@ class CostTable:
 
     fixed: Counts  # (D,)
     multiplicity: Counts  # (D, G)
-    mac_terms: tuple[tuple[int, tuple[int, ...]], ...]  # (constant, dimensions) of each product
+    mac_terms: tuple[tuple[int, tuple[int, ...]], ...]  # (constant, dimensions) of each product, for the whole batch
     param_terms: tuple[tuple[int, tuple[int, ...]], ...]
+    batch: int
 
     def sizes(self, kept: Counts) -> Counts:
         """Sizes of all dimensions. kept: (G,) or (candidates, G) -> (..., D)."""
@@ -86,7 +87,7 @@ class CostTable:
 
     def macs(self, kept: Counts) -> Counts:
         """Multiply-accumulates for one sample. kept: (..., G) -> (...)."""
-        return np.asarray(self._total(self._mac_plan, kept))
+        return np.asarray(self._total(self._mac_plan, kept) // self.batch)
 
     def params(self, kept: Counts) -> Counts:
         """Weights that remain. kept: (..., G) -> (...)."""
@@ -253,26 +254,31 @@ def _analysis(p: Propagation) -> Analysis:
         slots_of.setdefault(slot[0], []).append(slot)
     param_terms: list[tuple[int, tuple[int, ...]]] = []
     for name, tensor in p.graph.constants.items():
-        if tensor.data_type not in _FLOAT_TYPES:
-            continue
+        weighs = int(tensor.data_type in _FLOAT_TYPES)
         # A vector that several layers share counts once per distinct use: surgery may cut each use differently.
-        uses: dict[bytes, int] = {}
+        uses: dict[tuple[bytes, ...], int] = {}
         for slot in slots_of.get(name, ()):
             labelled = p.slot_dims(slot)
-            key = b"|".join(b"" if dim is None else roots[dim].tobytes() for dim in labelled)
+            key = tuple(_units_in(dim, roots, unit_of) for dim in labelled)
             if key not in uses:
                 uses[key] = len(param_terms)
                 factors = [size if dim is None else dim for size, dim in zip(tensor.dims, labelled, strict=True)]
-                param_terms.append(_term(dims, tuple(factors)))
+                param_terms.append(_term(dims, (weighs, *factors)))
             slot_terms[slot] = uses[key]
         if not uses:
-            param_terms.append((int(np.prod(tensor.dims)), ()))
+            param_terms.append((weighs * int(np.prod(tensor.dims)), ()))
     for tensor_dims in p.tensors.values():  # sizes of activations cost nothing, but none may become empty
         for labels in tensor_dims:
             if labels is not None:
                 dims.index(labels)
     groups, costs = _group(p, dims, units, unit_of, mac_terms, param_terms)
     return Analysis(p.graph, p.facts, p, roots, groups, costs, reasons, slot_terms)
+
+
+def _units_in(dim: Dim, roots: Labels, unit_of: Labels) -> bytes:
+    """Which unit each index belongs to; empty where all of them stay."""
+    units = unit_of[roots[dim]] if dim is not None else unit_of[:0]
+    return units.tobytes() if (units >= 0).any() else b""
 
 
 class _Dimensions:
@@ -343,5 +349,6 @@ def _group(
             sources[g].append(source)
             width[g] = max(width[g], counts[g] // sizes[g])
     groups = tuple(Group(g, units[group_of == g], tuple(sources[g]), int(width[g])) for g in range(len(order)))
-    table = CostTable(np.array(dims.fixed, dtype=np.int64), multiplicity, tuple(mac_terms), tuple(param_terms))
+    fixed = np.array(dims.fixed, dtype=np.int64)
+    table = CostTable(fixed, multiplicity, tuple(mac_terms), tuple(param_terms), p.facts.batch)
     return groups, table

@@ -26,7 +26,7 @@ def describe_layers(analysis: Analysis, kept: Counts) -> tuple[Layer, ...]:
             params[user] += constant * int(np.prod(sizes[list(dims)], dtype=np.int64))
     sources = {source.node: source for source in p.sources}
     return tuple(
-        _layer(analysis, index, kept, macs[index], params[index], sources.get(index))
+        _layer(analysis, index, kept, macs[index] // analysis.costs.batch, params[index], sources.get(index))
         for index, node in enumerate(analysis.graph.nodes)
         if node.op_type in LAYER_OPS
     )

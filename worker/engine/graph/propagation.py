@@ -4,7 +4,6 @@ A rule reads the labels of its node's inputs, states which indices live or die t
 outputs, and says what surgery must rewrite in the node. A node without a rule pins all that it touches.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -126,7 +125,7 @@ class Waiver:
 
 @dataclass(frozen=True)
 class Product:
-    """The multiply-accumulates of one node for one sample: the product of its factors, labelled or fixed."""
+    """The multiply-accumulates of one node for the whole batch: the product of its factors, labelled or fixed."""
 
     node: int
     factors: tuple[int | Labels, ...]
@@ -357,16 +356,7 @@ class Propagation:
 
     def count(self, node: Node, *factors: int | Dim) -> None:
         """State the node's multiply-accumulates, over the whole batch, as a product of labelled and fixed factors."""
-        batch = self.facts.batch
-        fixed = math.prod(f for f in factors if isinstance(f, int))
-        labelled = [f for f in factors if isinstance(f, np.ndarray)]
-        if fixed % batch == 0:
-            fixed //= batch
-        else:  # the batch may be part of a labelled dimension: heads x samples
-            whole = next((i for i, f in enumerate(labelled) if _repeats(f, batch)), None)
-            if whole is not None:
-                labelled[whole] = labelled[whole][: len(labelled[whole]) // batch]
-        self.products.append(Product(node.index, (fixed, *labelled)))
+        self.products.append(Product(node.index, tuple(f for f in factors if f is not None)))
 
     def rewrite(self, node: Node, function: Rewrite) -> None:
         """Have surgery call `function(editor, node)` on its copy of the node."""
@@ -401,11 +391,6 @@ class Propagation:
 
 _BROADCASTING = frozenset(["Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "PRelu", "Sub", "Sum", "Where"])
 """Ops that read a constant like (1, C, 1, 1) as a vector over the channels."""
-
-
-def _repeats(labels: Labels, times: int) -> bool:
-    """Whether the labels are one sequence repeated."""
-    return len(labels) % times == 0 and bool((labels.reshape(times, -1) == labels[: len(labels) // times]).all())
 
 
 def broadcast(p: Propagation, node: Node, positions: Iterable[int]) -> list[Dim]:

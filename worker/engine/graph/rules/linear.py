@@ -284,7 +284,7 @@ def recurrent(p: Propagation, node: Node) -> None:
             axes = [0, 1] if position == 1 else range(p.rank(node, position))
             p.pin_axes(node, position, axes, f"hidden state of {node.op} '{node.label}'")
     w, r = p.shape(node.input(1)), p.shape(node.input(2))
-    steps = p.shape(node.input(0))[0]
-    p.count(node, steps * p.facts.batch * w[0] * w[1], x if x is not None else w[2])
-    p.count(node, steps * p.facts.batch * r[0] * r[1] * r[2])
+    steps, batch = p.shape(node.input(0))[:2]  # the other way about with layout 1: the product is the same
+    p.count(node, steps, batch, w[0], w[1], x if x is not None else w[2])
+    p.count(node, steps, batch, *r)
     p.clear_outputs(node)
