@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -14,17 +14,22 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
 
 from app.errors import (
     MEDIA_TYPE,
     ApiError,
+    BodyTooLarge,
     DatabaseUnavailable,
     Fault,
     InternalError,
     InvalidRequest,
+    MethodNotAllowed,
+    PathNotFound,
     Problem,
     StorageFull,
     StorageUnavailable,
+    UnreadableBody,
     describe,
 )
 from app.security_headers import API_HEADERS
@@ -32,13 +37,10 @@ from models_store.errors import BlobsUnavailable
 
 log = logging.getLogger(__name__)
 
-# What the HTTP layer itself refuses: code and hint.
-HTTP_ERRORS = {
-    400: ("bad_request", "The request is not readable HTTP."),
-    404: ("not_found", "/docs lists every path."),
-    405: ("method_not_allowed", "/docs lists what each path answers to; so does the Allow header."),
-    413: ("body_too_large", "Files go to POST /v1/models and POST /v1/datasets; all other bodies are small."),
+HTTP_ERRORS: dict[int, type[ApiError]] = {
+    error.status: error for error in (UnreadableBody, PathNotFound, MethodNotAllowed, BodyTooLarge)
 }
+METHODS = ("GET", "POST", "PUT", "DELETE")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, the largest file that this process may write
 
 
@@ -56,7 +58,7 @@ def _foreseen(request: Request, error: Exception) -> Response:
         case ApiError():
             return _render(error.problem, error.headers)
         case HTTPException():
-            return _render(_http_problem(request, error), error.headers)
+            return _http_refusal(request, error)
         case RequestValidationError():
             return _render(_invalid(request, error).problem)
         case OperationalError():
@@ -72,10 +74,21 @@ def _foreseen(request: Request, error: Exception) -> Response:
     raise error
 
 
-def _http_problem(request: Request, error: HTTPException) -> Problem:
-    code, hint = HTTP_ERRORS.get(error.status_code, (f"http_{error.status_code}", ""))
-    status = HTTPStatus(error.status_code)
-    return describe(status, code, f"{request.method} {request.url.path}: {error.detail}", hint, title=error.detail)
+def _http_refusal(request: Request, error: HTTPException) -> Response:
+    """What the framework itself refuses."""
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    kind = HTTP_ERRORS.get(error.status_code)
+    if kind is None:
+        return _render(describe(HTTPStatus(error.status_code), f"http_{error.status_code}", detail, "", title=detail))
+    headers = {"Allow": ", ".join(_allowed(request))} if kind is MethodNotAllowed else error.headers
+    return _render(kind(detail).problem, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of this path, whichever routes they belong to; the framework names those of one route only."""
+    routes: Sequence[BaseRoute] = request.app.routes
+    scopes = {method: {**request.scope, "method": method} for method in METHODS}
+    return [m for m, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def _invalid(request: Request, error: RequestValidationError) -> InvalidRequest:

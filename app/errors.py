@@ -63,6 +63,38 @@ class InvalidRequest(ApiError):
     hint = "Correct the places listed under `errors`; /docs shows the form with examples."
 
 
+class UnreadableBody(ApiError):
+    """The body cannot be read."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "unreadable_body"
+    hint = "Send JSON in UTF-8."
+
+
+class BodyTooLarge(ApiError):
+    """The body is too large for JSON."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "body_too_large"
+    hint = "Files go to POST /v1/models and POST /v1/datasets."
+
+
+class PathNotFound(ApiError):
+    """There is nothing under this path."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "not_found"
+    hint = "/docs lists every path."
+
+
+class MethodNotAllowed(ApiError):
+    """This path does not answer to this method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "method_not_allowed"
+    hint = "The Allow header lists the methods; /docs shows what they do."
+
+
 class StorageFull(ApiError):
     """The service has no room left."""
 

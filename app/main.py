@@ -13,7 +13,6 @@ from app import error_responses, errors
 from app.cross_site import refuse_cross_site
 from app.datasets.endpoints import router as datasets
 from app.dependencies import Plane
-from app.docs.endpoints import ASSETS
 from app.docs.endpoints import router as docs
 from app.doorbell import Doorbell
 from app.health.endpoints import router as health
@@ -67,7 +66,6 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         app.include_router(router, responses=common)
     app.include_router(health)
     app.include_router(docs)
-    app.mount("/docs/assets", ASSETS)
     return app
 
 

@@ -19,7 +19,11 @@ from models_store.tables import InputState
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-DatasetId = Annotated[str, Path(examples=["dst_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])]
+# One parameter for ids and names: OpenAPI takes paths that differ in a parameter's name only for the same path.
+DatasetId = Annotated[
+    str, Path(alias="dataset", description="The dataset's id.", examples=["dst_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
+]
+DatasetName = Annotated[Name, Path(alias="dataset")]
 FILE = "A zip, tar, tar.gz or tar.xz archive with one folder of images per class, or an npz file of x and y."
 
 
@@ -38,7 +42,7 @@ async def _from_form(request: Request, incoming: IncomingFileDep) -> DatasetUplo
 
 
 async def _from_body(
-    request: Request, name: Name, parameters: Annotated[DatasetParameters, Query()], incoming: IncomingFileDep
+    request: Request, name: DatasetName, parameters: Annotated[DatasetParameters, Query()], incoming: IncomingFileDep
 ) -> DatasetUpload:
     return DatasetUpload(name, parameters, await receive_body(request, incoming))
 
@@ -62,7 +66,7 @@ def upload_dataset(
 
 
 @router.put(
-    "/{name}",
+    "/{dataset}",
     status_code=201,
     summary="Upload a dataset as bare bytes",
     openapi_extra=bare_body(FILE),
@@ -98,14 +102,14 @@ def list_datasets(
     return DatasetPage.of([DatasetView.of(dataset) for dataset in rows], limit)
 
 
-@router.get("/{dataset_id}", summary="Look at a dataset", responses=problems(service.DatasetNotFound))
+@router.get("/{dataset}", summary="Look at a dataset", responses=problems(service.DatasetNotFound))
 def get_dataset(dataset_id: DatasetId, session: ReadSession) -> DatasetView:
     """Its state, and what the inspection found or why it refused."""
     return DatasetView.of(service.get(session, dataset_id))
 
 
 @router.delete(
-    "/{dataset_id}",
+    "/{dataset}",
     status_code=204,
     summary="Delete a dataset",
     responses=problems(service.DatasetNotFound, service.DatasetInUse),

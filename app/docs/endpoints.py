@@ -6,10 +6,16 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
+
+from app.errors import PathNotFound
 
 PAGES = Path(__file__).parent / "pages"
-ASSETS = StaticFiles(directory=str(files("fastapi_offline") / "static"))
+ASSETS = Path(str(files("fastapi_offline") / "static"))
+ASSET_TYPES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "redoc.standalone.js": "text/javascript",
+}
 
 POLICY = "; ".join(
     (
@@ -44,6 +50,14 @@ def redoc() -> Response:
 def start() -> Response:
     """Starts Swagger UI: a file of its own, because the policy forbids scripts within a page."""
     return FileResponse(PAGES / "start.js", media_type="text/javascript")
+
+
+@router.get("/docs/assets/{name}")
+def asset(name: str) -> Response:
+    """What the two pages are made of."""
+    if name not in ASSET_TYPES:
+        raise PathNotFound(f"There is no asset {name}.")
+    return FileResponse(ASSETS / name, media_type=ASSET_TYPES[name])
 
 
 def _page(name: str) -> Response:

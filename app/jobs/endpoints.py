@@ -9,7 +9,7 @@ from app.body_limit import BoundedRoute
 from app.byte_ranges import RangeNotSatisfiable
 from app.datasets.service import DatasetNotFound, DatasetNotReady, DatasetRejected
 from app.dependencies import PlaneDep, ReadSession, WriteSession
-from app.errors import problems
+from app.errors import BodyTooLarge, UnreadableBody, problems
 from app.jobs import events, files, service
 from app.jobs.accept import prefers_html
 from app.jobs.schemas import SPEC_EXAMPLES, ArtifactList, JobPage, JobView
@@ -27,6 +27,7 @@ EventNumber = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**31
 
 AcceptHeader = Annotated[str | None, Header(include_in_schema=False)]
 
+INPUT_ERRORS = (ModelNotFound, DatasetNotFound, ModelNotReady, ModelRejected, DatasetNotReady, DatasetRejected)
 REPORT_ERRORS = (service.JobNotFound, service.ArtifactNotFound, service.ReportNotReady, service.NoReport)
 
 Responses = dict[int | str, dict[str, Any]]
@@ -39,7 +40,7 @@ EVENTS: Responses = {
 }
 ALSO_HTML: Responses = {200: {"content": {"text/html": {}}}}
 FILE_RESPONSES: Responses = {
-    200: {"description": "The file.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}},
+    200: {"description": "The file.", "content": {"*/*": {"schema": {"type": "string"}}}},
     206: {"description": "The part of it that a Range header asked for."},
     304: {"description": "The version that If-None-Match names is the current one."},
 }
@@ -49,7 +50,7 @@ FILE_RESPONSES: Responses = {
     "",
     status_code=202,
     summary="Start a job",
-    responses=problems(ModelNotFound, DatasetNotFound, ModelNotReady, ModelRejected, DatasetNotReady, DatasetRejected),
+    responses=problems(*INPUT_ERRORS, UnreadableBody, BodyTooLarge),
 )
 def create_job(
     spec: Annotated[JobSpec, Body(openapi_examples=SPEC_EXAMPLES)],

@@ -19,7 +19,11 @@ from models_store.tables import InputState
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
-ModelId = Annotated[str, Path(examples=["mdl_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])]
+# One parameter for ids and names: OpenAPI takes paths that differ in a parameter's name only for the same path.
+ModelId = Annotated[
+    str, Path(alias="model", description="The model's id.", examples=["mdl_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
+]
+ModelName = Annotated[Name, Path(alias="model")]
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ async def _from_form(request: Request, incoming: IncomingFileDep) -> ModelUpload
 
 
 async def _from_body(
-    request: Request, name: Name, parameters: Annotated[ModelParameters, Query()], incoming: IncomingFileDep
+    request: Request, name: ModelName, parameters: Annotated[ModelParameters, Query()], incoming: IncomingFileDep
 ) -> ModelUpload:
     return ModelUpload(name, parameters, await receive_body(request, incoming))
 
@@ -61,7 +65,7 @@ def upload_model(
 
 
 @router.put(
-    "/{name}",
+    "/{model}",
     status_code=201,
     summary="Upload a model as bare bytes",
     openapi_extra=bare_body("An ONNX file, or safetensors weights for format torchvision."),
@@ -96,14 +100,14 @@ def list_models(
     return ModelPage.of([ModelView.of(model) for model in service.page(session, after, limit + 1, state)], limit)
 
 
-@router.get("/{model_id}", summary="Look at a model", responses=problems(service.ModelNotFound))
+@router.get("/{model}", summary="Look at a model", responses=problems(service.ModelNotFound))
 def get_model(model_id: ModelId, session: ReadSession) -> ModelView:
     """Its state, and what the inspection found or why it refused."""
     return ModelView.of(service.get(session, model_id))
 
 
 @router.get(
-    "/{model_id}/graph",
+    "/{model}/graph",
     summary="Look at a model's layers",
     responses=problems(service.ModelNotFound, service.ModelNotReady, service.ModelRejected),
 )
@@ -113,7 +117,7 @@ def get_model_graph(model_id: ModelId, session: ReadSession) -> ModelGraph:
 
 
 @router.delete(
-    "/{model_id}",
+    "/{model}",
     status_code=204,
     summary="Delete a model",
     responses=problems(service.ModelNotFound, service.ModelInUse),

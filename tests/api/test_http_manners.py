@@ -13,11 +13,21 @@ def test_unknown_paths_are_problems(sqlite_service: Service, path: str) -> None:
     problem(sqlite_service.http.get(path), 404, "not_found")
 
 
-@pytest.mark.parametrize(("method", "path"), [("DELETE", "/v1/jobs"), ("PATCH", "/v1/models/x"), ("POST", "/healthz")])
-def test_wrong_methods_are_problems(sqlite_service: Service, method: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/jobs", "GET, POST"),
+        ("POST", "/v1/models/x", "GET, PUT, DELETE"),
+        ("PUT", "/healthz", "GET"),
+        ("POST", "/docs/assets/swagger-ui.css", "GET"),
+    ],
+)
+def test_wrong_methods_are_problems_that_list_the_right_ones(
+    sqlite_service: Service, method: str, path: str, allowed: str
+) -> None:
     response = sqlite_service.http.request(method, path)
     problem(response, 405, "method_not_allowed")
-    assert response.headers["Allow"]
+    assert response.headers["Allow"] == allowed
 
 
 def test_a_failure_of_our_own_shows_a_number_and_no_innards(sqlite_service: Service) -> None:

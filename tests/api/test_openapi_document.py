@@ -52,6 +52,11 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
         assert name in schemas
 
 
+def test_no_two_paths_differ_in_a_parameters_name_only(document: dict[str, Any]) -> None:
+    shapes = [re.sub(r"{[^}]*}", "{}", path) for path in document["paths"]]
+    assert len(shapes) == len(set(shapes))
+
+
 def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
     for where, operation in operations(document):
         for status, response in operation["responses"].items():

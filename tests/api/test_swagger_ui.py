@@ -75,7 +75,7 @@ def test_a_model_is_uploaded_and_a_job_started_by_filling_in_the_page(
     sqlite_service.worker.inspect()
 
     look = operation(page, "get_model")
-    look.get_by_placeholder("model_id").fill(model["id"])
+    look.get_by_placeholder("model").fill(model["id"])
     status, model = execute(look)
     assert (status, model["state"]) == (200, "ready")
 
@@ -107,4 +107,6 @@ def test_redoc_shows_every_operation_and_reaches_no_other_host(sqlite_service: S
     own = (sqlite_service.url, f"blob:{sqlite_service.url}")
     assert [url for url in watched.reached if not url.startswith(own)] == []
     # Redoc wants to load its maker's logo; the policy of the page lets it not.
-    assert all("cdn.redoc.ly" in complaint and "Content Security Policy" in complaint for complaint in watched.complaints)
+    assert all(
+        "cdn.redoc.ly" in complaint and "Content Security Policy" in complaint for complaint in watched.complaints
+    )
