@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name for name in PRUNERS if not options.only or any(fnmatch.fnmatch(name, only) for only in options.only)
     ]
     if not options.show:
-        for number, entry in enumerate(chosen, start=1):
+        smallest_first = sorted(chosen, key=lambda entry: entry.model_bytes or float("inf"))
+        for number, entry in enumerate(smallest_first, start=1):
             row = rows.setdefault(str(entry), {})
             missing = [name for name in pruners if _wanted(row.get(name), options.again)]
             if missing and _exported(entry, row, options):
