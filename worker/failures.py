@@ -11,6 +11,14 @@ from models_store.documents.job_spec import JobKind
 _BROKEN_BY_INPUT = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _VMSTAT = Path("/proc/vmstat")
 
+INSPECTION_TIMEOUT = JobError(
+    code="inspection_timeout",
+    error_class=ErrorClass.USER,
+    message="The inspection of this upload took longer than an inspection may.",
+    hint="Send a smaller file, or a model without long-running loops.",
+    stage="inspect",
+)
+
 
 def files_unavailable(error: Exception) -> JobError:
     return JobError(
@@ -23,13 +31,7 @@ def files_unavailable(error: Exception) -> JobError:
 
 def overdue(kind: str, deadline_s: float) -> JobError:
     if kind == JobKind.INSPECT:
-        return JobError(
-            code="inspection_timeout",
-            error_class=ErrorClass.USER,
-            message=f"The inspection of this upload did not end within {deadline_s:g} s.",
-            hint="Send a smaller file, or a model without long-running loops.",
-            stage="inspect",
-        )
+        return INSPECTION_TIMEOUT
     return JobError(
         code="deadline_exceeded",
         error_class=ErrorClass.RESOURCES,
@@ -51,7 +53,7 @@ def crashed(kind: str, exit_code: int | None, out_of_memory: bool) -> tuple[JobE
     """The error, and whether another attempt may end better."""
     how = _how_it_ended(exit_code)
     if kind == JobKind.INSPECT and exit_code is not None and -exit_code == signal.SIGXCPU:
-        return overdue(kind, 0), False
+        return INSPECTION_TIMEOUT, False
     if out_of_memory:
         return _out_of_memory(how), True
     if kind == JobKind.INSPECT:

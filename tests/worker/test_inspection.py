@@ -1,14 +1,18 @@
-"""An upload is inspected by a real worker, in a real child."""
+"""An upload is inspected in a child process, and becomes ready or rejected."""
+
+import onnx
+import torch
+import torchvision
+from safetensors.torch import save
 
 from models_store.documents.job import JobState
-from tests.worker.networks import convnet
+from tests.worker.networks import coloured_squares, convnet
 from tests.worker.plane import Plane
 
 
 def test_model_becomes_ready(plane: Plane) -> None:
-    plane.start_worker()
     model_id, job_id = plane.upload_model(convnet().SerializeToString())
-    plane.ring()
+    plane.work()
     plane.wait(job_id, JobState.SUCCEEDED)
     model = plane.model(model_id)
     assert model.state == "ready"
@@ -16,3 +20,41 @@ def test_model_becomes_ready(plane: Plane) -> None:
     assert model.inspection is not None
     assert [layer["name"] for layer in model.inspection["layers"]] == ["conv0", "conv1", "fc"]
     assert model.inspection["inputs"] == [{"name": "image", "dtype": "float", "shape": ["batch", 3, 12, 12]}]
+
+
+def test_torchvision_weights_become_onnx(plane: Plane) -> None:
+    weights = squeezenet_weights(classes=10)
+    details = {"architecture": "squeezenet1_1", "num_classes": 10, "input_shape": [3, 64, 64]}
+    model_id, job_id = plane.upload_model(save(weights), "torchvision", **details)
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    model = plane.model(model_id)
+    assert model.inspection is not None
+    assert model.inspection["params"] == sum(weight.numel() for weight in weights.values())
+    assert model.onnx_key not in (None, model.blob_key)
+    exported = onnx.load_model_from_string(b"".join(plane.blobs.stream(model.onnx_key)))
+    assert set(weights) <= {tensor.name for tensor in exported.graph.initializer}
+
+
+def test_weights_that_do_not_fit(plane: Plane) -> None:
+    details = {"architecture": "squeezenet1_1", "num_classes": 11, "input_shape": [3, 64, 64]}
+    model_id, job_id = plane.upload_model(save(squeezenet_weights(classes=10)), "torchvision", **details)
+    plane.work()
+    job = plane.wait(job_id, JobState.FAILED)
+    rejection = plane.model(model_id).rejection
+    assert rejection is not None
+    assert rejection["code"] == job.error["code"] == "weights_do_not_fit"
+    assert "classifier.1.weight" in rejection["message"]
+
+
+def test_dataset_becomes_ready(plane: Plane) -> None:
+    dataset_id, job_id = plane.upload_dataset(coloured_squares(samples=40, classes=4), "npz")
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    dataset = plane.dataset(dataset_id)
+    assert dataset.inspection is not None
+    assert dataset.inspection["samples_per_class"] == [10, 10, 10, 10]
+
+
+def squeezenet_weights(classes: int) -> dict[str, torch.Tensor]:
+    return torchvision.models.squeezenet1_1(weights=None, num_classes=classes).state_dict()

@@ -1,4 +1,4 @@
-"""A prune job from its row to its artifacts, by a real worker."""
+"""A prune job from its row to its artifacts."""
 
 import json
 
@@ -16,19 +16,18 @@ QUICK = {"rounds": 3}
 
 
 def test_with_data(plane: Plane) -> None:
-    plane.start_worker()
     network = convnet()
     network.metadata_props.add(key="made by", value="a test")
     model_id, first = plane.upload_model(network.SerializeToString())
     dataset_id, second = plane.upload_dataset(coloured_squares(), "npz")
-    plane.ring()
+    plane.work()
     plane.wait(first, JobState.SUCCEEDED)
     plane.wait(second, JobState.SUCCEEDED)
 
     job_id = plane.submit(
         model_id=model_id, dataset_id=dataset_id, finetuning={"epochs": 2, "batch_size": 32}, measuring=QUICK
     )
-    plane.ring()
+    plane.work()
     job = plane.wait(job_id, JobState.SUCCEEDED)
 
     assert [stage["state"] for stage in job.stages] == ["done"] * len(STAGES)
@@ -66,12 +65,8 @@ def test_with_data(plane: Plane) -> None:
 
 
 def test_without_data(plane: Plane) -> None:
-    plane.start_worker()
-    model_id, inspection = plane.upload_model(convnet().SerializeToString())
-    plane.ring()
-    plane.wait(inspection, JobState.SUCCEEDED)
-    job_id = plane.submit(model_id=model_id, measuring=QUICK)
-    plane.ring()
+    job_id = plane.submit(model_id=plane.ready_inputs()["model_id"], measuring=QUICK)
+    plane.work()
     job = plane.wait(job_id, JobState.SUCCEEDED)
     assert {stage["name"] for stage in job.stages if stage["state"] == "skipped"} == {"finetune", "evaluate"}
     report = Report.model_validate(plane.report(job_id))

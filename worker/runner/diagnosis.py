@@ -10,10 +10,11 @@ from worker.order import Failure
 
 _OUT_OF_MEMORY_WORDS = (
     "bad_alloc",
-    "bad allocation",
+    "Cannot allocate memory",
     "Failed to allocate memory",
-    "out of memory",
+    "failed to map segment",  # of a library that is being loaded
     "not enough memory",
+    "out of memory",
 )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import onnx
 
+from models_store.documents.base import Document
 from models_store.documents.inspection import DatasetInspection, LayerInfo, ModelInspection, Rejection, TensorInfo
 from worker.engine.data import inspect_dataset
 from worker.engine.errors import EngineError
@@ -15,11 +17,19 @@ from worker.order import InputFile, InspectionResult, Order
 from worker.runner.byte_budget import check_bytes
 from worker.runner.diagnosis import is_out_of_memory
 from worker.runner.trial import load, try_to_run
-from worker.runner.vetting import vet
+from worker.runner.vetting import MAX_FILE_BYTES, vet
 from worker.runner.voice import Voice
 from worker.work_folder import WorkFolder
 
 CANONICAL = "model.onnx"
+
+
+class TorchvisionDetails(Document):
+    """What the uploader of safetensors weights said about them."""
+
+    architecture: str
+    num_classes: int
+    input_shape: tuple[int, int, int]
 
 
 def inspect(order: Order, folder: WorkFolder, voice: Voice) -> InspectionResult:
@@ -49,12 +59,30 @@ _TOO_MUCH_MEMORY = Rejection(
 
 def _inspect_model(upload: InputFile, folder: WorkFolder) -> ModelInspection:
     path = upload.path
+    if upload.format == "torchvision":
+        path = folder.out / CANONICAL
+        _export(upload, path)
     model = vet(path)
     check_bytes(model)
     session = load(path)
     analysis = analyze(model)
     try_to_run(session, analysis)
     return describe(model, analysis, path.stat().st_size)
+
+
+def _export(upload: InputFile, destination: Path) -> None:
+    """Write the named architecture with the uploaded weights as ONNX."""
+    from worker.engine.architectures import export_architecture  # loads torch, which other inspections need not
+
+    details = TorchvisionDetails.model_validate(upload.details)
+    model = export_architecture(details.architecture, upload.path, details.num_classes, details.input_shape)
+    if model.ByteSize() > MAX_FILE_BYTES:
+        raise EngineError(
+            "too_large",
+            f"{details.architecture} has {model.ByteSize()} bytes as ONNX.",
+            f"At most {MAX_FILE_BYTES} bytes fit in one ONNX file.",
+        )
+    onnx.save(model, destination)
 
 
 def _inspect_dataset(upload: InputFile) -> DatasetInspection:

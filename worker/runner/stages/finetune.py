@@ -27,7 +27,7 @@ def run(bench: Workbench) -> Finetuned:
     # Imported here: a job without data needs no torch, which takes seconds to load.
     from worker.engine.recovery import Epoch, FinetuneOptions, finetune
     from worker.engine.torch_form import TorchForm, build, parity
-    from worker.engine.torch_form.foreign import ForeignNode
+    from worker.engine.torch_form.node_modules import ForeignNode
 
     def outside_torch(form: TorchForm) -> tuple[str, ...]:
         nodes = (module.node for module in form.module.modules() if isinstance(module, ForeignNode))

@@ -1,0 +1,81 @@
+"""The warnings of a report, each where it applies and only there."""
+
+from typing import Any
+
+from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, LatencySummary, LayerRow
+from worker.runner.findings import warnings
+
+TIMES = LatencySummary(p50_ms=10, p90_ms=11, p99_ms=12)
+
+
+def _latency(speedup: float, noise: float = 0.05) -> LatencyRow:
+    return LatencyRow(
+        batch_size=1,
+        threads=1,
+        rounds=30,
+        original=TIMES,
+        pruned=TIMES,
+        speedup=speedup,
+        speedup_low=speedup - noise,
+        speedup_high=speedup + noise,
+        noise=noise,
+    )
+
+
+def _layer(macs: int, pinned_reason: str | None = None) -> LayerRow:
+    return LayerRow(
+        name="conv",
+        op="Conv",
+        groups=() if pinned_reason else (0,),
+        channels_original=64,
+        channels_pruned=32,
+        macs_original=macs,
+        macs_pruned=macs // 2,
+        params_original=100,
+        params_pruned=50,
+        pinned_reason=pinned_reason,
+    )
+
+
+def _warnings(**changes: Any) -> tuple[str, ...]:
+    facts: dict[str, Any] = {
+        "original": Cost(params=100, macs=1000, flops=2000, size_bytes=400),
+        "layers": (_layer(1000),),
+        "latency": (_latency(2.0),),
+        "budget": BudgetVerdict(name="macs_ratio", goal=0.5, value=0.495, verdict="met"),
+        "round_to": 8,
+        "nodes_outside_torch": (),
+    }
+    return warnings(**facts | changes)
+
+
+def test_nothing_to_say() -> None:
+    assert _warnings() == ()
+
+
+def test_latency_did_not_follow() -> None:
+    (warning,) = _warnings(latency=(_latency(2.0), _latency(1.04)))
+    assert "latency did not follow: 1.04 times as fast" in warning
+
+
+def test_latency_need_not_follow_where_macs_stayed() -> None:
+    budget = BudgetVerdict(name="macs_ratio", goal=1.0, value=1.0, verdict="met")
+    assert _warnings(latency=(_latency(1.0),), budget=budget) == ()
+
+
+def test_pinned_layers() -> None:
+    (warning,) = _warnings(layers=(_layer(800), _layer(200, "graph output")))
+    assert warning.startswith("20% of the MACs lie in 1 layers")
+
+
+def test_rounding() -> None:
+    budget = BudgetVerdict(name="macs_ratio", goal=0.5, value=0.42, verdict="met")
+    (warning,) = _warnings(budget=budget)
+    assert warning.startswith("42.0% of the MACs remain where 50.0% were allowed")
+    assert _warnings(budget=budget, round_to=1) == ()
+
+
+def test_nodes_outside_torch() -> None:
+    (warning,) = _warnings(nodes_outside_torch=tuple(f"n{i}" for i in range(12)))
+    assert "12 nodes" in warning
+    assert "n9 and 2 more" in warning
