@@ -101,7 +101,8 @@ def _load(network: nn.Module, state: Mapping[str, torch.Tensor], name: str) -> N
             f"The weights do not fit {name}: {'; '.join(told)}.",
             "Check the architecture's name and num_classes, and save the bare state dict of the torchvision model.",
         )
-    network.load_state_dict(dict(state), strict=False)
+    wanted.update(state)
+    network.load_state_dict(wanted)  # the network's own dictionary, which carries its layers' format versions
 
 
 def _export(network: nn.Module, name: str, input_shape: tuple[int, int, int]) -> onnx.ModelProto:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "torch", "torchvision")
 
 
@@ -30,9 +28,15 @@ def machine() -> Machine:
         cpu=_cpu_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        gpu=_gpu_name(),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}},
     )
+
+
+def _gpu_name() -> str | None:
+    import torch  # slow to load, and nothing else that measures needs it
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
 def _cpu_name() -> str:
