@@ -28,8 +28,9 @@ app = typer.Typer(
 database = typer.Typer(help="The database of a service that you run yourself.", no_args_is_help=True)
 app.add_typer(database, name="db")
 
-out = Console()
-err = Console(stderr=True)
+# Lines are for copying and for other programs: they are not wrapped.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 Url = Annotated[str, typer.Option(envvar="ESPALIER_URL", help="Where the service is.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -41,14 +42,12 @@ def main() -> None:
     try:
         app()
     except EspalierError as error:
-        err.print(
-            f"[bold red]error[/bold red] [dim]({escape(error.code)})[/dim] {escape(error.message)}", highlight=False
-        )
+        err.print(f"[bold red]error[/bold red] [dim]({escape(error.code)})[/dim] {escape(error.message)}")
         if isinstance(error, RequestRefused):
             for fault in error.faults:
-                err.print(f"  {escape(fault)}", highlight=False)
+                err.print(f"  {escape(fault)}")
         if error.hint:
-            err.print(escape(error.hint), highlight=False)
+            err.print(escape(error.hint))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -70,15 +69,15 @@ def serve(
     from espalier.serve import Service
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    err.print(f"Starting over {data_dir.absolute()} …", highlight=False)
+    err.print(f"Starting over {data_dir.absolute()} …")
     try:
         with Service(data_dir, host, port, jobs) as service:
-            out.print(f"Espalier is ready at [bold]{service.url}[/bold]; try it at {service.url}/docs", highlight=False)
+            out.print(f"Espalier is ready at [bold]{service.url}[/bold]; try it at {service.url}/docs")
             if host not in ("127.0.0.1", "::1", "localhost"):
                 err.print(
                     f"[yellow]Whoever reaches {host}:{port} can use this service: it asks for no key yet.[/yellow]"
                 )
-            service.watch(lambda line: err.print(line, style="yellow", highlight=False))
+            service.watch(lambda line: err.print(line, style="yellow"))
     except KeyboardInterrupt:
         err.print("Stopped.")
 
@@ -237,7 +236,7 @@ def _id_of(client: Client, prefix: str, given: str) -> str:
     if given.startswith(prefix) and not Path(given).exists():
         return given
     upload = _inspected(client, _upload(client, Path(given)))
-    err.print(f"{given} is {upload.id}", highlight=False)
+    err.print(f"{given} is {upload.id}")
     return upload.id
 
 
@@ -255,7 +254,7 @@ def _fetch(client: Client, job_id: str, names: tuple[str, ...], to: Path) -> Non
     to.mkdir(parents=True, exist_ok=True)
     for name in names or [artifact.name for artifact in client.artifacts(job_id)]:
         artifact = client.download(job_id, name, to / Path(name).name)
-        err.print(f"{to / Path(name).name}  {artifact.size_bytes:,} bytes, SHA-256 {artifact.sha256}", highlight=False)
+        err.print(f"{to / Path(name).name}  {artifact.size_bytes:,} bytes, SHA-256 {artifact.sha256}")
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -272,12 +271,12 @@ def _print(thing: BaseModel, as_json: bool, line: str) -> None:
     if as_json:
         print(thing.model_dump_json(indent=2))
     else:
-        out.print(line, highlight=False)
+        out.print(line)
 
 
 def _print_report(report: Report, as_json: bool) -> None:
     if as_json:
         print(report.model_dump_json(indent=2))
         return
-    out.print(tables.summary(report))
-    out.print(tables.verdicts(report))
+    out.print(tables.summary(report), soft_wrap=False)
+    out.print(tables.verdicts(report), soft_wrap=False)

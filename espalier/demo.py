@@ -44,15 +44,15 @@ def run(output: Path, console: Console) -> bool:
     output.mkdir(parents=True, exist_ok=True)
     _train(output, console)
     report = _prune(output, console)
-    console.print(tables.summary(report))
+    console.print(tables.summary(report), soft_wrap=False)
     checks = check(report, output)
     for each in checks:
         mark = "[green]✓[/green]" if each.holds else "[red]✗[/red]"
-        console.print(f" {mark} {each.promise}: {each.seen}", highlight=False)
-    console.print(f"\n[bold]{escape(str(output.absolute()))}[/bold] holds:", highlight=False)
+        console.print(f" {mark} {each.promise}: {each.seen}")
+    console.print(f"\n[bold]{escape(str(output.absolute()))}[/bold] holds:")
     for file in sorted(path for path in output.iterdir() if path.is_file()):
-        console.print(f"  {escape(file.name):<15} {file.stat().st_size:>10,} bytes", highlight=False)
-    console.print(f"All of it took {time.monotonic() - began:.0f} s.", highlight=False)
+        console.print(f"  {escape(file.name):<15} {file.stat().st_size:>10,} bytes")
+    console.print(f"All of it took {time.monotonic() - began:.0f} s.")
     return all(each.holds for each in checks)
 
 
@@ -80,7 +80,7 @@ def _train(output: Path, console: Console) -> None:
         )
     demo_network.export(network, output / "original.onnx")
     reached = demo_network.accuracy(output / "original.onnx", data.x_test, data.y_test)
-    console.print(f"{told}: {reached:.2%} of the {len(data.x_test):,} others are right.", highlight=False)
+    console.print(f"{told}: {reached:.2%} of the {len(data.x_test):,} others are right.")
 
 
 def _prune(output: Path, console: Console) -> Report:
@@ -91,11 +91,11 @@ def _prune(output: Path, console: Console) -> Report:
         with console.status("Starting the service"):
             service = running.enter_context(Service(data_dir, port=0, settings=settings))
             client = running.enter_context(Client(service.url))
-        console.print(f"The service is ready at {service.url}.", highlight=False)
+        console.print(f"The service is ready at {service.url}.")
         with console.status("Uploading model and data"):
             model = client.wait_until_ready(client.upload_model(output / "original.onnx", name="digits-resnet"))
             dataset = client.wait_until_ready(client.upload_dataset(output / "digits.npz", name="digits"))
-        console.print(f"Uploaded and inspected: {model.id}, {dataset.id}.", highlight=False)
+        console.print(f"Uploaded and inspected: {model.id}, {dataset.id}.")
         spec = JobSpec(
             model_id=model.id,
             dataset_id=dataset.id,

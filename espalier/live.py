@@ -110,13 +110,13 @@ def follow(events: Iterable[Event], job_id: str, console: Console) -> Board:
     if not console.is_terminal:
         for event in events:
             if (line := board.hear(event)) is not None:
-                console.print(escape(line), highlight=False)
+                console.print(escape(line))
         return board
     with Live(board, console=console, refresh_per_second=8):
         for event in events:
             line = board.hear(event)
             if event.type is EventType.LOG and line is not None:
-                console.print(escape(line), highlight=False)
+                console.print(escape(line))
     return board
 
 
