@@ -137,7 +137,7 @@ class Service:
             environment["ESPALIER_REDIS_URL"] = redis.url
         self._migrate(run("migrations", "models_store.migrate"))
         fd = listener.fileno()
-        api = run("api", "espalier.api_process", str(fd), fds=(fd,))
+        api = run("api", "app", "--fd", str(fd), fds=(fd,))
         self._children.append(api)
         self._children.append(run("worker", "worker", "--concurrency", str(self.jobs)))
         self._children.append(run("sweeper", "worker.sweeper"))

@@ -32,7 +32,7 @@ def test_one_service_per_folder_and_port_until_ctrl_c(tmp_path):
 
 def test_a_child_that_dies_is_started_again_but_not_for_ever(tmp_path):
     with served(tmp_path / "data") as service:
-        (api,) = (pid for pid in descendants(service.process.pid) if "espalier.api_process" in command(pid))
+        (api,) = (pid for pid in descendants(service.process.pid) if "-m app --fd" in command(pid))
         os.kill(api, signal.SIGKILL)
         wait_until(lambda: alive({api}) == set(), 20, "the end of the API")
         assert httpx.get(f"{service.url}/readyz", timeout=60).is_success  # waits in the socket that outlived the API
