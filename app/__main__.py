@@ -22,6 +22,7 @@ def main() -> None:
     )
     inherited = parser.parse_args().fd
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it reports itself at every look at /readyz
     settings = ApiSettings()
     server = uvicorn.Server(
         uvicorn.Config(
