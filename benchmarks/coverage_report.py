@@ -58,7 +58,7 @@ def _quality(rows: Rows) -> Iterable[Claim]:
     errors = {name: cell["proof_error"] for name, cell in cells.items()}
     yield _worst("largest error of a proof", errors, "at most 1e-4", lambda error: error <= 1e-4, complete)
     gaps = {name: 100 * abs(cell["macs_ratio"] - cell["macs_ratio_allowed"]) for name, cell in cells.items()}
-    name = "MACs ratio reached, points away from exactly half of every prunable group"
+    name = "MACs ratio reached, points away from exactly half of every prunable layer"
     yield _worst(name, gaps, "at most 3 points", lambda gap: gap <= 3, complete)
     families = {
         family: median(ratios)

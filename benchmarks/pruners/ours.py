@@ -1,4 +1,4 @@
-"""Espalier's engine on one model: half of the units of every group, cut at random and proved.
+"""Espalier's engine on one model: half of the prunable channels of every layer, cut at random and proved.
 
 Cutting at random instead of by magnitude is the harder test of indices, and costs the same time.
 """
@@ -15,6 +15,8 @@ from benchmarks import memory
 from benchmarks.pruners.report import Stopwatch, say
 from benchmarks.pruners.warm_up import small_graph
 from benchmarks.zoo import Entry, find
+from worker.engine.allocation.widths import Widths
+from worker.engine.criteria import score
 from worker.engine.graph import Analysis, analyze, facts, load_model
 from worker.engine.proof import prove
 from worker.engine.surgery import Plan, prune
@@ -26,13 +28,13 @@ VARIANTS = ("exact", "runtime_pass", "inexact")
 
 def run(entry: Entry, variant: str) -> dict[str, Any]:
     tiny = analyze(small_graph())
-    prune(tiny, half_of_every_group(tiny))
+    prune(tiny, half_of_every_width(tiny))
     interpreter = memory.start_peak()
     with Stopwatch() as load:
         model = load_model(entry.onnx_file)
     with _observation(variant), Stopwatch() as analysis_time:
         analysis = analyze(model, allow_inexact=variant == "inexact")
-    plan = half_of_every_group(analysis)
+    plan = half_of_every_width(analysis)
     with Stopwatch() as surgery_time:
         pruned = prune(analysis, plan)
     result: dict[str, Any] = {
@@ -72,18 +74,20 @@ def run(entry: Entry, variant: str) -> dict[str, Any]:
     return {"status": "pruned" if proof.passed else "wrong", **result}
 
 
-def half_of_every_group(analysis: Analysis) -> Plan:
-    """Keep half of each group's units, rounded down, at least one."""
-    rng = np.random.default_rng(0)
+def half_of_every_width(analysis: Analysis) -> Plan:
+    """Keep a random half of the channels of each layer, or of each set of layers whose channels go together."""
+    scores = score(analysis, "random")
+    widths = Widths(analysis, scores, round_to=1, min_ratio=0.0)
+    counts = widths.counts(widths.round(widths.whole / 2))
     kept = {}
     for group in analysis.groups:
         kept[group.id] = np.zeros(len(group), dtype=bool)
-        kept[group.id][rng.permutation(len(group))[: max(1, len(group) // 2)]] = True
+        kept[group.id][np.argsort(-scores[group.id])[: counts[group.id]]] = True
     return Plan(kept)
 
 
 def _exactly_half(analysis: Analysis) -> float:
-    """The MACs if every group could keep exactly half of its units, also those of odd length."""
+    """The MACs if every layer could keep exactly half of its prunable channels, also of an odd number."""
     counts: Any = analysis.full / 2  # the cost table's products hold for fractions, too
     return float(analysis.costs.macs(counts))
 
