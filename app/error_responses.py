@@ -79,7 +79,8 @@ def _http_refusal(request: Request, error: HTTPException) -> Response:
     detail = f"{request.method} {request.url.path}: {error.detail}"
     kind = HTTP_ERRORS.get(error.status_code)
     if kind is None:
-        return _render(describe(HTTPStatus(error.status_code), f"http_{error.status_code}", detail, "", title=detail))
+        status = HTTPStatus(error.status_code)
+        return _render(describe(status, f"http_{status}", detail, "", title=status.phrase), error.headers)
     headers = {"Allow": ", ".join(_allowed(request))} if kind is MethodNotAllowed else error.headers
     return _render(kind(detail).problem, headers)
 
@@ -88,7 +89,7 @@ def _allowed(request: Request) -> list[str]:
     """The methods of this path, whichever routes they belong to; the framework names those of one route only."""
     routes: Sequence[BaseRoute] = request.app.routes
     scopes = {method: {**request.scope, "method": method} for method in METHODS}
-    return [m for m, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    return [method for method in METHODS if any(route.matches(scopes[method])[0] is Match.FULL for route in routes)]
 
 
 def _invalid(request: Request, error: RequestValidationError) -> InvalidRequest:

@@ -14,7 +14,7 @@ from app.names import Name
 from app.pages import After, Limit
 from app.uploads.errors import UPLOAD_ERRORS
 from app.uploads.incoming import ReceivedFile
-from app.uploads.receive import IncomingFileDep, bare_body, form_body, receive_body, receive_form
+from app.uploads.receive import IncomingFileDep, ReprDigest, bare_body, form_body, receive_body, receive_form
 from models_store.tables import InputState
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -42,9 +42,13 @@ async def _from_form(request: Request, incoming: IncomingFileDep) -> DatasetUplo
 
 
 async def _from_body(
-    request: Request, name: DatasetName, parameters: Annotated[DatasetParameters, Query()], incoming: IncomingFileDep
+    request: Request,
+    name: DatasetName,
+    parameters: Annotated[DatasetParameters, Query()],
+    incoming: IncomingFileDep,
+    repr_digest: ReprDigest = None,
 ) -> DatasetUpload:
-    return DatasetUpload(name, parameters, await receive_body(request, incoming))
+    return DatasetUpload(name, parameters, await receive_body(request, incoming, repr_digest))
 
 
 @router.post(

@@ -11,6 +11,7 @@ from app.errors import PathNotFound
 
 PAGES = Path(__file__).parent / "pages"
 ASSETS = Path(str(files("fastapi_offline") / "static"))
+ASSET_AGE_S = 3600
 ASSET_TYPES = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
@@ -57,7 +58,8 @@ def asset(name: str) -> Response:
     """What the two pages are made of."""
     if name not in ASSET_TYPES:
         raise PathNotFound(f"There is no asset {name}.")
-    return FileResponse(ASSETS / name, media_type=ASSET_TYPES[name])
+    headers = {"Cache-Control": f"public, max-age={ASSET_AGE_S}"}
+    return FileResponse(ASSETS / name, media_type=ASSET_TYPES[name], headers=headers)
 
 
 def _page(name: str) -> Response:

@@ -50,7 +50,7 @@ FILE_RESPONSES: Responses = {
     "",
     status_code=202,
     summary="Start a job",
-    responses=problems(*INPUT_ERRORS, UnreadableBody, BodyTooLarge),
+    responses=problems(*INPUT_ERRORS, service.InputGone, UnreadableBody, BodyTooLarge),
 )
 def create_job(
     spec: Annotated[JobSpec, Body(openapi_examples=SPEC_EXAMPLES)],

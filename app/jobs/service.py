@@ -12,6 +12,7 @@ from app.errors import ApiError
 from app.models import service as models
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind, JobSpec
+from models_store.errors import NotFound
 from models_store.jobs import JobRepository
 from models_store.tables import Job, JobArtifact
 
@@ -25,6 +26,14 @@ class JobNotFound(ApiError):
     status = HTTPStatus.NOT_FOUND
     code = "job_not_found"
     hint = "GET /v1/jobs lists the jobs with their ids."
+
+
+class InputGone(ApiError):
+    """The model or dataset was deleted at this very moment."""
+
+    status = HTTPStatus.CONFLICT
+    code = "input_gone"
+    hint = "Upload it again."
 
 
 class JobEnded(ApiError):
@@ -58,18 +67,21 @@ class ArtifactNotFound(ApiError):
 
 
 def create(session: Session, spec: JobSpec) -> Job:
-    """A queued job. Raises what `get_ready` of models and datasets raises."""
+    """A queued job. Raises what `get_ready` of models and datasets raises, and InputGone."""
     models.get_ready(session, spec.model_id)
     if spec.dataset_id is not None:
         datasets.get_ready(session, spec.dataset_id)
-    return JobRepository(session).create(
-        JobKind(spec.kind),
-        spec.model_dump(mode="json"),
-        model_id=spec.model_id,
-        dataset_id=spec.dataset_id,
-        deadline_s=spec.deadline_s,
-        label=spec.label,
-    )
+    try:
+        return JobRepository(session).create(
+            JobKind(spec.kind),
+            spec.model_dump(mode="json"),
+            model_id=spec.model_id,
+            dataset_id=spec.dataset_id,
+            deadline_s=spec.deadline_s,
+            label=spec.label,
+        )
+    except NotFound as error:
+        raise InputGone(f"{error}.") from error
 
 
 def page(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
@@ -24,7 +24,12 @@ def _incoming_file(request: Request, plane: PlaneDep) -> Iterator[IncomingFile]:
         yield file
 
 
-IncomingFileDep = Annotated[IncomingFile, Depends(_incoming_file)]
+# Scope "function": what was not kept is gone before the answer is sent.
+IncomingFileDep = Annotated[IncomingFile, Depends(_incoming_file, scope="function")]
+ReprDigest = Annotated[
+    str | None,
+    Header(description="`sha-256=:BASE64:` (RFC 9530), checked against the bytes that arrive."),
+]
 
 
 async def receive_form(request: Request, incoming: IncomingFile, form: type[Form]) -> tuple[Form, ReceivedFile, str]:
@@ -42,14 +47,13 @@ async def receive_form(request: Request, incoming: IncomingFile, form: type[Form
     return fields, await incoming.complete(), reader.filename or ""
 
 
-async def receive_body(request: Request, incoming: IncomingFile) -> ReceivedFile:
-    """The file that is the request's body; its Repr-Digest, if there is one, is checked."""
+async def receive_body(request: Request, incoming: IncomingFile, repr_digest: str | None) -> ReceivedFile:
+    """The file that is the request's body, of the digest announced for it."""
     if request.headers.get("Content-Type", "").startswith("multipart/"):
         raise UnsupportedUpload(
             "This path takes the bare bytes of a file, not a form.", "Use `curl -T FILE`, or POST the form instead."
         )
-    header = request.headers.get("Repr-Digest")
-    announced = digests.from_repr_digest(header) if header is not None else None
+    announced = digests.from_repr_digest(repr_digest) if repr_digest is not None else None
     async for chunk in request.stream():
         await incoming.write(chunk)
     file = await incoming.complete()

@@ -6,10 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from answers import problem
 from conftest import Service
-from store_side import BAD_MODEL, onnx_bytes
+from store_side import BAD_MODEL, MODEL_INSPECTION, onnx_bytes
 
+from app.jobs import service as jobs
+from models_store.database import Database
 from models_store.documents.event import STAGES
+from models_store.documents.job_spec import Budget, JobSpec
 from models_store.jobs import JobRepository
+from models_store.models import ModelRepository
 
 UNKNOWN_JOB = "job_" + "0" * 32
 BUDGET = {"macs_ratio": 0.5}
@@ -53,6 +57,19 @@ def test_a_job_needs_a_dataset_that_is_ready(service: Service) -> None:
     assert job.status_code == 202, job.text
     problem(service.http.delete(f"/v1/datasets/{dataset_id}"), 409, "dataset_in_use")
     problem(service.http.post("/v1/jobs", json=body | {"dataset_id": "dst_" + "0" * 32}), 404, "dataset_not_found")
+
+
+def test_a_model_deleted_at_the_same_moment_is_no_failure_of_the_service(postgresql_url: str) -> None:
+    database = Database(postgresql_url)
+    with database.session() as session:
+        model_id = ModelRepository(session).add("net", "onnx", "0" * 64, 1, "key").id
+        ModelRepository(session).mark_ready(model_id, MODEL_INSPECTION.model_dump(mode="json"), "key")
+    with pytest.raises(jobs.InputGone), database.session() as session:
+        assert ModelRepository(session).get(model_id) is not None
+        with database.session() as another:
+            ModelRepository(another).delete(model_id)
+        jobs.create(session, JobSpec(model_id=model_id, budget=Budget(macs_ratio=0.5)))
+    database.dispose()
 
 
 @pytest.mark.parametrize(
