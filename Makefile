@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format claims lock clean
+.PHONY: help setup demo test test-slow test-random lint format claims lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,6 +35,10 @@ test: setup  ## every test but the slow ones, on all cores
 
 test-slow: setup  ## the tests left out of `make test`
 	$(BIN)/python -m pytest -m slow
+
+GRAPHS ?= 20000
+test-random: setup  ## cut new random networks, GRAPHS=20000 of them, in search of one whose cut is not exact
+	ESPALIER_RANDOM_GRAPHS=$(GRAPHS) $(BIN)/python -m pytest -n auto tests/engine/graph/test_random_graphs.py
 
 lint: setup  ## ruff, formatting, types
 	$(BIN)/ruff check .

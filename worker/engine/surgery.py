@@ -222,7 +222,10 @@ class Editor:
             result=shape,
         )
 
-    def set_axes(self, node: onnx.NodeProto, axes: list[int]) -> None:
+    def squeeze_only(self, node: onnx.NodeProto, axes: list[int], dims: Sequence[Dim]) -> None:
+        """Name the axes of a Squeeze that takes all of size one, lest a dimension pruned to one vanishes too."""
+        if all(dim is None or self.kept(dim) > 1 for dim in dims):
+            return
         if self._graph.opset >= 13:
             self.set_input(node, 1, np.array(axes, dtype=np.int64))
         else:

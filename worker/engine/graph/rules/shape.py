@@ -48,11 +48,10 @@ def reshape_by_axes(p: Propagation, node: Node) -> None:
 
 @rule("Squeeze")
 def squeeze(p: Propagation, node: Node) -> None:
-    dims = reshaped(p, node)
+    before, dims = p.dims(node, 0), reshaped(p, node)
     if node.integers("axes") is None and not node.has(1) and any(dim is not None for dim in dims):
-        # Without axes a dimension pruned to one would vanish too.
         axes = [axis for axis, size in enumerate(p.shape(node.input(0))) if size == 1]
-        p.rewrite(node, lambda editor, copy: editor.set_axes(copy, axes))
+        p.rewrite(node, lambda editor, copy: editor.squeeze_only(copy, axes, before))
     p.set_output(node, dims)
 
 
