@@ -1,7 +1,8 @@
 """The CIFAR ResNets of He et al. (2016, section 4.2) with option A shortcuts, and their export to ONNX.
 
-`python -m benchmarks.cifar_resnet WEIGHTS.safetensors OUT.onnx` writes the ONNX file of a ResNet whose depth is read off
-the weights. BatchNormalization stays a node of its own, initializers carry the state-dict names, the batch is dynamic.
+`python -m benchmarks.cifar_resnet WEIGHTS.safetensors OUT.onnx` writes the ONNX file of a ResNet whose depth is read
+off the weights. BatchNormalization stays a node of its own, initializers carry the state-dict names, and the batch is
+dynamic.
 """
 
 import argparse

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from answers import problem
-from conftest import Serve, Service
 from processes import free_port, redis_server, wait_until
 from redis import Redis
+from running_api import Serve, Service
 from store_side import onnx_bytes
 
 from worker.celery_app import RING, celery_app

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Serve, Service
 from relay import Relay
+from running_api import Serve, Service
 from store_side import onnx_bytes
 
 from espalier import client as client_module

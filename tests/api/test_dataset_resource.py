@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 from answers import problem
-from conftest import Service
+from running_api import Service
 from store_side import BAD_MODEL, DATASET_INSPECTION
 
 from models_store.datasets import DatasetRepository

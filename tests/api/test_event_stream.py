@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 from answers import problem
-from conftest import Service
+from running_api import Service
 
 from app.jobs.events import BATCH
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from answers import problem
-from conftest import Service
+from running_api import Service
 from store_side import onnx_bytes
 
 

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 from answers import problem
-from conftest import Service
+from running_api import Service
 from store_side import BAD_MODEL, LAYER, onnx_bytes
 
 from models_store.documents.job_spec import JobKind

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Service
+from running_api import Service
 
 from models_store.documents.job_spec import JobSpec
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import psycopg
 from answers import problem
-from conftest import Serve, Service
 from processes import api_process, free_port
+from running_api import Serve, Service
 from sqlalchemy import make_url
 from store_side import onnx_bytes
 

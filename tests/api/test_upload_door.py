@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from answers import problem
-from conftest import Service
 from onnx import TensorProto, helper, numpy_helper
+from running_api import Service
 from safetensors.torch import save as save_safetensors
 from store_side import onnx_bytes
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 from answers import problem
-from conftest import Serve, Service
 from processes import api_process, peak_memory_kib, wait_until
+from running_api import Serve, Service
 from store_side import onnx_bytes
 
 from app.uploads.onnx_frame import GRAPH

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, Served, run
+from served import ENVIRONMENT, ROOT, Served, run
 
 from espalier import demo_network
 from espalier.client import Client

@@ -5,7 +5,7 @@ import signal
 import socket
 
 import httpx
-from conftest import alive, command, descendants, run, served, wait_until
+from served import alive, command, descendants, run, served, wait_until
 
 
 def test_one_service_per_folder_and_port_until_ctrl_c(tmp_path):

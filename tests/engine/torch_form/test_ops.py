@@ -3,8 +3,8 @@
 import numpy as np
 import onnx
 import pytest
+from layer_cases import CASES, Case, Known
 from onnx import helper, numpy_helper
-from op_cases import CASES, Case, Known
 
 from worker.engine.torch_form import build, parity
 from worker.engine.torch_form.registry import RULES, load_rules

@@ -4,6 +4,7 @@ import io
 from datetime import UTC, datetime, timedelta
 
 from rich.console import Console
+from rich.text import Text
 
 from espalier.live import Board, follow
 from models_store.documents.event import Event, EventType
@@ -74,4 +75,4 @@ def test_a_terminal_shows_the_same_story():
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
     board = follow(STORY, "job_1", console)
     assert board.state == "running"
-    assert "layer [bold]x[/bold] stays" in console.file.getvalue()
+    assert "layer [bold]x[/bold] stays" in Text.from_ansi(console.file.getvalue()).plain
