@@ -49,15 +49,15 @@ def unbelievable(reason: str) -> JobError:
     )
 
 
-def crashed(kind: str, exit_code: int | None, out_of_memory: bool) -> tuple[JobError, bool]:
+def crashed(kind: str, exit_code: int, out_of_memory: bool) -> tuple[JobError, bool]:
     """The error, and whether another attempt may end better."""
     how = _how_it_ended(exit_code)
-    if kind == JobKind.INSPECT and exit_code is not None and -exit_code == signal.SIGXCPU:
+    if kind == JobKind.INSPECT and -exit_code == signal.SIGXCPU:
         return INSPECTION_TIMEOUT, False
     if out_of_memory:
         return _out_of_memory(how), True
     if kind == JobKind.INSPECT:
-        return _inspection_crashed(how), exit_code is None or -exit_code not in _BROKEN_BY_INPUT
+        return _inspection_crashed(how), -exit_code not in _BROKEN_BY_INPUT
     return (
         JobError(
             code="worker_lost",
@@ -96,8 +96,8 @@ def _inspection_crashed(how: str) -> JobError:
     )
 
 
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
+def _how_it_ended(exit_code: int) -> str:
+    if exit_code >= 0:
         return f"ended with exit code {exit_code} and no result"
     try:
         name = signal.Signals(-exit_code).name

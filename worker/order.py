@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from models_store.documents.base import Document
 from models_store.documents.event import JobError
 from models_store.documents.inspection import DatasetInspection, ModelInspection, Rejection
 from models_store.documents.job_spec import JobKind, JobSpec
 from worker.sandbox import Limits, Tier
+
+CANONICAL_MODEL = "model.onnx"
+"""The artifact of an inspection that turned weights into ONNX."""
 
 
 class InputFile(Document):
@@ -43,6 +48,12 @@ class InspectionResult(Document):
 
     found: ModelInspection | DatasetInspection | None = None
     rejection: Rejection | None = None
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> "InspectionResult":
+        if (self.found is None) == (self.rejection is None):
+            raise ValueError("an inspection either finds something or refuses it")
+        return self
 
 
 class Failure(Document):

@@ -28,6 +28,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _OPEN_FILES = 4096
+_SECONDS_FROM_SIGXCPU_TO_SIGKILL = 5
 
 # What a child may know of its worker's environment. Anything else could be a secret.
 _ALLOWED_VARIABLES = (
@@ -107,13 +108,14 @@ def _set_limits(limits: Limits) -> None:
     if limits.file_bytes is not None:
         _lower(resource.RLIMIT_FSIZE, limits.file_bytes)
     if limits.cpu_s is not None:
-        _lower(resource.RLIMIT_CPU, limits.cpu_s)
+        _lower(resource.RLIMIT_CPU, limits.cpu_s, _SECONDS_FROM_SIGXCPU_TO_SIGKILL)
 
 
-def _lower(kind: int, value: int) -> None:
+def _lower(kind: int, value: int, margin: int = 0) -> None:
+    """Set the soft limit to `value` and the hard one `margin` above, never above what they were."""
     hard = resource.getrlimit(kind)[1]
-    ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (ceiling, ceiling))
+    ceiling = value + margin if hard == resource.RLIM_INFINITY else min(value + margin, hard)
+    resource.setrlimit(kind, (min(value, ceiling), ceiling))
 
 
 def _code_folders() -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
@@ -36,7 +37,7 @@ from worker import failures, sandbox
 from worker.child import Child
 from worker.lease import Lease
 from worker.messages import Message
-from worker.order import Failure, InputFile, InspectionResult, Order
+from worker.order import CANONICAL_MODEL, Failure, InputFile, InspectionResult, Order
 from worker.settings import WorkerSettings
 from worker.work_folder import UntrustedOutput, WorkFolder, media_type
 
@@ -83,6 +84,8 @@ def run(
         return Outcome.LEASE_LOST
     finally:
         folder.remove()
+        with suppress(OSError):  # another attempt's folder may lie beside it
+            folder.root.parent.rmdir()
 
 
 @dataclass
@@ -110,7 +113,6 @@ class _Attempt:
         kills_before = failures.kernel_memory_kills()
         with Child(self.folder, order_for, self._environment()) as child:
             stop = self._watch(child)
-            exit_code = child.exit_code
         match stop:
             case Stop.LEASE_LOST:
                 raise LeaseLost(self.claim.job_id)
@@ -122,7 +124,7 @@ class _Attempt:
             case Stop.OVERDUE:
                 return self._fail(failures.overdue(self.claim.kind, self.deadline_s))
         out_of_memory = failures.kernel_memory_kills() > kills_before
-        return self._conclude(exit_code, out_of_memory)
+        return self._conclude(child.exit_code, out_of_memory)
 
     # Before
 
@@ -192,7 +194,7 @@ class _Attempt:
 
     def _watch(self, child: Child) -> Stop | None:
         """Pass on what the child says until it has ended; the reason if it was stopped."""
-        while child.exit_code is None:
+        while not child.ended:
             stop = self._reason_to_stop()
             if stop is not None:
                 child.stop(self.settings.cancel_grace_s if stop is Stop.CANCELLED else self.settings.grace_s)
@@ -200,8 +202,7 @@ class _Attempt:
             self._hear(child.listen(_TICK_S))
             if time.monotonic() - self.flushed_at >= _FLUSH_S:
                 self._flush()
-        while said := child.listen(0):
-            self._hear(said)
+        self._hear(child.last_words())
         return None
 
     def _reason_to_stop(self) -> Stop | None:
@@ -234,7 +235,7 @@ class _Attempt:
 
     # Afterwards
 
-    def _conclude(self, exit_code: int | None, out_of_memory: bool) -> Outcome:
+    def _conclude(self, exit_code: int, out_of_memory: bool) -> Outcome:
         try:
             failure = self.folder.read_document(self.folder.failure)
             if failure is not None:
@@ -258,6 +259,9 @@ class _Attempt:
 
     def _succeed(self, report: Report) -> Outcome:
         artifacts = [self._put_away(path) for path in self.folder.artifacts()]
+        stored = {artifact.name: artifact.sha256 for artifact in artifacts}
+        if any(stored.get(artifact.name) != artifact.sha256 for artifact in report.artifacts):
+            raise UntrustedOutput("the report names files that are not there, or are others")
         document = report.model_dump(mode="json")
         return self._end(lambda session: JobRepository(session).succeed(self.claim, document, artifacts))
 
@@ -277,7 +281,7 @@ class _Attempt:
                 models = ModelRepository(session)
                 model = models.get(self.claim.model_id)
                 if model is not None:
-                    models.mark_ready(model.id, found, canonical.get("model.onnx", model.blob_key))
+                    models.mark_ready(model.id, found, canonical.get(CANONICAL_MODEL, model.blob_key))
             elif self.claim.dataset_id is not None:
                 DatasetRepository(session).mark_ready(self.claim.dataset_id, found)
             JobRepository(session).succeed(self.claim)

@@ -13,15 +13,13 @@ from worker.engine.data import inspect_dataset
 from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
 from worker.engine.graph.inputs import declared_shape
-from worker.order import InputFile, InspectionResult, Order
+from worker.order import CANONICAL_MODEL, InputFile, InspectionResult, Order
 from worker.runner.byte_budget import check_bytes
 from worker.runner.diagnosis import is_out_of_memory
 from worker.runner.trial import load, try_to_run
 from worker.runner.vetting import MAX_FILE_BYTES, vet
 from worker.runner.voice import Voice
 from worker.work_folder import WorkFolder
-
-CANONICAL = "model.onnx"
 
 
 class TorchvisionDetails(Document):
@@ -60,7 +58,7 @@ _TOO_MUCH_MEMORY = Rejection(
 def _inspect_model(upload: InputFile, folder: WorkFolder) -> ModelInspection:
     path = upload.path
     if upload.format == "torchvision":
-        path = folder.out / CANONICAL
+        path = folder.out / CANONICAL_MODEL
         _export(upload, path)
     model = vet(path)
     check_bytes(model)

@@ -13,6 +13,8 @@ from models_store.documents.job import StageState
 from worker.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 
 _MIN_INTERVAL_S = 0.5
+_MAX_INTERVAL_S = 10
+_MIN_STEP = 0.01
 
 
 class Voice:
@@ -20,31 +22,36 @@ class Voice:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._progress_said_at = -math.inf
-        self.current_stage: str | None = None
         self.stage_seconds: dict[str, float] = {}
+        self.current_stage: str | None = None
+        self._began_at = self._said_at = time.monotonic()
+        self._said = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """One stage, from `running` to `done`; a stage that raises stays `running` for the supervisor to fail."""
         self.current_stage = name
+        self._began_at = self._said_at = time.monotonic()
+        self._said = 0.0
         self._say(StageMessage(name=name, state=StageState.RUNNING))
-        started = time.perf_counter()
         yield
-        self.stage_seconds[name] = time.perf_counter() - started
+        self.stage_seconds[name] = time.monotonic() - self._began_at
         self._say(StageMessage(name=name, state=StageState.DONE))
         self.current_stage = None
 
     def skip(self, name: str, reason: str) -> None:
         self._say(StageMessage(name=name, state=StageState.SKIPPED, message=reason))
 
-    def progress(self, share: float, eta_s: float | None = None) -> None:
-        """How far the current stage is, 0..1; said at most twice a second."""
+    def progress(self, share: float) -> None:
+        """How far the current stage is, 0..1. Said for each percent, but not too often, and now and then in between."""
         now = time.monotonic()
-        if self.current_stage is None or now - self._progress_said_at < _MIN_INTERVAL_S:
+        if self.current_stage is None:
             return
-        self._progress_said_at = now
-        share = min(max(share, 0.0), 1.0)
+        silent_s, step = now - self._said_at, share - self._said
+        if silent_s < _MIN_INTERVAL_S or (silent_s < _MAX_INTERVAL_S and step < _MIN_STEP):
+            return
+        self._said_at, self._said = now, share
+        eta_s = (now - self._began_at) * (1 - share) / share if share > 0 else None
         self._say(ProgressMessage(stage=self.current_stage, progress=share, eta_s=eta_s))
 
     def metric(self, values: Mapping[str, float]) -> None:
