@@ -2,10 +2,8 @@
 
 import errno
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
 from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
@@ -50,7 +48,6 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(foreseen, _foreseen)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unforeseen)
-    app.openapi = partial(_with_problem_schema, app.openapi)  # type: ignore[method-assign]
 
 
 def _foreseen(request: Request, error: Exception) -> Response:
@@ -119,11 +116,3 @@ def _unforeseen(request: Request, error: Exception) -> Response:
 def _render(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     content = problem.model_dump(mode="json", exclude_defaults=True)
     return JSONResponse(content, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
-
-
-def _with_problem_schema(openapi: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document, with the schema that `problems` refers to."""
-    document = openapi()
-    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    document["components"]["schemas"].update({**problem.pop("$defs"), "Problem": problem})
-    return document

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from app import error_responses, errors
+from app import error_responses, errors, openapi
 from app.cross_site import refuse_cross_site
 from app.datasets.endpoints import router as datasets
 from app.dependencies import Plane
@@ -61,6 +61,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     )
     app.add_middleware(SecurityHeaders)
     error_responses.install(app)
+    openapi.install(app)
     common = errors.problems(errors.InvalidRequest, errors.DatabaseUnavailable, errors.InternalError)
     for router in (models, datasets, jobs):
         app.include_router(router, responses=common)

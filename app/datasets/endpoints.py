@@ -10,6 +10,7 @@ from app.datasets import service
 from app.datasets.schemas import DatasetForm, DatasetPage, DatasetParameters, DatasetView
 from app.dependencies import Plane, PlaneDep, ReadSession, WriteSession
 from app.errors import problems
+from app.links import links
 from app.names import Name
 from app.pages import After, Limit
 from app.uploads.errors import UPLOAD_ERRORS
@@ -24,6 +25,7 @@ DatasetId = Annotated[
     str, Path(alias="dataset", description="The dataset's id.", examples=["dst_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
 ]
 DatasetName = Annotated[Name, Path(alias="dataset")]
+UPLOAD_RESPONSES = links(201, "dataset", "get_dataset", "delete_dataset") | problems(*UPLOAD_ERRORS)
 FILE = "A zip, tar, tar.gz or tar.xz archive with one folder of images per class, or an npz file of x and y."
 
 
@@ -56,7 +58,7 @@ async def _from_body(
     status_code=201,
     summary="Upload a dataset",
     openapi_extra=form_body(DatasetForm, FILE),
-    responses=problems(*UPLOAD_ERRORS),
+    responses=UPLOAD_RESPONSES,
 )
 def upload_dataset(
     upload: Annotated[DatasetUpload, Depends(_from_form)],
@@ -74,7 +76,7 @@ def upload_dataset(
     status_code=201,
     summary="Upload a dataset as bare bytes",
     openapi_extra=bare_body(FILE),
-    responses=problems(*UPLOAD_ERRORS),
+    responses=UPLOAD_RESPONSES,
 )
 def put_dataset(
     upload: Annotated[DatasetUpload, Depends(_from_body)],

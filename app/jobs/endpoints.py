@@ -13,8 +13,10 @@ from app.errors import BodyTooLarge, UnreadableBody, problems
 from app.jobs import events, files, service
 from app.jobs.accept import prefers_html
 from app.jobs.schemas import SPEC_EXAMPLES, ArtifactList, JobPage, JobView
+from app.links import links
 from app.models.service import ModelNotFound, ModelNotReady, ModelRejected
 from app.pages import After, Limit
+from models_store.documents.event import EventType
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind, JobSpec
 from models_store.documents.report import Report
@@ -25,16 +27,26 @@ JobId = Annotated[str, Path(examples=["job_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])]
 Filter = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 EventNumber = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**31)]
 
+JOB_LINKS = links(202, "job_id", "get_job", "follow_job", "cancel_job", "list_artifacts", "get_report")
 AcceptHeader = Annotated[str | None, Header(include_in_schema=False)]
 
 INPUT_ERRORS = (ModelNotFound, DatasetNotFound, ModelNotReady, ModelRejected, DatasetNotReady, DatasetRejected)
 REPORT_ERRORS = (service.JobNotFound, service.ArtifactNotFound, service.ReportNotReady, service.NoReport)
 
 Responses = dict[int | str, dict[str, Any]]
+SSE_MESSAGE = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+        "event": {"type": "string", "enum": list(EventType)},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["id", "event", "data"],
+}
 EVENTS: Responses = {
     200: {
         "description": "`id` is the event's number, `event` its type, `data` an `Event` document.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"itemSchema": SSE_MESSAGE}},
     },
     204: {"description": "The job has ended, and no event is left."},
 }
@@ -50,7 +62,7 @@ FILE_RESPONSES: Responses = {
     "",
     status_code=202,
     summary="Start a job",
-    responses=problems(*INPUT_ERRORS, service.InputGone, UnreadableBody, BodyTooLarge),
+    responses=JOB_LINKS | problems(*INPUT_ERRORS, service.InputGone, UnreadableBody, BodyTooLarge),
 )
 def create_job(
     spec: Annotated[JobSpec, Body(openapi_examples=SPEC_EXAMPLES)],

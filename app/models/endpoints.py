@@ -8,6 +8,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, R
 from app import names
 from app.dependencies import Plane, PlaneDep, ReadSession, WriteSession
 from app.errors import problems
+from app.links import links
 from app.models import service
 from app.models.schemas import ModelForm, ModelGraph, ModelPage, ModelParameters, ModelView
 from app.names import Name
@@ -24,6 +25,7 @@ ModelId = Annotated[
     str, Path(alias="model", description="The model's id.", examples=["mdl_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
 ]
 ModelName = Annotated[Name, Path(alias="model")]
+UPLOAD_RESPONSES = links(201, "model", "get_model", "get_model_graph", "delete_model") | problems(*UPLOAD_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ async def _from_body(
     status_code=201,
     summary="Upload a model",
     openapi_extra=form_body(ModelForm, "An ONNX file, or safetensors weights for format torchvision."),
-    responses=problems(*UPLOAD_ERRORS),
+    responses=UPLOAD_RESPONSES,
 )
 def upload_model(
     upload: Annotated[ModelUpload, Depends(_from_form)],
@@ -73,7 +75,7 @@ def upload_model(
     status_code=201,
     summary="Upload a model as bare bytes",
     openapi_extra=bare_body("An ONNX file, or safetensors weights for format torchvision."),
-    responses=problems(*UPLOAD_ERRORS),
+    responses=UPLOAD_RESPONSES,
 )
 def put_model(
     upload: Annotated[ModelUpload, Depends(_from_body)],

@@ -1,13 +1,11 @@
 """The digest a sender announces: a `sha256` field in hexadecimal, or a Repr-Digest header (RFC 9530)."""
 
 import base64
-import binascii
 import re
 from typing import Annotated
 
 from pydantic import Field
 
-from app.errors import Fault, InvalidRequest
 from app.uploads.errors import DigestMismatch
 from app.uploads.incoming import ReceivedFile
 
@@ -15,20 +13,15 @@ Sha256 = Annotated[
     str, Field(pattern="^[0-9a-fA-F]{64}$", description="Checked against the bytes that arrive, if given.")
 ]
 
-SHA256_MEMBER = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):")
+REPR_DIGEST = r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/]{43}=):"
+SHA256_MEMBER = re.compile(REPR_DIGEST)
 
 
 def from_repr_digest(header: str) -> str:
-    """The sha-256 member of a Repr-Digest header, in hexadecimal. Raises InvalidRequest where there is none."""
+    """The sha-256 member of a header that matches REPR_DIGEST, in hexadecimal."""
     member = SHA256_MEMBER.search(header)
-    try:
-        digest = base64.b64decode(member[1], validate=True) if member else b""
-    except binascii.Error:
-        digest = b""
-    if len(digest) != 32:
-        message = "Send it as `sha-256=:BASE64:`; other algorithms are not checked here."
-        raise InvalidRequest(message, faults=[Fault(location="header.Repr-Digest", message=message)])
-    return digest.hex()
+    assert member is not None, header  # noqa: S101  the endpoint's parameter has this pattern
+    return base64.b64decode(member[1]).hex()
 
 
 def to_repr_digest(sha256: str) -> str:

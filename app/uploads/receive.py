@@ -28,7 +28,9 @@ def _incoming_file(request: Request, plane: PlaneDep) -> Iterator[IncomingFile]:
 IncomingFileDep = Annotated[IncomingFile, Depends(_incoming_file, scope="function")]
 ReprDigest = Annotated[
     str | None,
-    Header(description="`sha-256=:BASE64:` (RFC 9530), checked against the bytes that arrive."),
+    Header(
+        pattern=digests.REPR_DIGEST, description="`sha-256=:BASE64:` (RFC 9530), checked against the bytes that arrive."
+    ),
 ]
 
 

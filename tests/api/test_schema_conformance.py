@@ -1,0 +1,70 @@
+"""schemathesis against the running service: what the OpenAPI document says is what the service does.
+
+All of its checks and all of its phases: examples, boundary values, random values both right and wrong, and sequences
+of calls that follow the document's links.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Serve, Service
+from reports import report_document
+
+CASES, MANY_CASES = 2, 100
+# Whether a well-formed upload is a model at all, or whether fields suit each other, no schema can say.
+REFUSED_FOR_THEIR_CONTENT = {
+    "/v1/models": [400, 415, 422],
+    "/v1/models/{model}": [400, 415, 422],
+    "/v1/datasets": [400, 415, 422],
+    "/v1/datasets/{dataset}": [400, 415, 422],
+    "/v1/jobs": [422],
+}
+USUAL = ["2xx", "3xx", 401, 403, 404, 409, 429]
+
+
+def configuration(ids: dict[str, str]) -> str:
+    """schemathesis.toml: ids that exist are used in half of the cases."""
+    dictionaries = "\n".join(f"{name} = {{values = {json.dumps([value])}}}" for name, value in ids.items())
+    parameters = "\n".join(f'"path.{name}" = {{dictionary = "{name}", probability = 0.5}}' for name in ids)
+    operations = "\n".join(
+        f'[[operations]]\ninclude-path = "{path}"\n'
+        f"[operations.checks.positive_data_acceptance]\nexpected-statuses = {json.dumps(USUAL + statuses)}\n"
+        for path, statuses in REFUSED_FOR_THEIR_CONTENT.items()
+    )
+    # A job that never ends has an event stream that never ends.
+    operations += '[[operations]]\ninclude-path = "/v1/jobs/{job_id}/events"\nmax-stream-events = 1\n'
+    return f"[dictionaries]\n{dictionaries}\n[parameters]\n{parameters}\n{operations}"
+
+
+def existing(service: Service) -> dict[str, str]:
+    """A job with a report and its model, by the names of the path parameters they fill."""
+    job_id = service.start_job()
+    service.worker.succeed(service.worker.claim(), report_document(), {"pruned.onnx": b"x", "report.html": b"x"})
+    model_id = service.http.get(f"/v1/jobs/{job_id}").json()["model_id"]
+    return {"model": model_id, "job_id": job_id, "name": "pruned.onnx"}
+
+
+def conform(service: Service, folder: Path, cases: int) -> None:
+    """Run every check; fails with what schemathesis found, each finding with a curl command that shows it."""
+    (folder / "schemathesis.toml").write_text(configuration(existing(service)))
+    command = [Path(sys.executable).with_name("schemathesis"), "--config-file", folder / "schemathesis.toml", "run"]
+    options = ["--seed", "1", "--max-examples", str(cases), "--request-timeout", "20", "--continue-on-failure"]
+    run = subprocess.run(
+        [*command, f"{service.url}/openapi.json", *options], cwd=folder, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
+    assert "Stateful" in run.stdout
+
+
+def test_the_service_does_what_its_document_says(sqlite_service: Service, tmp_path: Path) -> None:
+    conform(sqlite_service, tmp_path, CASES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_service_does_what_its_document_says_at_length(database_url: str, serve: Serve, tmp_path: Path) -> None:
+    with serve(database_url) as service:
+        conform(service, tmp_path, MANY_CASES)
