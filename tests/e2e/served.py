@@ -81,7 +81,9 @@ class Served:
 def served(data_dir: Path, *options: str, **variables: str) -> Iterator[Served]:
     """`espalier serve` on a free port, from ready to stopped."""
     serve = [sys.executable, "-m", "espalier", "serve", "--data-dir", str(data_dir), "--port", "0", *options]
-    with subprocess.Popen(serve, env=ENVIRONMENT | variables, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        serve, env=ENVIRONMENT | variables, stdout=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c
+    ) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()  # the test's own time limit bounds this
@@ -91,6 +93,11 @@ def served(data_dir: Path, *options: str, **variables: str) -> Iterator[Served]:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 process.wait(STOP_TIMEOUT_S)
+
+
+def _heed_ctrl_c() -> None:
+    """As in a terminal: tests run in the background of a shell are started with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _parent(process: Path) -> int:
