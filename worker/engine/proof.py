@@ -126,15 +126,16 @@ def _silence(
     analysis: Analysis, node: onnx.NodeProto, contraction: Contraction, alive: Mask, made: list[onnx.TensorProto]
 ) -> onnx.NodeProto:
     """x * mask in front of the node; a quantised x is set to its zero point where the mask is zero."""
-    name = node.input[contraction.position]
-    rank = len(analysis.facts.shapes[name])
+    name = node.input[contraction.position]  # already masked along another axis, perhaps
+    unmasked = analysis.graph.nodes[contraction.node].input[contraction.position]
+    rank = len(analysis.facts.shapes[unmasked])
     stem = f"{name}_mask_{contraction.node}_{contraction.position}_{contraction.axis}"
     shape = [-1 if axis == contraction.axis else 1 for axis in range(rank)]
     mask = alive[contraction.labels].reshape(shape)
     node.input[contraction.position] = f"{stem}_applied"
     zero = _ZERO_POINTS.get((node.op_type, contraction.position))
     if zero is None:
-        made.append(numpy_helper.from_array(mask.astype(_dtype(analysis, name)), stem))
+        made.append(numpy_helper.from_array(mask.astype(_dtype(analysis, unmasked)), stem))
         return onnx.helper.make_node("Mul", [name, stem], [f"{stem}_applied"], stem)
     made.append(numpy_helper.from_array(mask, stem))
     if len(node.input) > zero and node.input[zero]:

@@ -262,11 +262,27 @@ class Editor:
             node.CopyFrom(onnx.helper.make_node("Identity", [node.input[0]], list(node.output), node.name))
             self._redeclared.update(node.output)
 
-    def set_scatter(self, node: onnx.NodeProto, labels: Labels, index: npt.NDArray[np.int64]) -> None:
-        if not self._changed(labels):
-            return
-        keep = self.keep(labels)
-        self.set_input(node, 1, (np.cumsum(keep) - 1)[index[keep[index]]].reshape(-1, 1).astype(np.int64))
+    def set_scatter(
+        self, node: onnx.NodeProto, picked: Mapping[int, tuple[Labels, npt.NDArray[np.int64]]], reach: int
+    ) -> None:
+        """Drop removed indices from the grid of a ScatterND and renumber the others: moved by as much as channels in
+        front of them went, which is right for grids that grow with the number of samples, too."""
+        for axis, (labels, index) in picked.items():
+            if not self._changed(labels):
+                continue
+            keep = self.keep(labels)
+            kept = np.flatnonzero(keep[index])
+            moved = np.zeros((*[1] * axis, len(kept), *[1] * (reach - 1 - axis), reach), dtype=np.int64)
+            moved[..., axis] = ((np.cumsum(keep) - 1 - np.arange(len(keep)))[index[kept]]).reshape(moved.shape[:-1])
+            gathered, renumbered = (self._fresh_name(f"{node.input[1]}_{what}") for what in ("kept", "renumbered"))
+            nodes = [
+                onnx.helper.make_node("Gather", [node.input[1], ""], [gathered], self._fresh_name("Gather"), axis=axis),
+                onnx.helper.make_node("Add", [gathered, ""], [renumbered], self._fresh_name("Add")),
+            ]
+            self.set_input(nodes[0], 1, kept.astype(np.int64))
+            self.set_input(nodes[1], 1, moved)
+            self._nodes[-1:-1] = nodes
+            node.input[1] = renumbered
 
     def set_slice(self, node: onnx.NodeProto, picked: Mapping[int, tuple[Labels, npt.NDArray[np.int64]]]) -> None:
         """Slice bounds in the numbering of the kept channels; a stride over unevenly kept channels becomes a Gather."""

@@ -138,24 +138,51 @@ def gather_nd(p: Propagation, node: Node) -> None:
 
 @rule("ScatterND")
 def scatter_nd(p: Propagation, node: Node) -> None:
-    """data[indices] = updates. With constant indices into one axis this is a slice written in place: an exact map."""
+    """data[indices] = updates. With known indices that form a grid over the axes in front, this is a slice written in
+    place: an exact map for each of them."""
     dims = p.dims(node, 0)
     updates = p.dims(node, 2)
     reach = p.shape(node.input(1))[-1]
-    if reach == 1 and dims[0] is not None and node.input(1) in p.facts.values and p.rank(node, 1) == 2:
-        whole = dims[0]
-        index = p.value(node, 1).ravel() % len(whole)
-        p.unite(whole[index], updates[0], f"ScatterND '{node.label}' writes channels that stay")
-        p.rewrite(node, lambda editor, copy: editor.set_scatter(copy, whole, index))
-        first: list[Dim] = [whole]
-    else:
+    grid = _index_grid(p, node, reach)
+    if grid is None:
         p.pin_axes(node, 0, range(reach), f"ScatterND '{node.label}' indexes these channels")
         p.pin_axes(node, 2, range(p.rank(node, 1) - 1), f"ScatterND '{node.label}' writes these channels")
-        first = [None] * reach
+        first: list[Dim] = [None] * reach
+    else:
+        first = [_written(p, node, dims[axis], updates[axis], index, axis) for axis, index in enumerate(grid)]
+        picked = {axis: (dim, grid[axis]) for axis, dim in enumerate(first) if dim is not None}
+        p.rewrite(node, lambda editor, copy: editor.set_scatter(copy, picked, reach))
     for axis in range(reach, len(dims)):
         why = f"ScatterND '{node.label}' writes channels that stay"
         dims[axis] = p.unite(dims[axis], updates[axis - len(dims) + len(updates)], why)
     p.set_output(node, [*first, *dims[reach:]])
+
+
+def _index_grid(p: Propagation, node: Node, reach: int) -> list[Labels] | None:
+    """For each indexed axis which of its positions are written, if all their combinations are; else None."""
+    if node.input(1) not in p.facts.values or p.rank(node, 1) != reach + 1:
+        return None
+    indices, shape = p.value(node, 1), p.shape(node.input(0))
+    if not indices.size:
+        return None
+    grid: list[Labels] = []
+    for axis in range(reach):
+        along = np.moveaxis(indices[..., axis], axis, 0).reshape(indices.shape[axis], -1)
+        if not (along == along[:, :1]).all():
+            return None
+        grid.append(along[:, 0] % shape[axis])
+    return grid
+
+
+def _written(p: Propagation, node: Node, whole: Dim, update: Dim, index: Labels, axis: int) -> Dim:
+    if whole is None:
+        p.sets.pin(update, f"ScatterND '{node.label}' writes channels that stay")
+        return None
+    if len(index) == 1:  # the one channel written is an axis of one, which carries no labels
+        p.sets.pin(whole[index], f"ScatterND '{node.label}' writes this channel")
+    else:
+        p.bind(node, 2, axis, whole[index], f"ScatterND '{node.label}' writes channels that stay")
+    return whole
 
 
 @rule("Pad")

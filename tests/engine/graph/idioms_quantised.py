@@ -1,0 +1,79 @@
+"""Networks in eight bits: QuantizeLinear-DequantizeLinear pairs, and the QLinear ops."""
+
+import numpy as np
+from graph_builder import GraphBuilder
+from idioms import idiom
+
+
+def levels(g: GraphBuilder, *shape: int) -> str:
+    return g.constant(g.rng.integers(-127, 128, shape).astype(np.int8))
+
+
+def observed(g: GraphBuilder, x: str, scale: float = 0.04) -> str:
+    """An activation to eight bits and back."""
+    s, zero = g.constant(scale), g.constant(np.array(110, dtype=np.uint8))
+    return str(g.node("DequantizeLinear", g.node("QuantizeLinear", x, s, zero), s, zero))
+
+
+def per_channel(g: GraphBuilder, *shape: int, axis: int = 0) -> str:
+    """A weight stored in eight bits with a scale for each output channel."""
+    zero = g.constant(np.zeros(shape[axis], dtype=np.int8))
+    scale = g.constant(g.rng.uniform(0.002, 0.004, shape[axis]).astype(np.float32))
+    return str(g.node("DequantizeLinear", levels(g, *shape), scale, zero, axis=axis))
+
+
+def bias(g: GraphBuilder, channels: int) -> str:
+    scale, zero = g.constant(np.full(channels, 0.001, np.float32)), g.constant(np.zeros(channels, dtype=np.int32))
+    values = g.constant(g.rng.integers(-300, 300, channels).astype(np.int32))
+    return str(g.node("DequantizeLinear", values, scale, zero, axis=0))
+
+
+@idiom(3, 4, 13, 17, 21)
+@idiom(3, 4, 13, constants_as="node")
+def pairs_around_every_layer(g):
+    """A residual block, per-channel weights, biases in 32 bits, a dense layer at the end."""
+    x = observed(g, g.input(("batch", 3, 6, 6)))
+    x = observed(g, g.node("Relu", g.node("Conv", x, per_channel(g, 8, 3, 3, 3), bias(g, 8), pads=[1] * 4)))
+    y = observed(g, g.node("Relu", g.node("Conv", x, per_channel(g, 10, 8, 3, 3), bias(g, 10), pads=[1] * 4)))
+    y = observed(g, g.node("Conv", y, per_channel(g, 8, 10, 1, 1), bias(g, 8)))
+    x = observed(g, g.node("Relu", g.node("Add", x, y)))
+    x = observed(g, g.node("Flatten", g.node("GlobalAveragePool", x)))
+    return g.node("Gemm", x, per_channel(g, 5, 8), bias(g, 5), transB=1)
+
+
+@idiom(3, 4, 13, 17)
+def pairs_with_transposed_and_folded_weights(g):
+    """Weights quantised, dequantised and then transposed or reshaped on their way to the layer."""
+    x = observed(g, g.node("Relu", g.node("Conv", g.input((2, 3, 6, 6)), per_channel(g, 6, 3, 3, 3), pads=[1] * 4)))
+    w = g.transpose(per_channel(g, 3, 3, 6, 8, axis=3), 3, 2, 0, 1)
+    x = observed(g, g.node("Relu", g.node("Conv", x, w, pads=[1] * 4)))
+    x = g.transpose(g.reshape(x, 2, 8, 36), 0, 2, 1)
+    x = g.node("MatMul", x, per_channel(g, 8, 7, axis=1))
+    return g.node("MatMul", observed(g, x), g.node("Transpose", per_channel(g, 4, 7)))
+
+
+def quantised(g: GraphBuilder, scale: float = 0.05) -> tuple[str, str]:
+    return g.constant(scale), g.constant(np.array(120, dtype=np.uint8))
+
+
+def linear_conv(g: GraphBuilder, x: str, given: tuple[str, str], made: tuple[str, str], shape: tuple[int, ...], **kw):
+    channels = shape[0]
+    zeros = g.constant(np.zeros(channels, dtype=np.int8))
+    scales = g.constant(g.rng.uniform(0.002, 0.004, channels).astype(np.float32))
+    values = g.constant(g.rng.integers(-300, 300, channels).astype(np.int32))
+    return g.node("QLinearConv", x, *given, levels(g, *shape), scales, zeros, *made, values, **kw)
+
+
+@idiom(4, 5, 10, 13, 17)
+def linear_convolutions(g):
+    """QLinearConv in a row, depthwise too, and QLinearMatMul at the end."""
+    first, second, third, last = (quantised(g, s) for s in (0.02, 0.05, 0.06, 0.1))
+    x = g.node("QuantizeLinear", g.input(("batch", 3, 6, 6)), *first)
+    x = linear_conv(g, x, first, second, (8, 3, 3, 3), pads=[1] * 4)
+    x = linear_conv(g, x, second, third, (8, 1, 3, 3), pads=[1] * 4, group=8)
+    x = linear_conv(g, x, third, third, (8, 1, 6, 6), group=8)
+    x = g.reshape(x, -1, 8)
+    w_scale, w_zero = g.constant(0.003), g.constant(np.array(0, dtype=np.int8))
+    x = g.node("QLinearMatMul", x, *third, levels(g, 8, 6), w_scale, w_zero, *last)
+    x = g.node("QLinearMatMul", x, *last, levels(g, 6, 4), w_scale, w_zero, *last)
+    return g.node("DequantizeLinear", x, *last)
