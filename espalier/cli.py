@@ -133,6 +133,12 @@ def prune(
     criterion: Annotated[str | None, typer.Option(help="l1, l2 or random.")] = None,
     allocation: Annotated[str | None, typer.Option(help="uniform or global.")] = None,
     round_to: Annotated[int | None, typer.Option(help="Channel counts become multiples of this.")] = None,
+    kernel_layout: Annotated[
+        str | None, typer.Option(help="Prune kernels, too: grouped, free, pattern, strided or n_m.")
+    ] = None,
+    kernel_sparsity: Annotated[
+        float | None, typer.Option(help="Share of every convolution's kernels that goes.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of finetuning; 0 for none.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of finetuning, at its start.")] = None,
     mean: Annotated[str | None, typer.Option(help="Per channel, of pixels in 0..1: 0.485,0.456,0.406")] = None,
@@ -154,6 +160,7 @@ def prune(
         {
             "budget": {"macs_ratio": macs_ratio},
             "pruning": {"criterion": criterion, "allocation": allocation, "round_to": round_to},
+            "kernels": {"layout": kernel_layout, "sparsity": kernel_sparsity},
             "data": {"mean": _numbers(mean), "std": _numbers(std)},
             "finetuning": {"epochs": epochs, "learning_rate": learning_rate},
             "measuring": {"batch_sizes": _numbers(batch_sizes)},

@@ -24,6 +24,9 @@ def summary(report: Report) -> Table:
     table.add_row("MACs", f"{original.macs:,}", f"{pruned.macs:,}", _ratio(original.macs, pruned.macs))
     sizes = (original.size_bytes, pruned.size_bytes)
     table.add_row("file size", f"{sizes[0] / 1e3:,.1f} kB", f"{sizes[1] / 1e3:,.1f} kB", _ratio(*sizes))
+    if report.kernels is not None:
+        weights = (report.kernels.conv_weights_original, report.kernels.conv_weights_kept)
+        table.add_row("conv weights not zero", f"{weights[0]:,}", f"{weights[1]:,}", _ratio(*weights))
     for row in report.latency:
         table.add_row(
             f"latency, batch {row.batch_size} (p50)",

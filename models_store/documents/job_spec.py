@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from models_store.documents.base import Document
+from models_store.documents.kernels import Kernels
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -94,6 +95,7 @@ class JobSpec(Document):
     dataset_id: str | None = Field(default=None, pattern=r"^dst_[0-9a-f]{32}$")
     budget: Budget
     pruning: Pruning = Pruning()
+    kernels: Kernels | None = Field(default=None, description="Weights inside the convolutions, after the channels.")
     data: Data = Data()
     finetuning: Finetuning = Finetuning()
     measuring: Measuring = Measuring()

@@ -89,6 +89,31 @@ class Proof(Document):
     )
 
 
+class KernelRow(Document):
+    """One convolution. A kernel is the 2-D slice of a filter that reads one input channel."""
+
+    name: str
+    kernels: int
+    kernels_kept: int = Field(description="Kernels with a weight that stays.")
+    weights: int
+    weights_kept: int
+    importance_kept: float = Field(description="Share of the layer's importance that the kept weights hold.")
+    blocks: int | None = Field(default=None, description="grouped: blocks of output channels.")
+    inputs_per_block: int | None = Field(default=None, description="grouped: input channels that each block reads.")
+    reason: str | None = Field(default=None, description="Why the layer keeps all of its kernels.")
+
+
+class KernelReport(Document):
+    """Weights inside the convolutions that went after the channels."""
+
+    layout: str
+    sparsity: float = Field(description="Asked for in every convolution that can be pruned so.")
+    rows: tuple[KernelRow, ...]
+    conv_weights_original: int = Field(description="Weights of all convolutions of the original, without biases.")
+    conv_weights_kept: int = Field(description="Weights of all convolutions right after the cut that are not zero.")
+    note: str = Field(default="", description="What the layout does not gain.")
+
+
 class Parity(Document):
     """The torch form against ONNX Runtime, before training."""
 
@@ -152,6 +177,7 @@ class Report(Document):
     latency: tuple[LatencyRow, ...]
     layers: tuple[LayerRow, ...]
     proof: Proof
+    kernels: KernelReport | None = None
     parity: Parity | None
     training: Training | None
     warnings: tuple[str, ...]

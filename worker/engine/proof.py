@@ -7,7 +7,7 @@ are compared but what every layer computes: an error cannot hide behind a satura
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,25 +59,55 @@ def prove(
     `real_inputs`. Raises EngineError where the original runs at no size."""
     alive = analysis.alive(plan.kept)
     waived = [w for w in analysis.propagation.waivers if not alive[w.labels].all()]
+    return compare(
+        analysis,
+        masked_original(analysis, alive),
+        pruned,
+        lambda name, value: _kept_part(analysis, alive, name, value),
+        seed=seed,
+        inputs_per_size=inputs_per_size,
+        tolerance=tolerance,
+        real_inputs=real_inputs,
+        waived_nodes=tuple(_label(analysis, w.node) for w in waived),
+    )
+
+
+def compare(
+    analysis: Analysis,
+    expected_model: onnx.ModelProto,
+    found_model: onnx.ModelProto,
+    translate: Callable[[str, Array], Array],
+    *,
+    seed: int = 0,
+    inputs_per_size: int = 2,
+    tolerance: float = 1e-4,
+    real_inputs: Sequence[dict[str, Array]] = (),
+    waived_nodes: tuple[str, ...] = (),
+) -> Proof:
+    """Run two models with the analysed one's inputs and compare their outputs and what every layer computes.
+
+    `translate(name, value)` turns a tensor of the expected model into what the found model should have under that name.
+    The expected model is changed: it gains outputs.
+    """
     taps = _taps(analysis)
-    masked_session = _session(masked_original(analysis, alive), taps)
+    expected_session = _session(expected_model, taps)
     runs: list[ProofRun] = []
     try:
-        pruned_session = _session(_copy(pruned), taps)
+        found_session = _session(_copy(found_model), taps)
     except RUNTIME_ERRORS:
-        return Proof(False, tolerance, float("inf"), 0, (), tuple(_label(analysis, w.node) for w in waived))
+        return Proof(False, tolerance, float("inf"), 0, (), waived_nodes)
     compared = 0
-    for inputs in _inputs(analysis, masked_session, seed, inputs_per_size, real_inputs):
-        expected = masked_session.run(inputs)
+    for inputs in _inputs(analysis, expected_session, seed, inputs_per_size, real_inputs):
+        expected = expected_session.run(inputs)
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         try:
-            found = pruned_session.run(inputs)
+            found = found_session.run(inputs)
         except RUNTIME_ERRORS:
             runs.append(ProofRun(shapes, float("inf")))
             continue
         errors = [
-            _error(_kept_part(analysis, alive, name, want), got)
-            for name, want, got in zip(masked_session.outputs, expected, found, strict=True)
+            _error(translate(name, want), got)
+            for name, want, got in zip(expected_session.outputs, expected, found, strict=True)
             if isinstance(want, np.ndarray)
             and isinstance(got, np.ndarray)
             and (want.dtype.kind == "f" or name in taps)
@@ -92,7 +122,7 @@ def prove(
         max_relative_error=worst,
         compared_tensors=compared,
         runs=tuple(runs),
-        waived_nodes=tuple(_label(analysis, w.node) for w in waived),
+        waived_nodes=waived_nodes,
     )
 
 

@@ -58,6 +58,11 @@ class Workbench:
         return self.folder.state / "final.onnx"
 
     @property
+    def masks_path(self) -> Path:
+        """The weights of the cut model that are to stay zero, as .npz; absent where there are none."""
+        return self.folder.state / "masks.npz"
+
+    @property
     def original_predictions_path(self) -> Path:
         """The original's class for each test sample, as .npy."""
         return self.folder.state / "original_predictions.npy"

@@ -15,8 +15,11 @@ import torch.nn.functional as F
 
 from worker.engine.data import Augmentation, Dataset, Split
 from worker.engine.errors import EngineError
+from worker.engine.masks.frozen import FrozenMasks, Masks
 from worker.engine.measure.classifier import Head, check_class_count, find_head
 from worker.engine.torch_form import TorchForm
+
+_NO_MASKS: Masks = {}
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,11 @@ def finetune(
     options: FinetuneOptions | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_progress: Callable[[float], None] = lambda fraction: None,
+    masks: Masks = _NO_MASKS,
 ) -> Training:
     """Train the form on the dataset's training split and leave it with the weights of the epoch that did best on the
-    validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU.
+    validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU. Weights named in
+    `masks` stay exactly zero where their mask is False.
 
     Raises EngineError where the model's outputs do not fit the labels, and where the loss is no number any more.
     """
@@ -74,7 +79,7 @@ def finetune(
     device = _device(options.device)
     form.module.to(device)
     try:
-        return _Run(form, dataset, options, device).train(on_epoch, on_progress)
+        return _Run(form, dataset, options, device, masks).train(on_epoch, on_progress)
     finally:
         form.module.eval().cpu()
 
@@ -82,7 +87,9 @@ def finetune(
 class _Run:
     """The state of one training: network up to its logits, optimiser, schedule, best weights."""
 
-    def __init__(self, form: TorchForm, dataset: Dataset, options: FinetuneOptions, device: torch.device) -> None:
+    def __init__(
+        self, form: TorchForm, dataset: Dataset, options: FinetuneOptions, device: torch.device, masks: Masks
+    ) -> None:
         self.options, self.dataset, self.device = options, dataset, device
         self.head = find_head(form.model)
         self.network = form.up_to(self.head.logits)
@@ -92,6 +99,8 @@ class _Run:
         self.optimizer = _optimizer(self.parameters, options)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._cosine)
         self.augmentation = Augmentation(options.crop_padding, options.horizontal_flip)
+        self.frozen = FrozenMasks(form, masks)
+        self.frozen.apply()
 
     def train(self, on_epoch: Callable[[Epoch], None], on_progress: Callable[[float], None]) -> Training:
         rows = [self._first_row()]
@@ -143,6 +152,7 @@ class _Run:
             raise _nothing_to_train()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self.frozen.apply()
         return loss.item()
 
     @torch.no_grad()

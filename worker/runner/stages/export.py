@@ -9,6 +9,8 @@ import onnx
 from models_store.documents.base import Document
 from models_store.documents.report import Artifact, Cost
 from worker.engine.graph import load_model
+from worker.engine.masks.files import load_masks
+from worker.engine.masks.frozen import broken_masks
 from worker.runner.artifact import describe
 from worker.runner.cost import cost
 from worker.runner.diagnosis import BrokenPromise
@@ -31,6 +33,7 @@ def run(bench: Workbench) -> Exported:
     shutil.copyfile(bench.final_path if bench.final_path.exists() else bench.cut_path, path)
     _check_face(bench.original, load_model(path))
     load(path)
+    _check_masks(bench, load_model(path))
     before = bench.read(prune.STAGE).cost
     return Exported(artifact=describe(path), cost=cost(before.macs, before.params, path))
 
@@ -48,6 +51,13 @@ def _check_face(original: onnx.ModelProto, exported: onnx.ModelProto) -> None:
     for name, before, after in faces:
         if before != after:
             raise BrokenPromise("face_changed", f"The exported model's {name} are not those of the original.")
+
+
+def _check_masks(bench: Workbench, exported: onnx.ModelProto) -> None:
+    """Masked weights are exactly zero in the file. Raises BrokenPromise."""
+    broken = broken_masks(exported, load_masks(bench.masks_path))
+    if broken:
+        raise BrokenPromise("mask_broken", f"Masked weights are not zero in the exported model: {', '.join(broken)}.")
 
 
 def _inputs(model: onnx.ModelProto, weights: set[str]) -> list[onnx.ValueInfoProto]:

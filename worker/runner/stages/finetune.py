@@ -9,6 +9,7 @@ import onnx
 from models_store.documents.base import Document
 from models_store.documents.report import EpochRow, Parity, Training
 from worker.engine.graph import load_model, sample_inputs
+from worker.engine.masks.files import load_masks
 from worker.runner.diagnosis import BrokenPromise
 from worker.runner.workbench import Stage, Workbench
 
@@ -47,7 +48,8 @@ def run(bench: Workbench) -> Finetuned:
             f"The torch form differs from ONNX Runtime by {error:.2e}, relative; the tolerance is {TOLERANCE:.0e}.",
         )
     options = FinetuneOptions(**bench.spec.finetuning.model_dump(), seed=bench.spec.seed, device=bench.order.device)
-    training = finetune(form, bench.dataset, options, tell, bench.voice.progress)
+    masks = load_masks(bench.masks_path)
+    training = finetune(form, bench.dataset, options, tell, bench.voice.progress, masks)
     onnx.save(form.write_back(), bench.final_path)
     return Finetuned(
         parity=Parity(max_relative_error=error, tolerance=TOLERANCE),

@@ -1,18 +1,20 @@
-"""prune: cut the channels out of the graph, and prove that nothing else changed."""
+"""prune: cut the channels, then the kernels out of the graph, and prove that nothing else changed."""
 
 from __future__ import annotations
 
 import onnx
 
 from models_store.documents.base import Document
-from models_store.documents.report import Cost, LayerRow, Proof, ProofRun
+from models_store.documents.kernels import Kernels
+from models_store.documents.report import Cost, KernelReport, LayerRow, Proof, ProofRun
 from worker.engine import proof as engine_proof
-from worker.engine.graph import Analysis
+from worker.engine.graph import Analysis, analyze, load_model
 from worker.engine.surgery import Plan
 from worker.engine.surgery import prune as cut
 from worker.engine.verification import unprovable_units
 from worker.runner.cost import cost
 from worker.runner.diagnosis import BrokenPromise
+from worker.runner.kernels import prune_kernels
 from worker.runner.stages import estimate
 from worker.runner.workbench import Stage, Workbench
 
@@ -23,6 +25,7 @@ class Pruned(Document):
     cost: Cost
     layers: tuple[LayerRow, ...]
     proof: Proof
+    kernels: KernelReport | None = None
 
 
 def run(bench: Workbench) -> Pruned:
@@ -37,10 +40,43 @@ def run(bench: Workbench) -> Pruned:
             f"tolerance {proof.tolerance:.0e}.",
         )
     chosen = bench.read(estimate.STAGE)
-    return Pruned(
+    pruned = Pruned(
         cost=cost(chosen.macs, chosen.params, bench.cut_path),
         layers=_layers(bench.analysis, plan),
         proof=_proof(proof),
+    )
+    return pruned if bench.spec.kernels is None else _without_kernels(bench, pruned, bench.spec.kernels)
+
+
+def _without_kernels(bench: Workbench, pruned: Pruned, wanted: Kernels) -> Pruned:
+    """The same once kernels are gone, too. Costs are those of the graph as it is: zeros in dense weights cost as much
+    as other weights."""
+    kernels, proof = prune_kernels(bench, wanted)
+    after = analyze(load_model(bench.cut_path))
+    cheaper = {layer.name: layer for layer in after.layers}
+    layers = tuple(
+        row.model_copy(update={"macs_pruned": cheaper[row.name].macs, "params_pruned": cheaper[row.name].params})
+        if row.name in cheaper
+        else row
+        for row in pruned.layers
+    )
+    return Pruned(
+        cost=cost(after.macs, after.params, bench.cut_path),
+        layers=layers,
+        proof=pruned.proof if proof is None else _both(pruned.proof, _proof(proof)),
+        kernels=kernels,
+    )
+
+
+def _both(channels: Proof, kernels: Proof) -> Proof:
+    """The proofs of two cuts, one after the other."""
+    return channels.model_copy(
+        update={
+            "passed": channels.passed and kernels.passed,
+            "max_relative_error": max(channels.max_relative_error, kernels.max_relative_error),
+            "compared_tensors": channels.compared_tensors + kernels.compared_tensors,
+            "runs": (*channels.runs, *kernels.runs),
+        }
     )
 
 

@@ -49,6 +49,7 @@ def _assemble(bench: Workbench) -> Report:
         latency=latency,
         layers=pruned.layers,
         proof=pruned.proof,
+        kernels=pruned.kernels,
         parity=finetuned.parity if finetuned else None,
         training=finetuned.training if finetuned else None,
         warnings=warnings(

@@ -1,0 +1,74 @@
+"""Mask layouts: exact counts, the right structure, and the most important weights."""
+
+import numpy as np
+import pytest
+
+from worker.engine.errors import EngineError
+from worker.engine.kernels.layouts import LAYOUTS, MaskOptions, mask_of
+
+
+def _importance(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape)
+
+
+def _mask(name: str, importance: np.ndarray, sparsity: float, **options: int) -> np.ndarray:
+    mask = mask_of(name, importance, MaskOptions(sparsity, **options))
+    assert not isinstance(mask, str), mask
+    assert mask.shape == importance.shape
+    return mask
+
+
+def test_free_removes_exactly_the_weakest_kernels() -> None:
+    importance = _importance(16, 8, 3, 3)
+    mask = _mask("free", importance, 0.6)
+    whole = mask.reshape(16, 8, 9)
+    assert (whole.all(axis=2) == whole.any(axis=2)).all()
+    gone = ~whole.any(axis=2)
+    assert gone.sum() == round(0.6 * 128)
+    sums = importance.sum(axis=(2, 3))
+    assert sums[gone].max() <= sums[~gone].min()
+
+
+def test_pattern_keeps_as_many_weights_everywhere_in_few_shapes() -> None:
+    importance = _importance(32, 16, 3, 3)
+    mask = _mask("pattern", importance, 5 / 9, patterns=6).reshape(-1, 9)
+    assert (mask.sum(axis=1) == 4).all()
+    library = np.unique(mask, axis=0)
+    assert len(library) <= 6
+    flat = importance.reshape(-1, 9)
+    kept = (flat * mask).sum(axis=1)
+    for shape in library:
+        assert (kept >= (flat * shape).sum(axis=1) - 1e-12).all()
+
+
+@pytest.mark.parametrize(("sparsity", "stride"), [(0.5, 2), (2 / 3, 3), (0.75, 4)])
+def test_strided_shares_the_offset_of_an_input_channel(sparsity: float, stride: int) -> None:
+    importance = _importance(8, 16, 3, 3)
+    mask = _mask("strided", importance, sparsity).reshape(8, 16, 9)
+    assert (mask == mask[:1]).all()
+    for channel in range(16):
+        offset = int(np.flatnonzero(mask[0, channel])[0])
+        assert np.flatnonzero(mask[0, channel]).tolist() == list(range(offset, 9, stride))
+        totals = [importance[:, channel].reshape(8, 9)[:, o::stride].sum() for o in range(stride)]
+        assert totals[offset] == max(totals)
+
+
+@pytest.mark.parametrize(("sparsity", "n"), [(0.25, 3), (0.5, 2), (0.75, 1)])
+def test_n_of_four_input_channels(sparsity: float, n: int) -> None:
+    importance = _importance(8, 16, 3, 3)
+    mask = _mask("n_m", importance, sparsity)
+    fours = mask.reshape(8, 4, 4, 3, 3)
+    assert (fours.sum(axis=2) == n).all()
+    values = importance.reshape(8, 4, 4, 3, 3)
+    weakest_kept = np.where(fours, values, np.inf).min(axis=2)
+    strongest_gone = np.where(fours, -np.inf, values).max(axis=2)
+    assert (strongest_gone <= weakest_kept).all()
+
+
+def test_layers_that_do_not_fit_say_why() -> None:
+    assert "4 does not divide" in str(mask_of("n_m", _importance(8, 10, 3, 3), MaskOptions(0.5)))
+    assert "a pattern needs 4" in str(mask_of("pattern", _importance(8, 8, 1, 1), MaskOptions(0.5)))
+    assert "fewer than the stride" in str(mask_of("strided", _importance(8, 8, 1, 1), MaskOptions(0.5)))
+    with pytest.raises(EngineError, match="no mask layout 'diagonal'") as refusal:
+        mask_of("diagonal", _importance(8, 8, 3, 3), MaskOptions(0.5))
+    assert all(name in refusal.value.hint for name in LAYOUTS)

@@ -1,0 +1,1 @@
+"""Masks of ones and zeros over weights: kept through training, and drawn at random to find one that does least harm."""
