@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-random lint format claims lock clean
+.PHONY: help setup demo test test-slow test-random lint format claims catalogue lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -51,6 +51,10 @@ format: setup  ## rewrite the files as `make lint` wants them
 
 claims: setup  ## the measured claims of benchmarks/results, with their goals
 	@$(BIN)/python benchmarks/claims.py
+
+catalogue: setup  ## write models_store/catalogue.json anew, after a method was added or changed
+	@$(BIN)/python -m worker.engine.catalogue > models_store/catalogue.json.new
+	@mv models_store/catalogue.json.new models_store/catalogue.json
 
 lock: setup  ## resolve constraints.txt anew for Python 3.11 and later
 	$(BIN)/python -m pip install --quiet uv

@@ -17,6 +17,7 @@ from app.docs.endpoints import router as docs
 from app.doorbell import Doorbell
 from app.health.endpoints import router as health
 from app.jobs.endpoints import router as jobs
+from app.methods.endpoints import router as methods
 from app.models.endpoints import router as models
 from app.security_headers import SecurityHeaders
 from app.settings import ApiSettings
@@ -40,6 +41,7 @@ to do.
 TAGS = [
     {"name": "models", "description": "Networks, as ONNX or as weights of a torchvision architecture."},
     {"name": "datasets", "description": "Labelled images: for finetuning and for measuring accuracy."},
+    {"name": "methods", "description": "What a job can be told to prune by: criteria, allocations and the rest."},
     {"name": "jobs", "description": "Pruning, from the request to the report."},
     {"name": "operation", "description": "For whoever runs the service."},
 ]
@@ -63,7 +65,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     error_responses.install(app)
     openapi.install(app)
     common = errors.problems(errors.InvalidRequest, errors.DatabaseUnavailable, errors.InternalError)
-    for router in (models, datasets, jobs):
+    for router in (models, datasets, methods, jobs):
         app.include_router(router, responses=common)
     app.include_router(health)
     app.include_router(docs)

@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from models_store.catalogue import conflicts
 from models_store.documents.base import Document
 from models_store.documents.kernels import Kernels
+from models_store.documents.methods import DEFAULTS, ChoosesMethods, InCatalogue, MethodOptions, refuse
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -25,16 +27,15 @@ class Budget(Document):
     macs_ratio: Ratio = Field(description="MACs kept: 0.4 keeps 40 % of the multiply-accumulates.")
 
 
-class Pruning(Document):
-    """Which channels go."""
+class Pruning(ChoosesMethods):
+    """Which channels go: methods by name, see `GET /v1/methods`."""
 
-    criterion: Literal["l1", "l2", "random"] = Field(
-        default="l2", description="Importance of a channel, from its filters' weights."
+    criterion: Annotated[str, InCatalogue("criterion")] = Field(
+        default="l2", description="How important each channel is."
     )
-    allocation: Literal["uniform", "global"] = Field(
-        default="uniform",
-        description="uniform: the same share of every layer; global: the least important channels anywhere.",
-    )
+    criterion_options: MethodOptions = DEFAULTS
+    allocation: Annotated[str, InCatalogue("allocation")] = Field(default="uniform", description="How much goes where.")
+    allocation_options: MethodOptions = DEFAULTS
     round_to: int = Field(
         default=8, ge=1, le=128, description="Channel counts become multiples of this where a layer is wide enough."
     )
@@ -108,3 +109,14 @@ class JobSpec(Document):
         if len(self.data.mean) != len(self.data.std):
             raise ValueError("data.mean and data.std must have the same length")
         return self
+
+    @model_validator(mode="after")
+    def _methods_work_together(self) -> "JobSpec":
+        self.check_methods("labels" if self.dataset_id else "none")
+        return self
+
+    def check_methods(self, data: Literal["none", "images", "labels"]) -> None:
+        """Raises ValidationError where the chosen methods do not work with each other, or with data like these."""
+        chosen = self.pruning.methods()
+        found = conflicts(chosen.values(), data)
+        refuse(((("pruning", method.kind), sentence) for method, sentence in found), "incompatible")

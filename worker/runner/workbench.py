@@ -13,6 +13,7 @@ import onnx
 
 from models_store.documents.base import Document
 from models_store.documents.job_spec import JobSpec
+from worker.engine.criteria import Calibration
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.graph import Analysis, analyze, load_model
 from worker.engine.graph.inputs import declared_shape
@@ -88,6 +89,14 @@ class Workbench:
         options = DataOptions(**self.spec.data.model_dump())
         spec = InputSpec.of(self.original)
         return open_dataset(self.order.dataset.path, spec, options, self.spec.seed, self.folder.tmp)
+
+    def calibration(self, samples: int) -> Calibration | None:
+        """Training images in an order that the job's seed decides, with labels; None without data."""
+        if self.dataset is None:
+            return None
+        rng = np.random.default_rng([self.spec.seed, 3])
+        images, labels = next(self.dataset.train.batches(samples, rng=rng))
+        return Calibration(images, labels)
 
     def real_inputs(self) -> list[dict[str, np.ndarray]]:
         """A small batch of test images, fit for the model's input; none without data."""

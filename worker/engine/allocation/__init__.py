@@ -1,6 +1,19 @@
-"""How much to prune where, to meet a budget. One file per allocator; the registry finds them by name."""
+"""How much to prune where, to meet a budget. One file per allocation; the registry finds them by name."""
 
-from worker.engine.allocation import global_threshold, uniform
-from worker.engine.allocation.registry import ALLOCATORS, Allocation, allocate, keep_share
+from worker.engine.allocation.limits import Limit, macs_limit, params_limit, size_limit
+from worker.engine.allocation.registry import ALLOCATIONS, Allocation, Line, Problem, allocate, plan_of
 
-__all__ = ["ALLOCATORS", "Allocation", "allocate", "global_threshold", "keep_share", "uniform"]
+ALLOCATIONS.load(__name__)
+
+__all__ = [
+    "ALLOCATIONS",
+    "Allocation",
+    "Limit",
+    "Line",
+    "Problem",
+    "allocate",
+    "macs_limit",
+    "params_limit",
+    "plan_of",
+    "size_limit",
+]

@@ -1,31 +1,76 @@
-"""The registry of allocators, and the one entry point `allocate`: one scalar is bisected until the budget is met."""
+"""The registry of allocations, and the one entry point `allocate`."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from worker.engine.allocation.limits import Limit
 from worker.engine.allocation.widths import Widths
 from worker.engine.criteria import Scores
-from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import Analysis, Counts
+from worker.engine.methods import Options, Registry
 from worker.engine.surgery import Plan
 
-Allocator = Callable[[Widths, float], npt.NDArray[np.float64]]
-"""(widths, strength 0..1) -> units to keep of each width; strength 0 keeps all, 1 keeps none."""
 
-ALLOCATORS: dict[str, Allocator] = {}
+class Problem:
+    """What an allocation decides on: the widths of a model, and the limits that they have to keep."""
+
+    def __init__(self, analysis: Analysis, widths: Widths, limits: Sequence[Limit], seed: int = 0) -> None:
+        self.analysis = analysis
+        self.widths = widths
+        self.limits = tuple(limits)
+        self.seed = seed
+
+    def fits(self, widths: Counts) -> bool:
+        return self.widths.fits(widths, self.limits)
+
+    def bisect(self, at: Callable[[float], npt.NDArray[np.floating[Any]]]) -> Counts:
+        """The widest widths of a family that keep the limits. `at` gives the units to keep of each width for a
+        strength, 0 (all) to 1 (none); what rounding took is given back. Widths that do not fit: nothing does."""
+
+        def rounded(strength: float) -> Counts:
+            return self.widths.round(at(strength))
+
+        chosen = rounded(0.0)
+        if self.fits(chosen):
+            return chosen
+        weak, strong, chosen = 0.0, 1.0, rounded(1.0)
+        if not self.fits(chosen):
+            return chosen
+        for _ in range(40):
+            middle = (weak + strong) / 2
+            candidate = rounded(middle)
+            if self.fits(candidate):
+                strong, chosen = middle, candidate
+            else:
+                weak = middle
+        return self.widths.refill(chosen, self.limits)
 
 
-def allocator(name: str) -> Callable[[Allocator], Allocator]:
-    """Register an allocator under the name that jobs use."""
+Allocator = Callable[[Problem, Any], Counts]
+"""(problem, options) -> units to keep of each width."""
 
-    def register(function: Allocator) -> Allocator:
-        ALLOCATORS[name] = function
-        return function
+ALLOCATIONS: Registry[Allocator] = Registry("allocation")
 
-    return register
+
+@dataclass(frozen=True)
+class Line:
+    """A limit and what the plan costs by it, in the same unit."""
+
+    name: str
+    goal: float
+    whole: float
+    value: float
+    reason: str = ""
+
+    @property
+    def reached(self) -> bool:
+        return self.value <= self.goal
 
 
 @dataclass(frozen=True)
@@ -35,65 +80,41 @@ class Allocation:
     plan: Plan
     macs: int
     params: int
-    reached: bool
-    reason: str = ""
+    lines: tuple[Line, ...]
+
+    @property
+    def reached(self) -> bool:
+        return all(line.reached for line in self.lines)
 
 
 def allocate(
     analysis: Analysis,
     scores: Scores,
+    limits: Sequence[Limit],
     *,
-    macs_ratio: float,
     method: str = "uniform",
+    options: Mapping[str, Any] | Options | None = None,
     round_to: int = 8,
     min_ratio: float = 0.05,
+    seed: int = 0,
 ) -> Allocation:
-    """Keep the most important units so that MACs <= macs_ratio * the original's, as closely as the widths allow.
+    """Keep the most important units within all limits, as closely as the widths allow.
 
     Channel counts become multiples of `round_to` where a layer is wide enough; every width keeps at least `min_ratio`
-    of its units and never fewer than one. A budget below that floor gives the floor, with `reached=False` and the
-    reason. Raises EngineError for an unknown method or a ratio outside 0..1.
+    of its units and never fewer than one. A limit below that floor gives the floor, with the reason in its line.
+    Raises EngineError for an unknown method or option.
     """
-    if method not in ALLOCATORS:
-        names = ", ".join(sorted(ALLOCATORS))
-        raise EngineError("unknown_allocation", f"There is no allocation '{method}'.", f"Choose one of: {names}.")
-    if not 0 < macs_ratio <= 1:
-        raise EngineError(
-            "bad_budget", f"macs_ratio is {macs_ratio}.", "Ask for more than 0 and at most 1, such as 0.5."
-        )
-    widths = Widths(analysis, scores, round_to=round_to, min_ratio=min_ratio)
-    goal = int(macs_ratio * analysis.macs)
+    chosen = ALLOCATIONS.find(method)
+    read = chosen.read_options(options)
     if not analysis.groups:
-        return _allocation(analysis, scores, analysis.full, goal)
-
-    def at(strength: float) -> Counts:
-        return widths.round(ALLOCATORS[method](widths, strength))
-
-    def fits(chosen: Counts) -> bool:
-        return int(analysis.costs.macs(widths.counts(chosen))) <= goal
-
-    weak, strong, chosen = 0.0, 1.0, at(0.0)
-    if not fits(chosen):
-        chosen = at(strong)
-        if fits(chosen):
-            for _ in range(40):
-                middle = (weak + strong) / 2
-                candidate = at(middle)
-                if fits(candidate):
-                    strong, chosen = middle, candidate
-                else:
-                    weak = middle
-            chosen = widths.refill(chosen, goal)
-    return _allocation(analysis, scores, widths.counts(chosen), goal)
+        return _allocation(analysis, scores, analysis.full, analysis.full, limits)
+    widths = Widths(analysis, scores, round_to=round_to, min_ratio=min_ratio)
+    counts = widths.counts(chosen.function(Problem(analysis, widths, limits, seed), read))
+    return _allocation(analysis, scores, counts, widths.counts(widths.floor), limits)
 
 
-def keep_share(analysis: Analysis, scores: Scores, share: float) -> Plan:
-    """Keep this share of the units of every width, the most important ones, without rounding to multiples."""
-    widths = Widths(analysis, scores, round_to=1, min_ratio=0.0)
-    return _plan(analysis, scores, widths.counts(widths.round(widths.whole * share)))
-
-
-def _plan(analysis: Analysis, scores: Scores, counts: Counts) -> Plan:
+def plan_of(analysis: Analysis, scores: Scores, counts: Counts) -> Plan:
+    """Keep the `counts[g]` most important units of each group."""
     kept = {}
     for group in analysis.groups:
         mask = np.zeros(len(group), dtype=bool)
@@ -102,13 +123,22 @@ def _plan(analysis: Analysis, scores: Scores, counts: Counts) -> Plan:
     return Plan(kept)
 
 
-def _allocation(analysis: Analysis, scores: Scores, counts: Counts, goal: int) -> Allocation:
+def _allocation(
+    analysis: Analysis, scores: Scores, counts: Counts, floor: Counts, limits: Sequence[Limit]
+) -> Allocation:
     macs, params = int(analysis.costs.macs(counts)), int(analysis.costs.params(counts))
-    reason = ""
-    if macs > goal:
-        share = macs / analysis.macs
-        reason = (
-            f"with every prunable layer at its smallest width {share:.1%} of the MACs remain; "
-            "the rest lies in layers that cannot be pruned"
-        )
-    return Allocation(_plan(analysis, scores, counts), macs, params, macs <= goal, reason)
+    lines = tuple(
+        Line(limit.name, limit.goal, limit.whole, float(limit.cost(counts)), _reason(limit, floor)) for limit in limits
+    )
+    return Allocation(plan_of(analysis, scores, counts), macs, params, lines)
+
+
+def _reason(limit: Limit, floor: Counts) -> str:
+    """Why no widths keep a limit; empty where some do."""
+    least = float(limit.cost(floor))
+    if least <= limit.goal:
+        return ""
+    return (
+        f"with every prunable layer at its smallest width {least / limit.whole:.1%} of the original's remains; "
+        "the rest lies in layers that cannot be pruned"
+    )

@@ -1,13 +1,19 @@
 """The same share of every width."""
 
-import numpy as np
-import numpy.typing as npt
+from __future__ import annotations
 
-from worker.engine.allocation.registry import allocator
-from worker.engine.allocation.widths import Widths
+from worker.engine.allocation.registry import ALLOCATIONS, Problem
+from worker.engine.graph.analysis import Counts
+from worker.engine.methods import Options
 
 
-@allocator("uniform")
-def uniform(widths: Widths, strength: float) -> npt.NDArray[np.float64]:
+@ALLOCATIONS.register(
+    "uniform",
+    title="Uniform",
+    summary="The same share of every layer's channels goes.",
+    uses=(),
+    exactness="own",
+)
+def uniform(problem: Problem, options: Options) -> Counts:
     """Keep 1 - strength of the units of each width."""
-    return np.asarray(widths.whole * (1 - strength))
+    return problem.bisect(lambda strength: problem.widths.whole * (1 - strength))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from worker.engine.allocation.limits import Limit
 from worker.engine.criteria import Scores
 from worker.engine.graph.analysis import Analysis, Counts
 
@@ -53,26 +54,32 @@ class Widths:
                 kept[members[0]] = 1
         return kept
 
-    def refill(self, widths: Counts, goal: int) -> Counts:
-        """Give back what rounding took: widen one width after another by a step, the most importance per MAC first,
-        as long as MACs stay within the goal."""
+    def fits(self, widths: Counts, limits: Sequence[Limit]) -> bool:
+        """Whether these widths keep every limit."""
+        kept = self.counts(widths)
+        return all(float(limit.cost(kept)) <= limit.goal for limit in limits)
+
+    def refill(self, widths: Counts, limits: Sequence[Limit]) -> Counts:
+        """Give back what rounding took: widen one width after another by a step, the most importance per cost first,
+        as long as every limit is kept. Cost is relative to what each limit allows, the scarcest limit's."""
         widths = widths.copy()
-        costs, full = self._analysis.costs, self._analysis.full
+        full = self._analysis.full
         kept = self.counts(widths)
         unfilled = np.flatnonzero(widths < self.whole)
         while len(unfilled):
             wider = np.minimum(widths[unfilled] + self.step[unfilled], self.whole[unfilled])
             added = [self._added(int(w), int(widths[w]), int(to)) for w, to in zip(unfilled, wider, strict=True)]
             candidates = np.minimum(kept + np.array(added), full)
-            macs = costs.macs(candidates)
-            fitting = np.flatnonzero(macs <= goal)
+            costs = np.stack([limit.cost(candidates) / limit.goal for limit in limits])  # (limits, candidates)
+            now = np.array([float(limit.cost(kept)) / limit.goal for limit in limits])
+            fitting = np.flatnonzero((costs <= 1).all(axis=0))
             if not len(fitting):
                 break
-            extra = np.maximum(macs - int(costs.macs(kept)), 1)
+            extra = np.maximum((costs - now[:, None]).max(axis=0), 1e-12)
             gains = [self._gains[w][to] - self._gains[w][widths[w]] for w, to in zip(unfilled, wider, strict=True)]
             best = max(fitting, key=lambda row: gains[row] / extra[row])
             widths[unfilled[best]], kept = wider[best], candidates[best]
-            # What does not fit now never will: MACs only grow.
+            # What does not fit now never will: costs only grow.
             unfilled = unfilled[fitting]
             unfilled = unfilled[widths[unfilled] < self.whole[unfilled]]
         return widths

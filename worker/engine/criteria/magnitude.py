@@ -1,33 +1,40 @@
 """L1 and L2 norms of the filters (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017)."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from worker.engine.criteria.registry import criterion
-from worker.engine.criteria.weights import Floats, filters, per_unit
-from worker.engine.graph.analysis import Analysis, Group
+from worker.engine.criteria.evidence import Evidence
+from worker.engine.criteria.registry import CRITERIA, ScoreOptions
+from worker.engine.criteria.weights import rows_per_source
+from worker.engine.criteria.width import Floats, Width
 
-
-@criterion("l1")
-def l1(analysis: Analysis, group: Group, seed: int) -> npt.NDArray[np.float64]:
-    """Mean over the coupled weights of each filter's mean absolute weight."""
-    return _mean_over_sources(analysis, group, lambda w: np.abs(w).mean(axis=1))
+_PAPER = "Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv 1608.08710"
 
 
-@criterion("l2")
-def l2(analysis: Analysis, group: Group, seed: int) -> npt.NDArray[np.float64]:
-    """Mean over the coupled weights of each filter's root mean square weight."""
-    return _mean_over_sources(analysis, group, lambda w: np.sqrt(np.square(w).mean(axis=1)))
+@CRITERIA.register(
+    "l1",
+    title="L1 norm",
+    summary="Filters with the smallest absolute weights go.",
+    paper=_PAPER,
+    uses=("weights",),
+    exactness="adapted",
+    options=ScoreOptions,
+)
+def l1(evidence: Evidence, width: Width, options: ScoreOptions) -> list[Floats]:
+    """Each filter's mean absolute weight, relative to its layer's mean."""
+    return rows_per_source(width, lambda w: np.abs(w).mean(axis=1))
 
 
-def _mean_over_sources(analysis: Analysis, group: Group, norm: Callable[[Floats], Floats]) -> npt.NDArray[np.float64]:
-    total = np.zeros(len(group))
-    for source in group.sources:
-        weight = filters(analysis, source)  # (channels, weights per filter)
-        if weight is not None:
-            values = norm(weight)
-            # Layers of different fan-in have different scales: each counts by its filters' relative norms.
-            total += per_unit(analysis, group, source, values / max(float(values.mean()), 1e-12))
-    return total
+@CRITERIA.register(
+    "l2",
+    title="L2 norm",
+    summary="Filters with the smallest Euclidean norm go.",
+    paper=_PAPER,
+    uses=("weights",),
+    exactness="adapted",
+    options=ScoreOptions,
+)
+def l2(evidence: Evidence, width: Width, options: ScoreOptions) -> list[Floats]:
+    """Each filter's root mean square weight, relative to its layer's mean."""
+    return rows_per_source(width, lambda w: np.sqrt(np.square(w).mean(axis=1)))

@@ -1,44 +1,83 @@
 """The registry of criteria, and the one entry point `score`."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from worker.engine.criteria.evidence import Calibration, Evidence
+from worker.engine.criteria.width import Floats, Width
 from worker.engine.errors import EngineError
-from worker.engine.graph.analysis import Analysis, Group
+from worker.engine.graph.analysis import Analysis
+from worker.engine.methods import Options, Registry, options_of
 
 Scores = dict[int, npt.NDArray[np.float64]]
 """group id -> one score per unit; larger is more important."""
 
-Criterion = Callable[[Analysis, Group, int], npt.NDArray[np.float64]]
-"""(analysis, group, seed) -> one score per unit of the group."""
+Criterion = Callable[[Evidence, Width, Any], Sequence[Floats]]
+"""(evidence, width, options) -> rows of one score per unit of the width: one row per coupled layer or place."""
 
-CRITERIA: dict[str, Criterion] = {}
-
-
-def criterion(name: str) -> Callable[[Criterion], Criterion]:
-    """Register a criterion under the name that jobs use."""
-
-    def register(function: Criterion) -> Criterion:
-        CRITERIA[name] = function
-        return function
-
-    return register
+CRITERIA: Registry[Criterion] = Registry("criterion")
 
 
-def score(analysis: Analysis, name: str, *, seed: int = 0) -> Scores:
-    """Scores of all units, normalised so that each width's mean is 1 and units compare across layers.
+class ScoreOptions(Options):
+    """How the scores of coupled layers become one, and how layers become comparable."""
 
-    Raises EngineError for an unknown name.
+    aggregation: Literal["mean", "sum", "max"] = Field(
+        default="mean", description="Over the coupled layers whose channels go together."
+    )
+    normalisation: Literal["mean", "max", "sum", "norm", "none"] = Field(
+        default="mean", description="What each layer's scores are divided by; none compares them as they are."
+    )
+
+
+def score(
+    analysis: Analysis,
+    name: str,
+    options: Mapping[str, Any] | Options | None = None,
+    *,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+) -> Scores:
+    """Scores of all units, aggregated over coupled layers and normalised per width as the options say.
+
+    `calibration` holds images, and labels where the criterion needs them. Raises EngineError for an unknown name or
+    option, and where the criterion needs data that are not there.
     """
-    if name not in CRITERIA:
+    method = CRITERIA.find(name)
+    chosen = options_of(method.read_options(options), ScoreOptions)
+    if method.data != "none" and calibration is None:
         raise EngineError(
-            "unknown_criterion", f"There is no criterion '{name}'.", f"Choose one of: {', '.join(sorted(CRITERIA))}."
+            "needs_data", f"Criterion '{name}' needs {method.data}.", "Give the job a dataset, or choose another one."
         )
-    raw = {group.id: CRITERIA[name](analysis, group, seed) for group in analysis.groups}
+    evidence = Evidence(analysis, seed, calibration)
     scores: Scores = {}
-    for groups in analysis.widths:
-        mean = float(np.concatenate([raw[g] for g in groups]).mean())
-        scores.update({g: raw[g] / mean if mean > 0 else np.ones_like(raw[g]) for g in groups})
+    for width in evidence.widths:
+        rows = method.function(evidence, width, chosen)
+        scores.update(width.by_group(_normalised(_aggregated(rows, len(width), chosen), chosen)))
     return scores
+
+
+def _aggregated(rows: Sequence[Floats], units: int, options: ScoreOptions) -> Floats:
+    if not len(rows):  # nothing is known about these units: all alike
+        return np.ones(units)
+    stacked = np.stack(rows)
+    by_name: dict[str, Callable[..., Any]] = {"mean": stacked.mean, "sum": stacked.sum, "max": stacked.max}
+    return np.asarray(by_name[options.aggregation](axis=0))
+
+
+def _normalised(values: Floats, options: ScoreOptions) -> Floats:
+    if options.normalisation == "none":
+        return values
+    measure: dict[str, Callable[[Floats], Any]] = {
+        "mean": np.mean,
+        "max": np.max,
+        "sum": np.sum,
+        "norm": np.linalg.norm,
+    }
+    divisor = float(measure[options.normalisation](values))
+    return values / divisor if divisor > 0 else np.ones_like(values)

@@ -1,18 +1,20 @@
-"""The filters of a source as rows, and values per filter gathered into values per unit."""
+"""The filters of a source as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-from worker.engine.graph.analysis import Analysis, Group
+from worker.engine.criteria.width import Floats, Width
+from worker.engine.graph.analysis import Analysis
 from worker.engine.graph.propagation import Source
-
-Floats = npt.NDArray[np.float64]
 
 
 def filters(analysis: Analysis, source: Source) -> Floats | None:
     """(channels, weights per channel) of the source's weight; None where the weight is computed by a chain that hides
     which constant it comes from."""
-    located = _constant_axis(analysis, source)
+    located = constant_axis(analysis, source)
     if located is None:
         return None
     name, axis = located
@@ -20,7 +22,7 @@ def filters(analysis: Analysis, source: Source) -> Floats | None:
     return weight.reshape(weight.shape[0], -1)
 
 
-def _constant_axis(analysis: Analysis, source: Source) -> tuple[str, int] | None:
+def constant_axis(analysis: Analysis, source: Source) -> tuple[str, int] | None:
     """The constant behind a weight (perhaps through Transpose, Cast, DequantizeLinear) and its axis of filters."""
     name = source.weight
     while name not in analysis.graph.constants:
@@ -36,10 +38,16 @@ def _constant_axis(analysis: Analysis, source: Source) -> tuple[str, int] | None
     return None
 
 
-def per_unit(analysis: Analysis, group: Group, source: Source, values: Floats) -> Floats:
-    """Sum values per channel of a source into values per unit of a group."""
-    roots = analysis.roots[source.labels]
-    position = np.searchsorted(group.units, roots)  # units are sorted
-    position = np.minimum(position, len(group) - 1)
-    member = group.units[position] == roots
-    return np.bincount(position[member], weights=values[member], minlength=len(group)).astype(np.float64)
+def rows_per_source(width: Width, measure: Callable[[Floats], Floats], *, relative: bool = True) -> list[Floats]:
+    """One row per coupled weight: `measure` of its filters, (channels, weights) -> (channels,), per unit.
+
+    Layers of different fan-in have different scales: `relative` divides each row's values by their mean first.
+    """
+    rows = []
+    for source in width.sources:
+        weight = filters(width.analysis, source)
+        if weight is not None:
+            values = measure(weight)
+            scale = max(float(values.mean()), 1e-12) if relative else 1.0
+            rows.append(width.per_unit(source.labels, values / scale))
+    return rows

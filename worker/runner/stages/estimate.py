@@ -5,11 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from models_store.documents.base import Document
-from worker.engine.allocation import Allocation, allocate
-from worker.engine.criteria import score
+from worker.engine.allocation import Allocation, allocate, macs_limit
+from worker.engine.criteria import Calibration, score
 from worker.engine.graph import Analysis
 from worker.engine.surgery import Plan
 from worker.runner.workbench import Stage, Workbench
+
+
+class EstimatedLine(Document):
+    """A line of the budget: goal and estimate, both relative to the original where the budget is."""
+
+    name: str
+    goal: float
+    value: float
+    reached: bool
+    reason: str
 
 
 class Estimate(Document):
@@ -18,8 +28,7 @@ class Estimate(Document):
     kept: dict[int, tuple[int, ...]]
     macs: int
     params: int
-    reached: bool
-    reason: str
+    lines: tuple[EstimatedLine, ...]
 
     def plan(self, analysis: Analysis) -> Plan:
         masks = {}
@@ -31,16 +40,31 @@ class Estimate(Document):
 
 def run(bench: Workbench) -> Estimate:
     pruning = bench.spec.pruning
+    scores = score(
+        bench.analysis,
+        pruning.criterion,
+        pruning.criterion_options,
+        seed=bench.spec.seed,
+        calibration=_calibration(bench),
+    )
     allocation = allocate(
         bench.analysis,
-        score(bench.analysis, pruning.criterion, seed=bench.spec.seed),
-        macs_ratio=bench.spec.budget.macs_ratio,
+        scores,
+        [macs_limit(bench.analysis, bench.spec.budget.macs_ratio)],
         method=pruning.allocation,
+        options=pruning.allocation_options,
         round_to=pruning.round_to,
         min_ratio=pruning.min_ratio,
+        seed=bench.spec.seed,
     )
     bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1)})
     return _document(allocation)
+
+
+def _calibration(bench: Workbench) -> Calibration | None:
+    """As many training images as the criterion asks for; None where it asks for none."""
+    wanted = bench.spec.pruning.criterion_options.get("calibration_images")
+    return bench.calibration(int(wanted)) if isinstance(wanted, int) else None
 
 
 def _document(allocation: Allocation) -> Estimate:
@@ -48,8 +72,16 @@ def _document(allocation: Allocation) -> Estimate:
         kept={group: tuple(np.flatnonzero(mask).tolist()) for group, mask in allocation.plan.kept.items()},
         macs=allocation.macs,
         params=allocation.params,
-        reached=allocation.reached,
-        reason=allocation.reason,
+        lines=tuple(
+            EstimatedLine(
+                name=line.name,
+                goal=line.goal / line.whole,
+                value=line.value / line.whole,
+                reached=line.reached,
+                reason=line.reason,
+            )
+            for line in allocation.lines
+        ),
     )
 
 

@@ -67,8 +67,9 @@ def _assemble(bench: Workbench) -> Report:
 
 
 def _verdict(goal: float, value: float, estimated: estimate.Estimate) -> BudgetVerdict:
-    if not estimated.reached:
-        return BudgetVerdict(name="macs_ratio", goal=goal, value=value, verdict="unreachable", reason=estimated.reason)
+    reason = next(line.reason for line in estimated.lines if line.name == "macs_ratio")
+    if reason:
+        return BudgetVerdict(name="macs_ratio", goal=goal, value=value, verdict="unreachable", reason=reason)
     return BudgetVerdict(name="macs_ratio", goal=goal, value=value, verdict="met" if value <= goal else "missed")
 
 

@@ -1,0 +1,1 @@
+"""Methods: what a job can be told to prune by."""

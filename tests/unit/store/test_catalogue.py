@@ -1,0 +1,99 @@
+"""The catalogue of methods: current, and what it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from models_store import catalogue
+from models_store.catalogue import Method, OnlyWith
+from models_store.documents.job_spec import Budget, JobSpec
+
+ROOT = Path(__file__).resolve().parents[3]
+MODEL = "mdl_" + "0" * 32
+
+
+def spec(**pruning: object) -> JobSpec:
+    return JobSpec.model_validate({"model_id": MODEL, "budget": {"macs_ratio": 0.5}, "pruning": pruning})
+
+
+def faults(**pruning: object) -> dict[tuple[str | int, ...], str]:
+    with pytest.raises(ValidationError) as refused:
+        spec(**pruning)
+    return {fault["loc"]: fault["msg"] for fault in refused.value.errors()}
+
+
+def test_the_committed_catalogue_is_what_the_engine_declares() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "worker.engine.catalogue"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert catalogue.FILE.read_text() == printed.stdout, "run `make catalogue`"
+
+
+def test_every_method_says_what_it_is() -> None:
+    methods = catalogue.catalogue().methods
+    assert len({(method.kind, method.name) for method in methods}) == len(methods)
+    for method in methods:
+        assert method.title, method
+        assert method.summary.endswith("."), method
+        assert bool(method.paper) == (method.exactness != "own"), method
+        assert method.faults(method.with_defaults({})) == [], method
+        for name, option in method.options.get("properties", {}).items():
+            assert "default" in option, (method, name)
+            assert option.get("description"), (method, name)
+        for rule in method.only_with:
+            assert set(rule.names) <= set(catalogue.names(rule.kind)), method
+
+
+def test_options_are_spelt_out() -> None:
+    pruning = spec(criterion="l1", criterion_options={"aggregation": "max"}).pruning
+    assert pruning.criterion_options == {"aggregation": "max", "normalisation": "mean"}
+    assert JobSpec(model_id=MODEL, budget=Budget(macs_ratio=0.5)).pruning.criterion_options["aggregation"] == "mean"
+
+
+def test_a_spec_survives_its_row() -> None:
+    before = spec(criterion="l1")
+    assert JobSpec.model_validate(before.model_dump(mode="json")) == before
+
+
+def test_an_unknown_method_is_refused_with_those_there_are() -> None:
+    message = faults(criterion="best")["pruning", "criterion"]
+    assert "'best'" in message
+    assert all(name in message for name in catalogue.names("criterion"))
+
+
+def test_an_unknown_option_is_refused_with_those_there_are() -> None:
+    message = faults(criterion="l1", criterion_options={"agregation": "max"})[
+        "pruning", "criterion_options", "agregation"
+    ]
+    assert "aggregation" in message
+
+
+def test_a_bad_option_is_refused_at_its_place() -> None:
+    found = faults(criterion="l1", criterion_options={"aggregation": "median"})
+    assert "median" in found["pruning", "criterion_options", "aggregation"]
+
+
+def method(name: str, **changes: object) -> Method:
+    return catalogue.find("criterion", "l1").model_copy(update={"name": name, **changes})
+
+
+def test_a_method_that_needs_data_is_refused_without_and_told_what_needs_none() -> None:
+    hungry = method("hungry", data="labels")
+    for data in ("none", "images"):
+        ((blamed, reason),) = catalogue.conflicts([hungry], data)  # type: ignore[arg-type]
+        assert blamed is hungry
+        assert "needs labels" in reason
+        assert "l1" in reason
+    assert catalogue.conflicts([hungry], "labels") == []
+
+
+def test_methods_that_do_not_work_together_are_refused_with_the_reason() -> None:
+    choosy = method("choosy", only_with=(OnlyWith(kind="allocation", names=("global",), reason="it counts."),))
+    uniform, everywhere = (catalogue.find("allocation", name) for name in ("uniform", "global"))
+    ((blamed, reason),) = catalogue.conflicts([choosy, uniform], "none")
+    assert blamed is choosy
+    assert reason == "criterion 'choosy' works with allocation global only, not uniform: it counts."
+    assert catalogue.conflicts([choosy, everywhere], "none") == []

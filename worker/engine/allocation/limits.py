@@ -1,0 +1,54 @@
+"""What must not be exceeded: the lines of a budget, each as a cost of the units kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.engine.errors import EngineError
+from worker.engine.graph.analysis import Analysis, Counts
+
+Cost = Callable[[Counts], npt.NDArray[np.floating[Any]]]
+"""Units kept of each group, (..., G) -> (...)."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One line of a budget: `cost` of what is kept must be at most `goal`; it is `whole` with nothing pruned."""
+
+    name: str
+    goal: float
+    whole: float
+    cost: Cost
+
+    def __post_init__(self) -> None:
+        if not self.goal > 0:
+            raise EngineError("bad_budget", f"{self.name} asks for {self.goal}.", "Ask for more than 0.")
+
+
+def macs_limit(analysis: Analysis, ratio: float) -> Limit:
+    """Multiply-accumulates kept / original."""
+    return Limit("macs_ratio", ratio * analysis.macs, analysis.macs, lambda kept: analysis.costs.macs(kept) * 1.0)
+
+
+def params_limit(analysis: Analysis, ratio: float) -> Limit:
+    """Parameters kept / original."""
+    return Limit(
+        "params_ratio", ratio * analysis.params, analysis.params, lambda kept: analysis.costs.params(kept) * 1.0
+    )
+
+
+def size_limit(analysis: Analysis, size_bytes: float, original_bytes: int) -> Limit:
+    """Bytes of the ONNX file: what parameters take goes with them, the rest of the file stays."""
+    tensors = analysis.graph.constants.values()
+    weights = sum(tensor.ByteSize() for tensor in tensors)
+    per_param = weights / max(analysis.params, 1)
+
+    def size(kept: Counts) -> npt.NDArray[np.float64]:
+        return np.asarray(original_bytes - per_param * (analysis.params - analysis.costs.params(kept)))
+
+    return Limit("size_bytes", size_bytes, original_bytes, size)
