@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar, cast
 
 import numpy as np
 
 from worker.engine.criteria.width import Width
+from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import Analysis
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,27 @@ class Evidence:
         self.analysis = analysis
         self.seed = seed
         self.calibration = calibration
+        self._found: dict[str, object] = {}
 
     @cached_property
     def widths(self) -> tuple[Width, ...]:
         return tuple(Width(self.analysis, groups) for groups in self.analysis.widths)
+
+    def images(self, count: int) -> Calibration:
+        """The first calibration images. Raises EngineError where there are none."""
+        if self.calibration is None:
+            raise EngineError("needs_data", "The criterion needs images.", "Give the job a dataset.")
+        return self.calibration.first(count)
+
+    def labelled(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first calibration images and their labels. Raises EngineError where there are none."""
+        found = self.images(count)
+        if found.labels is None:
+            raise EngineError("needs_data", "The criterion needs labels.", "Give the job a labelled dataset.")
+        return found.images, found.labels
+
+    def once(self, what: str, find: Callable[[], T]) -> T:
+        """The result of `find`, worked out at the first call with this name."""
+        if what not in self._found:
+            self._found[what] = find()
+        return cast(T, self._found[what])

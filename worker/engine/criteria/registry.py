@@ -24,14 +24,19 @@ Criterion = Callable[[Evidence, Width, Any], Sequence[Floats]]
 CRITERIA: Registry[Criterion] = Registry("criterion")
 
 
-class ScoreOptions(Options):
+class Normalised(Options):
+    """How the scores of different layers become comparable."""
+
+    normalisation: Literal["mean", "max", "sum", "norm", "none"] = Field(
+        default="mean", description="What each layer's scores are divided by; none compares them as they are."
+    )
+
+
+class ScoreOptions(Normalised):
     """How the scores of coupled layers become one, and how layers become comparable."""
 
     aggregation: Literal["mean", "sum", "max"] = Field(
         default="mean", description="Over the coupled layers whose channels go together."
-    )
-    normalisation: Literal["mean", "max", "sum", "norm", "none"] = Field(
-        default="mean", description="What each layer's scores are divided by; none compares them as they are."
     )
 
 
@@ -49,8 +54,9 @@ def score(
     option, and where the criterion needs data that are not there.
     """
     method = CRITERIA.find(name)
-    chosen = options_of(method.read_options(options), ScoreOptions)
-    if method.data != "none" and calibration is None:
+    chosen = options_of(method.read_options(options), Normalised)
+    lacking = calibration is None or (method.data == "labels" and calibration.labels is None)
+    if method.data != "none" and lacking:
         raise EngineError(
             "needs_data", f"Criterion '{name}' needs {method.data}.", "Give the job a dataset, or choose another one."
         )
@@ -62,15 +68,17 @@ def score(
     return scores
 
 
-def _aggregated(rows: Sequence[Floats], units: int, options: ScoreOptions) -> Floats:
+def _aggregated(rows: Sequence[Floats], units: int, options: Normalised) -> Floats:
+    """One score per unit; a criterion without a choice of aggregation has added up by itself what is coupled."""
     if not len(rows):  # nothing is known about these units: all alike
         return np.ones(units)
     stacked = np.stack(rows)
     by_name: dict[str, Callable[..., Any]] = {"mean": stacked.mean, "sum": stacked.sum, "max": stacked.max}
-    return np.asarray(by_name[options.aggregation](axis=0))
+    chosen = options.aggregation if isinstance(options, ScoreOptions) else "sum"
+    return np.asarray(by_name[chosen](axis=0))
 
 
-def _normalised(values: Floats, options: ScoreOptions) -> Floats:
+def _normalised(values: Floats, options: Normalised) -> Floats:
     if options.normalisation == "none":
         return values
     measure: dict[str, Callable[[Floats], Any]] = {

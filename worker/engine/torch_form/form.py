@@ -41,16 +41,19 @@ class TorchForm:
     averages: tuple[RunningAverage, ...]
     values: dict[str, fx.Node]
 
-    def up_to(self, value: str) -> fx.GraphModule:
-        """A module with the same weights that returns one inner value, by its ONNX name, as 1-tuple."""
-        if value not in self.values:
-            raise EngineError(
-                "constant_output", f"Value {value!r} does not depend on the model's input.", "Export the model again."
-            )
+    def up_to(self, *values: str) -> fx.GraphModule:
+        """A module with the same weights that returns inner values, by their ONNX names, as a tuple."""
+        for value in values:
+            if value not in self.values:
+                raise EngineError(
+                    "constant_output",
+                    f"Value {value!r} does not depend on the model's input.",
+                    "Export the model again.",
+                )
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         graph.graph_copy(self.module.graph, copies)
-        graph.output((copies[self.values[value]],))
+        graph.output(tuple(copies[self.values[value]] for value in values))
         graph.eliminate_dead_code(is_impure_node=is_interface)
         return fx.GraphModule(self.module, graph, class_name="OnnxGraph")
 

@@ -1,0 +1,262 @@
+"""Each criterion against a small computation of its own in numpy, on a network with random weights and labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from worker.engine.criteria import CRITERIA, Calibration, score
+from worker.engine.criteria.width import Floats
+from worker.engine.errors import EngineError
+from worker.engine.graph import Analysis, analyze
+
+WIDTHS, CLASSES, SIZE, IMAGES = (6, 5), 4, 7, 24
+AS_IT_IS = {"normalisation": "none"}
+
+
+class Net:
+    """Conv, BatchNormalization, Relu; Conv with stride, Relu; global mean; Gemm: the model, and the same in numpy."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(5)
+        a, b = WIDTHS
+        self.w: dict[str, np.ndarray] = {
+            "w1": rng.normal(size=(a, 3, 3, 3)) * 0.5,
+            "g": rng.normal(size=a),
+            "beta": rng.normal(size=a),
+            "mean": rng.normal(size=a),
+            "var": rng.uniform(0.5, 2, size=a),
+            "w2": rng.normal(size=(b, a, 3, 3)) * 0.3,
+            "b2": rng.normal(size=b) * 0.1,
+            "w3": rng.normal(size=(CLASSES, b)),
+            "b3": rng.normal(size=CLASSES),
+        }
+        self.x = rng.normal(size=(IMAGES, 3, SIZE, SIZE)).astype(np.float32)
+        self.y = rng.integers(0, CLASSES, IMAGES)
+
+    @property
+    def calibration(self) -> Calibration:
+        return Calibration(self.x, self.y)
+
+    def analysis(self) -> Analysis:
+        nodes = [
+            helper.make_node("Conv", ["x", "w1"], ["c1"], "one", pads=[1, 1, 1, 1]),
+            helper.make_node("BatchNormalization", ["c1", "g", "beta", "mean", "var"], ["n1"], "norm"),
+            helper.make_node("Relu", ["n1"], ["r1"]),
+            helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], "two", pads=[1, 1, 1, 1], strides=[2, 2]),
+            helper.make_node("Relu", ["c2"], ["r2"]),
+            helper.make_node("GlobalAveragePool", ["r2"], ["p"]),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("Gemm", ["f", "w3", "b3"], ["logits"], "fc", transB=1),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES])],
+            [numpy_helper.from_array(value.astype(np.float32), name) for name, value in self.w.items()],
+        )
+        model: onnx.ModelProto = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+        return analyze(model)
+
+    def first(self) -> np.ndarray:
+        """The feature maps behind the first Relu."""
+        w = self.w
+        normalised = (conv(self.x, w["w1"], 1) - shaped(w["mean"])) / np.sqrt(shaped(w["var"]) + 1e-5)
+        return np.maximum(normalised * shaped(w["g"]) + shaped(w["beta"]), 0)
+
+    def second(self, first: np.ndarray | None = None) -> np.ndarray:
+        maps = self.first() if first is None else first
+        return np.maximum(conv(maps, self.w["w2"], 2) + shaped(self.w["b2"]), 0)
+
+    def losses(self, second: np.ndarray | None = None) -> np.ndarray:
+        maps = self.second() if second is None else second
+        logits = maps.mean(axis=(2, 3)) @ self.w["w3"].T + self.w["b3"]
+        return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(IMAGES), self.y]
+
+
+def shaped(values: np.ndarray) -> np.ndarray:
+    return values[:, None, None]
+
+
+def conv(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
+    """A 3x3 convolution with a padding of one."""
+    padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), (1, 1), (1, 1)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::stride, ::stride]
+    return np.einsum("nchwij,ocij->nohw", windows, w.astype(np.float64))
+
+
+@pytest.fixture(scope="module")
+def net() -> Net:
+    return Net()
+
+
+def scores(net: Net, name: str, options: dict[str, object] | None = None, **data: Calibration) -> list[Floats]:
+    """By width: of the first and of the second convolution."""
+    found = score(net.analysis(), name, options, seed=1, **data)
+    assert [len(values) for values in found.values()] == list(WIDTHS)
+    return list(found.values())
+
+
+def relative(values: np.ndarray) -> np.ndarray:
+    return values / values.mean()
+
+
+def test_norms(net: Net) -> None:
+    for name, power in (("l1", 1), ("l2", 2)):
+        for found, w in zip(scores(net, name), (net.w["w1"], net.w["w2"]), strict=True):
+            norms = [sum(abs(v) ** power for v in one.ravel()) ** (1 / power) for one in w]
+            np.testing.assert_allclose(found, relative(np.array(norms)), rtol=1e-5)
+
+
+def test_fpgm_is_the_distance_to_all_other_filters(net: Net) -> None:
+    for found, w in zip(scores(net, "fpgm"), (net.w["w1"], net.w["w2"]), strict=True):
+        distances = np.array([sum(np.linalg.norm((a - b).ravel()) for b in w) for a in w])
+        np.testing.assert_allclose(found, relative(distances), rtol=1e-4)
+
+
+def test_lamp_compares_with_what_is_at_least_as_large(net: Net) -> None:
+    for found, w in zip(scores(net, "lamp"), (net.w["w1"], net.w["w2"]), strict=True):
+        squares = np.array([np.square(one).sum() for one in w])
+        expected = [s / sum(t for t in squares if t >= s) for s in squares]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_bn_scale(net: Net) -> None:
+    first, second = scores(net, "bn_scale")
+    np.testing.assert_allclose(first, relative(np.abs(net.w["g"])), rtol=1e-5)
+    np.testing.assert_allclose(second, np.ones(WIDTHS[1]))  # there is no BatchNormalization: all alike
+
+
+def test_random_is_reproducible(net: Net) -> None:
+    for one, other in zip(scores(net, "random"), scores(net, "random"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_apoz_is_the_share_of_zeros(net: Net) -> None:
+    found = scores(net, "apoz", AS_IT_IS, calibration=net.calibration)
+    for values, maps in zip(found, (net.first(), net.second()), strict=True):
+        np.testing.assert_allclose(values, 1 - (maps == 0).mean(axis=(0, 2, 3)), atol=1e-9)
+
+
+def test_variance_is_that_of_the_feature_maps(net: Net) -> None:
+    found = scores(net, "variance", AS_IT_IS, calibration=net.calibration)
+    for values, maps in zip(found, (net.first(), net.second()), strict=True):
+        np.testing.assert_allclose(values, maps.var(axis=(0, 2, 3)), rtol=1e-4)
+
+
+def test_hrank_is_the_mean_rank(net: Net) -> None:
+    found = scores(net, "hrank", {**AS_IT_IS, "calibration_images": 8}, calibration=net.calibration)
+    for values, maps in zip(found, (net.first(), net.second()), strict=True):
+        ranks = [[np.linalg.matrix_rank(image[channel]) for image in maps[:8]] for channel in range(maps.shape[1])]
+        np.testing.assert_allclose(values, np.mean(ranks, axis=1))
+
+
+def test_taylor_is_the_squared_derivative_along_the_filter(net: Net) -> None:
+    options = {**AS_IT_IS, "batch_size": IMAGES}
+    found = scores(net, "taylor", options, calibration=net.calibration)
+    for values, name in zip(found, ("w1", "w2"), strict=True):
+        for channel, value in enumerate(values):
+            slope = derivative(lambda scale, n=name, c=channel: with_filter(net, n, c, scale))
+            assert value == pytest.approx(slope**2, rel=1e-3, abs=1e-9)
+
+
+def with_filter(net: Net, name: str, channel: int, scale: float) -> float:
+    """The loss with one filter scaled."""
+    other = Net()
+    other.w[name][channel] *= scale
+    return float(other.losses().mean())
+
+
+def derivative(function, at: float = 1.0, step: float = 1e-5):
+    return (function(at + step) - function(at - step)) / (2 * step)
+
+
+def test_fisher_is_the_second_moment_of_the_gates_slope(net: Net) -> None:
+    found = scores(net, "fisher", AS_IT_IS, calibration=net.calibration)
+    first, second = net.first(), net.second()
+    for channel, value in enumerate(found[0]):
+        slope = derivative(lambda s, c=channel: net.losses(net.second(gated(first, c, s))))
+        assert value == pytest.approx(np.square(slope).mean() / 2, rel=1e-3, abs=1e-9)
+    for channel, value in enumerate(found[1]):
+        slope = derivative(lambda s, c=channel: net.losses(gated(second, c, s)))
+        assert value == pytest.approx(np.square(slope).mean() / 2, rel=1e-3, abs=1e-9)
+
+
+def gated(maps: np.ndarray, channel: int, scale: float) -> np.ndarray:
+    changed = maps.copy()
+    changed[:, channel] *= scale
+    return changed
+
+
+def test_reconstruction_alone_is_the_share_of_the_outputs_energy(net: Net) -> None:
+    _, second = scores(net, "reconstruction", {**AS_IT_IS, "greedy": False}, calibration=net.calibration)
+    pooled = net.second().mean(axis=(2, 3))  # what the classifier reads, at its one position per image
+    output = pooled @ net.w["w3"].T
+    alone = [np.square(np.outer(pooled[:, c], net.w["w3"][:, c])).sum() for c in range(WIDTHS[1])]
+    np.testing.assert_allclose(second, np.array(alone) / np.square(output).sum(), rtol=1e-4)
+
+
+def test_reconstruction_samples_what_a_convolution_reads(net: Net) -> None:
+    """With many positions drawn, the mean over them comes close to that over all."""
+    options = {**AS_IT_IS, "greedy": False, "locations": 400}
+    first, _ = scores(net, "reconstruction", options, calibration=net.calibration)
+    maps, w = net.first(), net.w["w2"]
+    energy = np.square(conv(maps, w, 2)).sum()
+    alone = [np.square(conv(maps[:, [c]], w[:, [c]], 2)).sum() / energy for c in range(WIDTHS[0])]
+    np.testing.assert_allclose(first, alone, rtol=0.1)
+
+
+def test_greedy_reconstruction_removes_what_adds_least_error(net: Net) -> None:
+    _, second = scores(net, "reconstruction", AS_IT_IS, calibration=net.calibration)
+    pooled, w3 = net.second().mean(axis=(2, 3)), net.w["w3"]
+    removed: list[int] = []
+    for unit in np.argsort(second):
+
+        def error(channels: list[int]) -> float:
+            return float(np.square(pooled[:, channels] @ w3[:, channels].T).sum())
+
+        rest = [c for c in range(WIDTHS[1]) if c not in removed]
+        assert error([*removed, int(unit)]) == pytest.approx(min(error([*removed, c]) for c in rest), rel=1e-5)
+        removed.append(int(unit))
+
+
+@pytest.mark.parametrize("name", [method.name for method in CRITERIA if method.data != "none"])
+def test_a_criterion_without_its_data_is_an_error_of_the_user(net: Net, name: str) -> None:
+    with pytest.raises(EngineError, match="dataset"):
+        score(net.analysis(), name)
+
+
+@pytest.mark.parametrize("name", [method.name for method in CRITERIA])
+@pytest.mark.parametrize("normalisation", ["mean", "max", "sum", "norm"])
+def test_scores_are_normalised_per_layer(net: Net, name: str, normalisation: str) -> None:
+    of_one = {"mean": np.mean, "max": np.max, "sum": np.sum, "norm": np.linalg.norm}[normalisation]
+    for values in scores(net, name, {"normalisation": normalisation}, calibration=net.calibration):
+        assert of_one(values) == pytest.approx(1.0) or np.all(values == 1)
+
+
+def test_aggregation_over_coupled_layers() -> None:
+    """Two convolutions added up: their filters go together."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(4, 3, 1, 1)), rng.normal(size=(4, 3, 1, 1))
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["ya"]),
+        helper.make_node("Conv", ["x", "b"], ["yb"]),
+        helper.make_node("Add", ["ya", "yb"], ["sum"]),
+        helper.make_node("Conv", ["sum", "c"], ["out"]),
+    ]
+    weights = {"a": a, "b": b, "c": rng.normal(size=(2, 4, 1, 1))}
+    graph = helper.make_graph(
+        nodes,
+        "sum",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 5, 5])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 2, 5, 5])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    analysis = analyze(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]))
+    rows = np.stack([relative(np.abs(w).sum(axis=(1, 2, 3))) for w in (a, b)])
+    for aggregation, expected in (("mean", rows.mean(axis=0)), ("sum", rows.sum(axis=0)), ("max", rows.max(axis=0))):
+        found = score(analysis, "l1", {"aggregation": aggregation, "normalisation": "none"})
+        np.testing.assert_allclose(found[0], expected, rtol=1e-5)

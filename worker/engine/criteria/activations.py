@@ -1,0 +1,48 @@
+"""Statistics of feature maps: summed over calibration images in one pass, for all widths at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from worker.engine.criteria.evidence import Evidence
+from worker.engine.criteria.observation import observed
+from worker.engine.criteria.places import Place, every_place, feature_maps
+from worker.engine.criteria.width import Floats, Width
+
+Measure: TypeAlias = Callable[[np.ndarray], Floats]
+"""Feature maps (channels, images, ...) of a batch -> sums over its images, (moments, channels)."""
+
+Finish: TypeAlias = Callable[[Floats, int], Floats]
+"""Sums (moments, channels) and the number of images -> (channels,)."""
+
+
+def rows_per_place(evidence: Evidence, width: Width, images: int, measure: Measure, finish: Finish) -> list[Floats]:
+    """One row per place at which the width's feature maps are read; a unit of several channels gets their mean."""
+    sums = evidence.once("feature maps", lambda: _measure(evidence, images, measure))
+    rows = []
+    for place in feature_maps(width):
+        total, count = sums[place.tensor]
+        channels = np.maximum(width.per_unit(place.labels, np.ones(len(place.labels))), 1.0)
+        rows.append(width.per_unit(place.labels, finish(total, count)) / channels)
+    return rows
+
+
+def _measure(evidence: Evidence, images: int, measure: Measure) -> dict[str, tuple[Floats, int]]:
+    places = every_place(evidence.widths)
+    if not places:
+        return {}
+    sums: dict[str, Floats] = {}
+    calibration = evidence.images(images)
+    for arrays, _ in observed(evidence.analysis, list(places), calibration):
+        for name, array in arrays.items():
+            found = measure(_by_channel(places[name], array))
+            sums[name] = sums[name] + found if name in sums else found
+    return {name: (total, len(calibration.images)) for name, total in sums.items()}
+
+
+def _by_channel(place: Place, array: np.ndarray) -> np.ndarray:
+    """(images, ...) -> (channels, images, ...)."""
+    return np.moveaxis(array, place.axis, 0)

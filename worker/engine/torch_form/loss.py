@@ -1,0 +1,52 @@
+"""The loss of a classifier on labelled images, ready for differentiation, through its torch form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+
+from worker.engine.graph.inputs import declared_shape
+from worker.engine.measure.classifier import Head, check_class_count, find_head
+from worker.engine.torch_form.builder import build
+from worker.engine.torch_form.form import TorchForm
+
+
+class LossForm:
+    """The model as torch module up to its class scores, and the loss on labelled images."""
+
+    def __init__(self, model: onnx.ModelProto, *values: str) -> None:
+        self.form: TorchForm = build(model)
+        self.head = find_head(self.form.model)
+        self.values = tuple(value for value in values if value in self.form.values)
+        self.network = self.form.up_to(self.head.logits, *self.values).eval()
+        stored = {tensor.name for tensor in model.graph.initializer}
+        declared = declared_shape(next(i for i in model.graph.input if i.name not in stored)) or [None]
+        self._fixed_batch = declared[0] if isinstance(declared[0], int) else None
+
+    def batches(
+        self, images: np.ndarray, labels: np.ndarray, size: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]:
+        """For each batch the loss of each image (B,), the labels (B,), and the inner values.
+
+        Images that do not fill a batch of a model with a fixed one are left out.
+        """
+        size = self._fixed_batch or size
+        count = len(images)
+        for start in range(0, count - count % size if self._fixed_batch else count, size):
+            truth = torch.from_numpy(labels[start : start + size])
+            logits, *inner = self.network(torch.from_numpy(images[start : start + size]))
+            scores = logits.flatten(1).float()
+            check_class_count(scores.shape[1], int(truth.max()) + 1, self.head)
+            yield losses(self.head, scores, truth), truth, tuple(inner)
+
+
+def losses(head: Head, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each image, (B,), from scores (B, K) before the final activation."""
+    if head.activation != "sigmoid":
+        return F.cross_entropy(scores, labels, reduction="none")
+    truth = labels.unsqueeze(1) if scores.shape[1] == 1 else F.one_hot(labels, scores.shape[1])
+    return F.binary_cross_entropy_with_logits(scores, truth.to(scores.dtype), reduction="none").mean(dim=1)
