@@ -30,17 +30,21 @@ class Pruner(NamedTuple):
 
     module: str
     arguments: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    """What it imports late, named so that no measurement waits for it."""
     reads_python: bool = False
     """Whether it prunes the model's Python code: such a pruner has nothing to do with a bare ONNX file."""
 
 
+RUNTIME = ("onnxruntime",)
+ZOO = ("torchvision", "timm")
 PRUNERS = {
-    "ours": Pruner("benchmarks.pruners.ours", ("exact",)),
-    "ours_runtime_pass": Pruner("benchmarks.pruners.ours", ("runtime_pass",)),
-    "ours_inexact": Pruner("benchmarks.pruners.ours", ("inexact",)),
-    "torch_pruning": Pruner("benchmarks.pruners.torch_pruning", reads_python=True),
-    "modelopt": Pruner("benchmarks.pruners.modelopt", reads_python=True),
-    "onnxsim": Pruner("benchmarks.pruners.onnxsim"),
+    "ours": Pruner("benchmarks.pruners.ours", ("exact",), RUNTIME),
+    "ours_runtime_pass": Pruner("benchmarks.pruners.ours", ("runtime_pass",), RUNTIME),
+    "ours_inexact": Pruner("benchmarks.pruners.ours", ("inexact",), RUNTIME),
+    "torch_pruning": Pruner("benchmarks.pruners.torch_pruning", imports=ZOO, reads_python=True),
+    "modelopt": Pruner("benchmarks.pruners.modelopt", imports=ZOO, reads_python=True),
+    "onnxsim": Pruner("benchmarks.pruners.onnxsim", imports=RUNTIME),
 }
 
 
@@ -52,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name for name in PRUNERS if not options.only or any(fnmatch.fnmatch(name, only) for only in options.only)
     ]
     if not options.show:
-        smallest_first = sorted(chosen, key=lambda entry: entry.model_bytes or float("inf"))
-        for number, entry in enumerate(smallest_first, start=1):
+        for number, entry in enumerate(chosen, start=1):  # the list has the smallest first
             row = rows.setdefault(str(entry), {})
             missing = [name for name in pruners if _wanted(row.get(name), options.again)]
             if missing and _exported(entry, row, options):
@@ -92,7 +95,7 @@ def _wanted(cell: dict[str, Any] | None, again: str | None) -> bool:
 def _exported(entry: zoo.Entry, row: dict[str, Any], options: argparse.Namespace) -> bool:
     """Whether the model's ONNX file is there, exported now if need be."""
     if not entry.onnx_file.exists() and entry.library != "shared" and not options.no_export:
-        outcome = trial.run("benchmarks.zoo", [str(entry)], EXPORT_LIMIT_SECONDS)
+        outcome = trial.run("benchmarks.zoo", [str(entry)], EXPORT_LIMIT_SECONDS, ("torch.onnx", "onnxscript", *ZOO))
         if outcome["status"] != "exported":
             row["export"] = outcome
     return entry.onnx_file.exists()
@@ -101,7 +104,7 @@ def _exported(entry: zoo.Entry, row: dict[str, Any], options: argparse.Namespace
 def _measure(pruner: Pruner, entry: zoo.Entry, limit: float) -> dict[str, Any]:
     if pruner.reads_python and entry.library == "shared":
         return {"status": "not applicable", "error": "needs the model's Python code"}
-    return trial.run(pruner.module, [str(entry), *pruner.arguments], limit)
+    return trial.run(pruner.module, [str(entry), *pruner.arguments], limit, pruner.imports)
 
 
 def _keep(path: Path, rows: dict[str, dict[str, Any]]) -> None:
