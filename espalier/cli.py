@@ -130,8 +130,8 @@ def prune(
     macs_ratio: Annotated[
         float | None, typer.Option(help="MACs to keep: 0.4 keeps 40 %. Needed here or in SPEC.")
     ] = None,
-    criterion: Annotated[str | None, typer.Option(help="l1, l2 or random.")] = None,
-    allocation: Annotated[str | None, typer.Option(help="uniform or global.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="How important each channel is: l1, fpgm, taylor, …")] = None,
+    allocation: Annotated[str | None, typer.Option(help="How much goes where: uniform, global, heuristic, …")] = None,
     round_to: Annotated[int | None, typer.Option(help="Channel counts become multiples of this.")] = None,
     kernel_layout: Annotated[
         str | None, typer.Option(help="Prune kernels, too: grouped, free, pattern, strided or n_m.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from models_store.catalogue import Method
 from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, LayerRow
 
 _PINNED_SHARE = 0.1
@@ -19,6 +20,7 @@ def warnings(
     budget: BudgetVerdict,
     round_to: int,
     nodes_outside_torch: tuple[str, ...],
+    methods: Iterable[Method] = (),
 ) -> tuple[str, ...]:
     """All that apply, the gravest first."""
     return (
@@ -26,6 +28,7 @@ def warnings(
         *_pinned(layers, original.macs),
         *_rounded(budget, round_to),
         *_outside_torch(nodes_outside_torch),
+        *_reconstructed(methods),
     )
 
 
@@ -57,6 +60,15 @@ def _rounded(budget: BudgetVerdict, round_to: int) -> Iterable[str]:
             f"{budget.value:.1%} of the MACs remain where {budget.goal:.1%} were allowed: channel counts are "
             f"multiples of {round_to} where layers are wide enough. A smaller round_to comes closer."
         )
+
+
+def _reconstructed(methods: Iterable[Method]) -> Iterable[str]:
+    for method in methods:
+        if method.exactness == "reconstruction":
+            yield (
+                f"{method.title}: the formula of the paper is not public, and what ran is a reconstruction of it "
+                f"({method.paper})."
+            )
 
 
 def _outside_torch(nodes: tuple[str, ...]) -> Iterable[str]:

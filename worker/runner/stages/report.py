@@ -59,6 +59,7 @@ def _assemble(bench: Workbench) -> Report:
             budget=verdict,
             round_to=bench.spec.pruning.round_to,
             nodes_outside_torch=finetuned.nodes_outside_torch if finetuned else (),
+            methods=bench.spec.pruning.methods().values(),
         ),
         machine=_machine(bench),
         artifacts=(exported.artifact,),
