@@ -164,7 +164,7 @@ class Editor:
 
     # ------------------------------------------------------------------ edits for op rules
 
-    def set_attribute(self, node: onnx.NodeProto, name: str, value: int | list[int]) -> None:
+    def set_attribute(self, node: onnx.NodeProto, name: str, value: int | float | list[int]) -> None:
         self.drop_attribute(node, name)
         node.attribute.append(onnx.helper.make_attribute(name, value))
 

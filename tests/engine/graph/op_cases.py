@@ -413,6 +413,49 @@ def einsum_implicit(g, x, op):
     return g.transpose(g.node("Einsum", x, g.constant(g.normal(CHANNELS, 6)), equation="btc,ca"), 1, 2, 0), 6  # a, b, t
 
 
+def in_heads(g: GraphBuilder, x: str, heads: int) -> str:
+    """(2, 5, C) -> (2, heads, 5, C / heads)."""
+    return g.transpose(g.reshape(x, 2, 5, heads, -1), 0, 2, 1, 3)
+
+
+@case("Attention", opsets=(23, 24), source="tokens")
+def attention(g, x, op):
+    """The source makes the queries: heads of width four, with a mask for each head and the default scale."""
+    given = g.inputs[0].name
+    k, v = (in_heads(g, g.linear(given, 6, CHANNELS), 2) for _ in range(2))
+    y = g.node("Attention", in_heads(g, x, 2), k, v, g.weight(1, 2, 5, 5))
+    return g.reshape(g.transpose(y, 0, 2, 1, 3), 2, 5, CHANNELS)
+
+
+@case("Attention", opsets=(23,), source="tokens")
+def attention_of_shared_keys(g, x, op):
+    """Two heads of keys and values for four heads of queries, causal, with a scale of its own."""
+    given = g.inputs[0].name
+    k, v = (in_heads(g, g.linear(given, 6, 4), 2) for _ in range(2))
+    y = g.node("Attention", in_heads(g, x, 4), k, v, is_causal=1, scale=0.5)
+    return g.reshape(g.transpose(y, 0, 2, 1, 3), 2, 5, CHANNELS)
+
+
+@case("Attention", opsets=(23,), source="tokens", pinned="has its heads and their width in one axis")
+def attention_in_three_axes(g, x, op):
+    return g.node("Attention", x, x, x, q_num_heads=2, kv_num_heads=2)
+
+
+@case("RotaryEmbedding", opsets=(23,), source="tokens", pinned="rotates these channels")
+def rotary_embedding_of_one_head(g, x, op):
+    cos, sin = (g.weight(2, 5, 4, low=-0.5) for _ in range(2))
+    y = g.node("RotaryEmbedding", in_heads(g, x, 1), cos, sin)
+    return g.reshape(g.transpose(y, 0, 2, 1, 3), 2, 5, CHANNELS)
+
+
+@case("RotaryEmbedding", opsets=(23,), source="tokens")
+def rotary_embedding_of_many_heads(g, x, op):
+    """The width of a head stays; whole heads can go."""
+    cos, sin = (g.weight(2, 5, 2, low=-0.5) for _ in range(2))
+    y = g.node("RotaryEmbedding", in_heads(g, x, 2), cos, sin)
+    return g.reshape(g.transpose(y, 0, 2, 1, 3), 2, 5, CHANNELS)
+
+
 @case("LSTM", "GRU", "RNN", opsets=(7, 14), source="tokens")
 def recurrent(g, x, op):
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]

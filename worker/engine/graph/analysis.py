@@ -22,7 +22,7 @@ Counts = npt.NDArray[np.int64]
 LAYER_OPS = frozenset(
     [
         *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"),
-        *("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "Einsum", "LSTM", "GRU", "RNN"),
+        *("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "Einsum", "Attention", "LSTM", "GRU", "RNN"),
     ]
 )
 _FLOAT_TYPES = {

@@ -87,6 +87,10 @@ class Node:
     def integers(self, name: str) -> list[int] | None:
         return ints_attribute(self.proto, name)
 
+    def number(self, name: str) -> float | None:
+        value = attribute(self.proto, name)
+        return None if value is None else float(value)
+
     def text(self, name: str, default: str) -> str:
         value = attribute(self.proto, name, default)
         return value.decode() if isinstance(value, bytes) else str(value)

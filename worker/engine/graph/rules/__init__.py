@@ -1,6 +1,7 @@
 """One small rule per ONNX op. Importing this package fills the registry."""
 
 from worker.engine.graph.rules import (
+    attention,
     elementwise,
     indexing,
     linear,
@@ -10,4 +11,4 @@ from worker.engine.graph.rules import (
     shape,
 )
 
-__all__ = ["elementwise", "indexing", "linear", "normalisation", "pooling", "reduction", "shape"]
+__all__ = ["attention", "elementwise", "indexing", "linear", "normalisation", "pooling", "reduction", "shape"]
