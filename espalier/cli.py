@@ -139,6 +139,10 @@ def prune(
     kernel_sparsity: Annotated[
         float | None, typer.Option(help="Share of every convolution's kernels that goes.")
     ] = None,
+    random_masks: Annotated[
+        str | None, typer.Option(help="Keep the best of many random draws: feature_map, kernel or both.")
+    ] = None,
+    mask_count: Annotated[int | None, typer.Option(help="Random masks to draw.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of finetuning; 0 for none.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of finetuning, at its start.")] = None,
     mean: Annotated[str | None, typer.Option(help="Per channel, of pixels in 0..1: 0.485,0.456,0.406")] = None,
@@ -161,6 +165,8 @@ def prune(
             "budget": {"macs_ratio": macs_ratio},
             "pruning": {"criterion": criterion, "allocation": allocation, "round_to": round_to},
             "kernels": {"layout": kernel_layout, "sparsity": kernel_sparsity},
+            "random_masks": {"granularity": random_masks, "count": mask_count},
+            "dataset_id": job_form.ANY_DATASET if dataset else None,
             "data": {"mean": _numbers(mean), "std": _numbers(std)},
             "finetuning": {"epochs": epochs, "learning_rate": learning_rate},
             "measuring": {"batch_sizes": _numbers(batch_sizes)},

@@ -11,6 +11,7 @@ from espalier.errors import EspalierError
 from models_store.documents.job_spec import JobSpec
 
 ANY_MODEL = f"mdl_{0:032x}"
+ANY_DATASET = f"dst_{0:032x}"
 
 
 class InvalidJob(EspalierError):

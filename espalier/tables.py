@@ -27,6 +27,12 @@ def summary(report: Report) -> Table:
     if report.kernels is not None:
         weights = (report.kernels.conv_weights_original, report.kernels.conv_weights_kept)
         table.add_row("conv weights not zero", f"{weights[0]:,}", f"{weights[1]:,}", _ratio(*weights))
+    for search in report.random_masks:
+        drawn = "feature maps" if search.granularity == "feature_map" else "kernels"
+        best, control = search.errors[search.best], search.control
+        table.add_row(
+            f"wrong before training, {drawn}", f"L1 vote {control:.2%}", f"{best:.2%}", f"best of {len(search.errors)}"
+        )
     for row in report.latency:
         table.add_row(
             f"latency, batch {row.batch_size} (p50)",

@@ -9,6 +9,7 @@ from models_store.catalogue import conflicts
 from models_store.documents.base import Document
 from models_store.documents.kernels import Kernels
 from models_store.documents.methods import DEFAULTS, ChoosesMethods, InCatalogue, MethodOptions, refuse
+from models_store.documents.random_masks import RandomMasks
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -97,6 +98,9 @@ class JobSpec(Document):
     budget: Budget
     pruning: Pruning = Pruning()
     kernels: Kernels | None = Field(default=None, description="Weights inside the convolutions, after the channels.")
+    random_masks: RandomMasks | None = Field(
+        default=None, description="Draw what goes at random, and keep the draw that does least harm."
+    )
     data: Data = Data()
     finetuning: Finetuning = Finetuning()
     measuring: Measuring = Measuring()
@@ -108,6 +112,19 @@ class JobSpec(Document):
     def _mean_and_std_match(self) -> "JobSpec":
         if len(self.data.mean) != len(self.data.std):
             raise ValueError("data.mean and data.std must have the same length")
+        return self
+
+    @model_validator(mode="after")
+    def _random_masks_fit(self) -> "JobSpec":
+        masks = self.random_masks
+        if masks is None:
+            return self
+        if self.dataset_id is None:
+            raise ValueError("random_masks are scored on validation images: the job needs a dataset_id")
+        if masks.of_kernels and (self.kernels is None or self.kernels.layout != "free"):
+            raise ValueError("random_masks of kernels are free in form: set kernels.layout to free, and its sparsity")
+        if masks.of_channels and self.budget.macs_ratio == 1:
+            raise ValueError("random_masks of feature maps need something to remove: set budget.macs_ratio below 1")
         return self
 
     @model_validator(mode="after")

@@ -114,6 +114,17 @@ class KernelReport(Document):
     note: str = Field(default="", description="What the layout does not gain.")
 
 
+class MaskSearch(Document):
+    """Random masks, scored by the share of validation images that each misclassifies before any training."""
+
+    granularity: Literal["feature_map", "kernel"]
+    samples: int
+    errors: tuple[float, ...] = Field(description="Of each mask, in the order of the draws.")
+    best: int = Field(description="The mask that was kept.")
+    control: float = Field(description="Of the mask that keeps the largest L1 norms, at the same counts.")
+    seconds: float
+
+
 class Parity(Document):
     """The torch form against ONNX Runtime, before training."""
 
@@ -178,6 +189,7 @@ class Report(Document):
     layers: tuple[LayerRow, ...]
     proof: Proof
     kernels: KernelReport | None = None
+    random_masks: tuple[MaskSearch, ...] = ()
     parity: Parity | None
     training: Training | None
     warnings: tuple[str, ...]

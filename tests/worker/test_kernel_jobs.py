@@ -71,6 +71,41 @@ def test_masked_weights_are_exactly_zero_after_training(plane: Plane) -> None:
     assert "The grouped layout gains time" in report.kernels.note
 
 
+def test_random_masks_of_channels_then_of_kernels(plane: Plane) -> None:
+    inputs = plane.ready_inputs()
+    report, model = _run(
+        plane,
+        inputs,
+        budget={"macs_ratio": 0.5},
+        kernels={"layout": "free", "sparsity": 0.5},
+        random_masks={"granularity": "both", "count": 5},
+        finetuning={"epochs": 1, "batch_size": 32},
+    )
+    assert [search.granularity for search in report.random_masks] == ["feature_map", "kernel"]
+    for search in report.random_masks:
+        assert len(search.errors) == 5
+        assert search.errors[search.best] == min(search.errors)
+    kernels = np.abs(_weight(model, "conv1.weight")).sum(axis=(2, 3))
+    assert np.count_nonzero(kernels) * 2 == kernels.size < 32 * 32
+    assert report.pruned.macs <= 0.5 * report.original.macs
+    assert report.training is not None
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"random_masks": {}, "dataset_id": None}, "the job needs a dataset_id"),
+        ({"random_masks": {"granularity": "kernel"}}, "set kernels.layout to free"),
+        ({"random_masks": {"granularity": "both"}, "kernels": {"layout": "grouped"}}, "set kernels.layout to free"),
+        ({"random_masks": {}, "budget": {"macs_ratio": 1.0}}, "set budget.macs_ratio below 1"),
+    ],
+)
+def test_random_masks_that_cannot_be_drawn_are_refused_at_submission(spec: dict[str, Any], said: str) -> None:
+    body = {"model_id": f"mdl_{0:032x}", "dataset_id": f"dst_{0:032x}", "budget": {"macs_ratio": 0.5}, **spec}
+    with pytest.raises(ValidationError, match=said):
+        JobSpec.model_validate(body)
+
+
 @pytest.mark.parametrize(
     ("kernels", "said"),
     [

@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from models_store.documents.kernels import Kernels
-from models_store.documents.report import KernelReport, KernelRow
+from models_store.documents.report import KernelReport, KernelRow, MaskSearch
 from worker.engine import proof as engine_proof
 from worker.engine.graph import analyze, load_model
 from worker.engine.kernels import Skipped, Target, find_targets, group_kernels
@@ -18,8 +18,8 @@ from worker.engine.kernels.layouts import MaskOptions, mask_of
 from worker.engine.kernels.proof import masked, prove_layout
 from worker.engine.kernels.targets import importance
 from worker.engine.masks.files import save_masks
-from worker.engine.masks.frozen import Masks
 from worker.runner.diagnosis import BrokenPromise
+from worker.runner.random_masks import draw_kernels, spread
 from worker.runner.workbench import Workbench
 
 NO_GAIN = (
@@ -28,12 +28,15 @@ NO_GAIN = (
 )
 
 
-def prune_kernels(bench: Workbench, wanted: Kernels) -> tuple[KernelReport, engine_proof.Proof | None]:
+def prune_kernels(
+    bench: Workbench, wanted: Kernels
+) -> tuple[KernelReport, engine_proof.Proof | None, MaskSearch | None]:
     """Rewrite the cut model, and prove a grouped layout against the masked network; masks are left for training."""
     model = load_model(bench.cut_path)
     if wanted.layout == "grouped":
-        return _group(bench, model, wanted)
-    return _mask(bench, model, wanted), None
+        return *_group(bench, model, wanted), None
+    report, search = _mask(bench, model, wanted)
+    return report, None, search
 
 
 def _group(bench: Workbench, model: onnx.ModelProto, wanted: Kernels) -> tuple[KernelReport, engine_proof.Proof]:
@@ -77,33 +80,30 @@ def _grouped_row(layer: GroupedLayer) -> KernelRow:
     )
 
 
-def _mask(bench: Workbench, model: onnx.ModelProto, wanted: Kernels) -> KernelReport:
+def _mask(bench: Workbench, model: onnx.ModelProto, wanted: Kernels) -> tuple[KernelReport, MaskSearch | None]:
     analysis = analyze(model)
     targets, skipped = find_targets(analysis, bench.spec.pruning.exclude)
     options = MaskOptions(wanted.sparsity, wanted.patterns)
+    drawn, search = None, None
+    if bench.spec.random_masks is not None and bench.spec.random_masks.of_kernels:
+        drawn, search = draw_kernels(bench, bench.spec.random_masks, analysis, targets, wanted.sparsity)
     masks: dict[str, np.ndarray] = {}
     rows: list[KernelRow] = []
     for target in targets:
         scores = importance(analysis.graph.array(target.weight), wanted.criterion)
-        mask = mask_of(wanted.layout, scores, options)
+        mask = mask_of(wanted.layout, scores, options) if drawn is None else spread(drawn[target.weight], scores)
         if isinstance(mask, str):
             skipped.append(Skipped(target.name, mask))
         else:
             masks[target.weight] = np.ascontiguousarray(mask)
-            rows.append(masked_row(target, mask, scores))
-    return freeze(bench, analysis.graph.model, wanted, masks, [*rows, *(_whole(model, s) for s in skipped)])
-
-
-def freeze(
-    bench: Workbench, model: onnx.ModelProto, wanted: Kernels, masks: Masks, rows: list[KernelRow]
-) -> KernelReport:
-    """Put zeros into the cut model, and leave the masks for training and export."""
-    onnx.save(masked(model, dict(masks)), bench.cut_path)
+            rows.append(_masked_row(target, mask, scores))
+    onnx.save(masked(analysis.graph.model, masks), bench.cut_path)
     save_masks(bench.masks_path, masks)
-    return _report(bench, wanted, rows, NO_GAIN)
+    rows += [_whole(model, layer) for layer in skipped]
+    return _report(bench, wanted, rows, NO_GAIN), search
 
 
-def masked_row(target: Target, mask: np.ndarray, scores: np.ndarray) -> KernelRow:
+def _masked_row(target: Target, mask: np.ndarray, scores: np.ndarray) -> KernelRow:
     whole = mask.reshape(target.outputs, target.inputs, -1)
     return KernelRow(
         name=target.name,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from models_store.documents.base import Document
+from models_store.documents.report import MaskSearch
 from worker.engine.allocation import Allocation, allocate, macs_limit
 from worker.engine.criteria import Calibration, score
 from worker.engine.graph import Analysis
 from worker.engine.surgery import Plan
+from worker.runner.random_masks import draw_channels
 from worker.runner.workbench import Stage, Workbench
 
 
@@ -29,6 +33,7 @@ class Estimate(Document):
     macs: int
     params: int
     lines: tuple[EstimatedLine, ...]
+    masks: MaskSearch | None = None
 
     def plan(self, analysis: Analysis) -> Plan:
         masks = {}
@@ -58,6 +63,9 @@ def run(bench: Workbench) -> Estimate:
         seed=bench.spec.seed,
     )
     bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1)})
+    if bench.spec.random_masks is not None and bench.spec.random_masks.of_channels:
+        plan, masks = draw_channels(bench, bench.spec.random_masks, allocation.plan)
+        return _document(replace(allocation, plan=plan)).model_copy(update={"masks": masks})
     return _document(allocation)
 
 

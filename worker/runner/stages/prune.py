@@ -6,7 +6,7 @@ import onnx
 
 from models_store.documents.base import Document
 from models_store.documents.kernels import Kernels
-from models_store.documents.report import Cost, KernelReport, LayerRow, Proof, ProofRun
+from models_store.documents.report import Cost, KernelReport, LayerRow, MaskSearch, Proof, ProofRun
 from worker.engine import proof as engine_proof
 from worker.engine.graph import Analysis, analyze, load_model
 from worker.engine.surgery import Plan
@@ -26,6 +26,7 @@ class Pruned(Document):
     layers: tuple[LayerRow, ...]
     proof: Proof
     kernels: KernelReport | None = None
+    kernel_masks: MaskSearch | None = None
 
 
 def run(bench: Workbench) -> Pruned:
@@ -51,7 +52,7 @@ def run(bench: Workbench) -> Pruned:
 def _without_kernels(bench: Workbench, pruned: Pruned, wanted: Kernels) -> Pruned:
     """The same once kernels are gone, too. Costs are those of the graph as it is: zeros in dense weights cost as much
     as other weights."""
-    kernels, proof = prune_kernels(bench, wanted)
+    kernels, proof, masks = prune_kernels(bench, wanted)
     after = analyze(load_model(bench.cut_path))
     cheaper = {layer.name: layer for layer in after.layers}
     layers = tuple(
@@ -65,6 +66,7 @@ def _without_kernels(bench: Workbench, pruned: Pruned, wanted: Kernels) -> Prune
         layers=layers,
         proof=pruned.proof if proof is None else _both(pruned.proof, _proof(proof)),
         kernels=kernels,
+        kernel_masks=masks,
     )
 
 

@@ -50,6 +50,7 @@ def _assemble(bench: Workbench) -> Report:
         layers=pruned.layers,
         proof=pruned.proof,
         kernels=pruned.kernels,
+        random_masks=tuple(m for m in (estimated.masks, pruned.kernel_masks) if m is not None),
         parity=finetuned.parity if finetuned else None,
         training=finetuned.training if finetuned else None,
         warnings=warnings(

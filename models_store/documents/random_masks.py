@@ -1,0 +1,30 @@
+"""What a job asks of random masks: the best of many draws instead of the most important channels or kernels."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from models_store.documents.base import Document
+
+
+class RandomMasks(Document):
+    """Which channels or kernels go is drawn at random, with exact counts in every layer; of `count` draws the one that
+    misclassifies least before any training is kept (Anwar and Sung, arXiv 1610.09639)."""
+
+    granularity: Literal["feature_map", "kernel", "both"] = Field(
+        default="feature_map",
+        description="feature_map: channels, as many of each layer as the allocation keeps; kernel: kernels, at the "
+        "sparsity of `kernels`, whose layout is free; both: channels first, then kernels.",
+    )
+    count: int = Field(default=100, ge=1, le=10_000, description="Masks drawn for the whole network.")
+    samples: int | None = Field(
+        default=None, ge=1, description="Validation images that score a mask; all of them where left out."
+    )
+
+    @property
+    def of_channels(self) -> bool:
+        return self.granularity in ("feature_map", "both")
+
+    @property
+    def of_kernels(self) -> bool:
+        return self.granularity in ("kernel", "both")

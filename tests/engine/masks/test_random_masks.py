@@ -1,0 +1,88 @@
+"""Random masks: exact counts, the same draws everywhere, and the scores of a plain evaluation."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.worker.networks import coloured_squares, convnet
+from worker.engine.allocation import allocate, macs_limit
+from worker.engine.criteria import score
+from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
+from worker.engine.graph import analyze
+from worker.engine.kernels import find_targets
+from worker.engine.kernels.proof import masked
+from worker.engine.masks.draws import draw_kernels, draw_plan
+from worker.engine.masks.search import Search, best_kernels, best_plan
+from worker.engine.measure import evaluate
+from worker.engine.proof import masked_original
+
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return convnet()
+
+
+@pytest.fixture(scope="module")
+def dataset(model: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    path: Path = tmp_path_factory.mktemp("data") / "squares.npz"
+    path.write_bytes(coloured_squares())
+    return open_dataset(path, InputSpec.of(model), DataOptions(validation_fraction=0.4), seed=0)
+
+
+def test_channel_masks_score_as_the_masked_original_does(model: onnx.ModelProto, dataset: Dataset) -> None:
+    analysis = analyze(model)
+    kept = allocate(analysis, score(analysis, "l2"), [macs_limit(analysis, 0.4)]).plan.counts(analysis)
+    plan, outcome = best_plan(analysis, kept, Search(dataset, count=8, seed=SEED))
+    drawn = [draw_plan(analysis, kept, SEED, number) for number in range(8)]
+    for each, found in zip(drawn, outcome.scores, strict=True):
+        assert (each.counts(analysis) == kept).all()
+        plain = evaluate(masked_original(analysis, analysis.alive(each.kept)), dataset.validation, 4)
+        assert found.samples == plain.samples
+        assert found.wrong == round((1 - plain.top1) * plain.samples)
+    best = drawn[outcome.best]
+    assert all((plan.kept[group] == best.kept[group]).all() for group in best.kept)
+    assert outcome.scores[outcome.best].wrong == min(score.wrong for score in outcome.scores)
+    assert len({each.kept[0].tobytes() for each in drawn}) == 8
+
+
+def test_kernel_masks_score_as_the_masked_original_does(model: onnx.ModelProto, dataset: Dataset) -> None:
+    analysis = analyze(model)
+    targets, _ = find_targets(analysis)
+    masks, outcome = best_kernels(model, analysis, targets, 0.6, Search(dataset, count=5, seed=SEED))
+    for number, found in enumerate(outcome.scores):
+        drawn = dict(draw_kernels(targets, 0.6, SEED, number))
+        assert (~drawn["conv1.weight"]).sum() == round(0.6 * 32 * 32)
+        plain = evaluate(masked(model, drawn), dataset.validation, 4)
+        assert found.wrong == round((1 - plain.top1) * plain.samples)
+    assert (masks["conv1.weight"] == draw_kernels(targets, 0.6, SEED, outcome.best)["conv1.weight"]).all()
+
+
+def test_draws_and_scores_do_not_depend_on_the_number_of_threads(model: onnx.ModelProto, dataset: Dataset) -> None:
+    analysis = analyze(model)
+    kept = analysis.full // 2
+    one, two = (best_plan(analysis, kept, Search(dataset, count=6, seed=SEED, threads=n)) for n in (1, 2))
+    assert one[1] == two[1]
+    assert all((one[0].kept[group] == two[0].kept[group]).all() for group in one[0].kept)
+
+
+def test_part_of_the_images_can_do(model: onnx.ModelProto, dataset: Dataset) -> None:
+    analysis = analyze(model)
+    _, outcome = best_plan(analysis, analysis.full // 2, Search(dataset, count=2, samples=21))
+    assert {score.samples for score in outcome.scores} == {21}
+    assert outcome.control.samples == 21
+
+
+def test_a_fixed_batch_is_filled_up(model: onnx.ModelProto, dataset: Dataset) -> None:
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 32
+    kept = analyze(model).full // 2
+    search = Search(dataset, count=2, samples=50, seed=SEED)
+    free, filled = (best_plan(analyze(each), kept, search)[1] for each in (model, fixed))
+    assert np.array_equal([s.wrong for s in free.scores], [s.wrong for s in filled.scores])
+    assert filled.control == free.control
