@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from worker.engine.criteria import Scores
 from worker.engine.graph.analysis import Analysis, Counts
 from worker.engine.kernels.layouts.free import kernel_count
 from worker.engine.kernels.targets import Target
@@ -26,15 +25,6 @@ def draw_plan(analysis: Analysis, kept: Counts, seed: int, number: int) -> Plan:
         rng = np.random.default_rng([seed, number, group.id])
         masks[group.id] = np.zeros(len(group), dtype=bool)
         masks[group.id][rng.permutation(len(group))[: kept[group.id]]] = True
-    return Plan(masks)
-
-
-def vote(analysis: Analysis, kept: Counts, scores: Scores) -> Plan:
-    """The control at the same counts: the units with the highest scores stay."""
-    masks = {}
-    for group in analysis.groups:
-        masks[group.id] = np.zeros(len(group), dtype=bool)
-        masks[group.id][np.argsort(-scores[group.id], kind="stable")[: kept[group.id]]] = True
     return Plan(masks)
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from worker.engine.allocation import plan_of
 from worker.engine.criteria import score
 from worker.engine.data import Dataset
 from worker.engine.graph.analysis import Analysis, Counts
 from worker.engine.kernels.layouts.free import weakest_kernels_gone
 from worker.engine.kernels.proof import masked
 from worker.engine.kernels.targets import Target, importance
-from worker.engine.masks.draws import draw_kernels, draw_plan, vote
+from worker.engine.masks.draws import draw_kernels, draw_plan
 from worker.engine.masks.scoring import Score, Variant, score_variants
 from worker.engine.surgery import Plan, prune
 
@@ -55,7 +56,7 @@ class Outcome:
 
 def best_plan(analysis: Analysis, kept: Counts, search: Search) -> tuple[Plan, Outcome]:
     """Channels: `kept[g]` units of each group stay, drawn `search.count` times. Variants are pruned networks."""
-    control = vote(analysis, kept, score(analysis, "l1"))
+    control = plan_of(analysis, score(analysis, "l1"), kept)
 
     def variant(plan: Plan) -> Variant:
         return lambda: prune(analysis, plan)
