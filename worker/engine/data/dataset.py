@@ -48,14 +48,21 @@ class Split:
         *,
         rng: np.random.Generator | None = None,
         augmentation: Augmentation | None = None,
+        first: int = 0,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of float32 inputs in the model's layout and int64 labels (B,); shuffled where `rng` is given."""
+        """Pairs of float32 inputs in the model's layout and int64 labels (B,); shuffled where `rng` is given.
+
+        Begins with batch number `first`. Each batch is augmented by a generator of its own, spawned from `rng`: it is
+        the same whether or not those before it were asked for.
+        """
         order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
-        for start in range(0, len(order), batch_size):
+        starts = range(0, len(order), batch_size)
+        streams = [None] * len(starts) if rng is None else rng.spawn(len(starts))
+        for start, stream in list(zip(starts, streams, strict=True))[first:]:
             chosen = order[start : start + batch_size]
             images = self.images[self.rows[chosen]]
-            if augmentation is not None and rng is not None:
-                images = augmentation(images, rng)
+            if augmentation is not None and stream is not None:
+                images = augmentation(images, stream)
             yield self._normalised(images), self.labels[chosen]
 
     def _normalised(self, images: np.ndarray) -> np.ndarray:

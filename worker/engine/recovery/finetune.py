@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,15 @@ from worker.engine.data import Augmentation, Dataset, Split
 from worker.engine.errors import EngineError
 from worker.engine.masks.frozen import FrozenMasks, Masks
 from worker.engine.measure.classifier import Head, check_class_count, find_head
+from worker.engine.recovery.checkpoint import (
+    Checkpoints,
+    Interrupted,
+    State,
+    optimizer_state,
+    prefixed,
+    restore_optimizer,
+    without_prefix,
+)
 from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
@@ -61,6 +70,17 @@ class Training:
     epochs: tuple[Epoch, ...]
 
 
+@dataclass
+class _Part:
+    """How far the epoch in progress is, in whole batches."""
+
+    learning_rate: float
+    batches: int = 0
+    loss: float = 0.0  # summed over the samples
+    samples: int = 0
+    seconds: float = 0.0
+
+
 def finetune(
     form: TorchForm,
     dataset: Dataset,
@@ -68,10 +88,14 @@ def finetune(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_progress: Callable[[float], None] = lambda fraction: None,
     masks: Masks = _NO_MASKS,
+    checkpoints: Checkpoints | None = None,
 ) -> Training:
     """Train the form on the dataset's training split and leave it with the weights of the epoch that did best on the
     validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU. Weights named in
     `masks` stay exactly zero where their mask is False.
+
+    With `checkpoints`, a training that was cut off goes on at the batch of its last checkpoint and ends with the
+    weights that it would have had without the cut, bit by bit on the CPU; raises Interrupted when told to stop.
 
     Raises EngineError where the model's outputs do not fit the labels, and where the loss is no number any more.
     """
@@ -79,18 +103,24 @@ def finetune(
     device = _device(options.device)
     form.module.to(device)
     try:
-        return _Run(form, dataset, options, device, masks).train(on_epoch, on_progress)
+        return _Run(form, dataset, options, device, masks, checkpoints).train(on_epoch, on_progress)
     finally:
         form.module.eval().cpu()
 
 
 class _Run:
-    """The state of one training: network up to its logits, optimiser, schedule, best weights."""
+    """The state of one training: network up to its logits, optimiser, schedule, curve, best weights."""
 
     def __init__(
-        self, form: TorchForm, dataset: Dataset, options: FinetuneOptions, device: torch.device, masks: Masks
+        self,
+        form: TorchForm,
+        dataset: Dataset,
+        options: FinetuneOptions,
+        device: torch.device,
+        masks: Masks,
+        checkpoints: Checkpoints | None,
     ) -> None:
-        self.options, self.dataset, self.device = options, dataset, device
+        self.options, self.dataset, self.device, self.checkpoints = options, dataset, device, checkpoints
         self.head = find_head(form.model)
         self.network = form.up_to(self.head.logits)
         self.scores = self._check_outputs()
@@ -103,21 +133,22 @@ class _Run:
         self.frozen.apply()
 
     def train(self, on_epoch: Callable[[Epoch], None], on_progress: Callable[[float], None]) -> Training:
-        rows = [self._first_row()]
-        best, weights = rows[0], self._weights()
-        on_epoch(rows[0])
-        for number in range(1, self.options.epochs + 1):
-            start, rate = time.monotonic(), float(self.schedule.get_last_lr()[0])
-            train_loss = self._train_epoch(number, on_progress)
-            loss, top1 = self._validate(self.dataset.validation)
-            row = Epoch(number, rate, train_loss, loss, top1, time.monotonic() - start)
-            rows.append(row)
-            if (row.validation_top1, -row.validation_loss) > (best.validation_top1, -best.validation_loss):
-                best, weights = row, self._weights()
+        self.rows: list[Epoch] = []
+        self.part = _Part(self._rate)
+        if not self._resume():
+            self.rows = [self._first_row()]
+            self.best, self.weights = self.rows[0], self._weights()
+            on_epoch(self.rows[0])
+        for number in range(len(self.rows), self.options.epochs + 1):
+            row = self._epoch(number, on_progress)
+            self.rows.append(row)
+            if (row.validation_top1, -row.validation_loss) > (self.best.validation_top1, -self.best.validation_loss):
+                self.best, self.weights = row, self._weights()
+            self.part = _Part(self._rate)
             on_epoch(row)
-        self.network.load_state_dict(weights)
+        self.network.load_state_dict(self.weights)
         samples = len(self.dataset.train), len(self.dataset.validation)
-        return Training(_device_name(self.device), *samples, best.epoch, tuple(rows))
+        return Training(_device_name(self.device), *samples, self.best.epoch, tuple(self.rows))
 
     def _first_row(self) -> Epoch:
         """The untrained model, its training loss taken on as many samples as are held out for validation."""
@@ -126,23 +157,34 @@ class _Run:
         train_loss, _ = self._validate(self.dataset.train, len(self.dataset.validation))
         return Epoch(0, 0.0, train_loss, loss, top1, time.monotonic() - start)
 
-    def _train_epoch(self, number: int, on_progress: Callable[[float], None]) -> float:
-        """One pass over the training split; the mean loss."""
-        seed = [self.options.seed, number]
-        rng = np.random.default_rng(seed)
-        torch.manual_seed(int(rng.integers(2**31)))  # for Dropout; each epoch is reproducible by itself
-        self.network.train()
-        batches = self.dataset.train.batches(self.options.batch_size, rng=rng, augmentation=self.augmentation)
-        total, count = 0.0, 0
+    def _epoch(self, number: int, on_progress: Callable[[float], None]) -> Epoch:
+        """What is left of one pass over the training split, then the validation."""
+        start, before = time.monotonic(), self.part.seconds
+        rng = np.random.default_rng([self.options.seed, number])
+        batches = self.dataset.train.batches(
+            self.options.batch_size, rng=rng, augmentation=self.augmentation, first=self.part.batches
+        )
         for images, labels in batches:
-            if len(labels) > 1 or count == 0:  # batch statistics need more than one sample
-                loss = self._step(images, labels)
-                if not math.isfinite(loss):
-                    raise _diverged(number)
-                total, count = total + loss * len(labels), count + len(labels)
-            self.schedule.step()
+            self._train_batch(number, images, labels)
+            self.part.seconds = before + time.monotonic() - start
+            self._checkpoint()
             on_progress(self.schedule.last_epoch / self.steps)
-        return total / count
+        loss, top1 = self._validate(self.dataset.validation)
+        seconds = before + time.monotonic() - start
+        return Epoch(number, self.part.learning_rate, self.part.loss / self.part.samples, loss, top1, seconds)
+
+    def _train_batch(self, number: int, images: np.ndarray, labels: np.ndarray) -> None:
+        # For Dropout: each batch is reproducible by itself, so that a training can go on at any of them.
+        torch.manual_seed(_seed(self.options.seed, number, self.part.batches))
+        self.network.train()
+        if len(labels) > 1 or self.part.samples == 0:  # batch statistics need more than one sample
+            loss = self._step(images, labels)
+            if not math.isfinite(loss):
+                raise _diverged(number)
+            self.part.loss += loss * len(labels)
+            self.part.samples += len(labels)
+        self.schedule.step()
+        self.part.batches += 1
 
     def _step(self, images: np.ndarray, labels: np.ndarray) -> float:
         self.optimizer.zero_grad(set_to_none=True)
@@ -161,6 +203,7 @@ class _Run:
         self.network.eval()
         loss, right, count = 0.0, 0, 0
         for images, labels in split.batches(self.options.batch_size):
+            self._stop_if_told()
             truth = torch.from_numpy(labels).to(self.device)
             logits = self._logits(images)
             loss += self._loss(logits, truth, smoothing=0.0).item() * len(labels)
@@ -202,6 +245,61 @@ class _Run:
         check_class_count(logits.shape[1], len(self.dataset.classes), self.head)
         return int(logits.shape[1])
 
+    def _checkpoint(self) -> None:
+        """Between two batches: leave a checkpoint if it is time for one."""
+        self._stop_if_told()
+        if self.checkpoints is not None and self.checkpoints.due:
+            self.checkpoints.save(self._state())
+
+    def _stop_if_told(self) -> None:
+        if self.checkpoints is None or not self.checkpoints.told_to_stop():
+            return
+        if self.rows:
+            self.checkpoints.save(self._state())
+        raise Interrupted(f"stopped after {self.schedule.last_epoch} of {self.steps} batches")
+
+    def _state(self) -> State:
+        optimizer = optimizer_state(self.optimizer)
+        tensors = (
+            prefixed("network.", self.network.state_dict())
+            | prefixed("best.", self.weights)
+            | prefixed("optimizer.", optimizer.tensors)
+        )
+        values = {
+            "options": asdict(self.options),
+            "rows": [asdict(row) for row in self.rows],
+            "best": self.best.epoch,
+            "part": asdict(self.part),
+            "schedule": self.schedule.state_dict(),
+            "optimizer": optimizer.values,
+        }
+        return State(tensors, values)
+
+    def _resume(self) -> bool:
+        """Go back to where the checkpoint was left; false where there is none of this training."""
+        state = self.checkpoints.load() if self.checkpoints is not None else None
+        if state is None or not self._fits(state):
+            return False
+        self.network.load_state_dict(without_prefix("network.", state.tensors))
+        best = without_prefix("best.", state.tensors)
+        self.weights = {name: tensor.to(self.device) for name, tensor in best.items()}
+        memory = State(without_prefix("optimizer.", state.tensors), state.values["optimizer"])
+        restore_optimizer(self.optimizer, memory)
+        self.schedule.load_state_dict(state.values["schedule"])
+        self.rows = [Epoch(**row) for row in state.values["rows"]]
+        self.best = self.rows[state.values["best"]]
+        self.part = _Part(**state.values["part"])
+        return True
+
+    def _fits(self, state: State) -> bool:
+        shapes = {name: tensor.shape for name, tensor in self.network.state_dict().items()}
+        kept = {name: tensor.shape for name, tensor in without_prefix("network.", state.tensors).items()}
+        return bool(kept == shapes and state.values["options"] == asdict(self.options))
+
+    @property
+    def _rate(self) -> float:
+        return float(self.schedule.get_last_lr()[0])
+
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
@@ -225,6 +323,10 @@ def _optimizer(parameters: list[torch.nn.Parameter], options: FinetuneOptions) -
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=options.learning_rate)
     return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+
+
+def _seed(*place: int) -> int:
+    return int(np.random.SeedSequence(place).generate_state(1)[0])
 
 
 def _device(wanted: str) -> torch.device:
