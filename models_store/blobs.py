@@ -2,6 +2,9 @@
 
 A blob is written once, becomes visible whole, and never changes; so putting the same bytes twice is harmless, and
 a crash in the middle leaves at most a file in `incoming_dir`, which nothing refers to.
+
+Blobs without a scope are shared by all that have the same bytes. A scope, such as a job's checkpoints, has blobs of its
+own, so that its owner may delete them without asking who else needs them.
 """
 
 import hashlib
@@ -16,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError as ObstoreError
@@ -31,7 +35,8 @@ S3_CONNECT_TIMEOUT = timedelta(seconds=5)
 S3_REQUEST_TIMEOUT = timedelta(seconds=120)  # for one chunk, or one part
 S3_RETRIES = 4
 S3_RETRY_TIMEOUT = timedelta(seconds=30)
-_KEY = re.compile(r"sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
+_SCOPE = re.compile(r"[a-z]+/[a-z0-9_]+/")
+_KEY = re.compile(rf"(?:{_SCOPE.pattern})?sha256/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})")
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,17 @@ class BlobStore:
 
     def put_file(self, path: Path) -> Blob:
         """Store a copy of the file at `path`; the same bytes may be there already."""
-        with self._incoming() as staged:
-            with path.open("rb") as source, self._errors(f"copy {path}"), staged.open("xb") as copy:
-                shutil.copyfileobj(source, copy, CHUNK_BYTES)
-            return self.adopt(staged)
+        with path.open("rb") as source:
+            return self.put(source)
 
-    def adopt(self, path: Path) -> Blob:
+    def put(self, source: BinaryIO, scope: str = "") -> Blob:
+        """Store what is left to read of `source`; in a scope, such as `checkpoints/<job>/`, if one is given."""
+        with self._incoming() as staged:
+            with self._errors("copy a file"), staged.open("xb") as copy:
+                shutil.copyfileobj(source, copy, CHUNK_BYTES)
+            return self.adopt(staged, scope)
+
+    def adopt(self, path: Path, scope: str = "") -> Blob:
         """Turn the complete file at `path`, in `incoming_dir`, into a blob: as `put_file`, without a second copy.
 
         The file is gone afterwards, unless this raises.
@@ -84,7 +94,7 @@ class BlobStore:
             raise ValueError(f"{path} does not lie in {self.incoming_dir}: use put_file")
         with self._errors(f"store {path}"):
             digest, size = _flushed_digest(path)
-            blob = Blob(_key(digest), digest, size)
+            blob = Blob(_key(digest, scope), digest, size)
             if not self.exists(blob.key):
                 self._publish(path, blob.key)
             path.unlink(missing_ok=True)
@@ -138,6 +148,15 @@ class BlobStore:
         with self._errors(f"delete {key}"), suppress(FileNotFoundError):
             obstore.delete(self._store, key)
 
+    def delete_scope(self, scope: str) -> int:
+        """Delete every blob of a scope; how many."""
+        _check_scope(scope)
+        with self._errors(f"delete {scope}"):
+            keys = [found["path"] for found in obstore.list(self._store, scope).collect()]
+        for key in keys:
+            self.delete(key)
+        return len(keys)
+
     def check(self) -> None:
         """Raise `BlobsUnavailable` where the store cannot be listed, or a new file cannot be written."""
         with self._errors("use the blob store"):
@@ -164,8 +183,10 @@ class BlobStore:
         final.parent.mkdir(parents=True, exist_ok=True)
         staged.chmod(0o444)
         staged.rename(final)
-        for folder in (final.parent, *final.parent.parents[:2]):
+        for folder in final.parents:
             _fsync_folder(folder)
+            if folder == self._folder:
+                break
 
     def _stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         if start == end:
@@ -206,8 +227,15 @@ def _open(url: str, folder: Path | None) -> LocalStore | S3Store:
     )
 
 
-def _key(digest: str) -> str:
-    return f"sha256/{digest[:2]}/{digest}"
+def _key(digest: str, scope: str) -> str:
+    if scope:
+        _check_scope(scope)
+    return f"{scope}sha256/{digest[:2]}/{digest}"
+
+
+def _check_scope(scope: str) -> None:
+    if not _SCOPE.fullmatch(scope):
+        raise ValueError(f"not a scope: {scope!r}")
 
 
 def _digest(key: str) -> str:

@@ -132,6 +132,16 @@ class JobReport(Base):
     document: Mapped[dict[str, Any]]
 
 
+class JobCheckpoint(Base):
+    """Where another attempt can go on: the files that an unfinished job has so far, all of them or none."""
+
+    __tablename__ = "job_checkpoints"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int]  # that left it
+    files: Mapped[dict[str, Any]]  # path in the work folder: blob key in the job's own scope
+
+
 class JobArtifact(Base):
     """A file that a job made; visible from the commit that ends the job."""
 

@@ -280,3 +280,24 @@ class TestCheck:
 def test_settings_open_the_store(tmp_path):
     store = BlobStore.from_settings(StoreSettings(data_dir=tmp_path))
     assert store.incoming_dir == tmp_path / "blobs" / "incoming"
+
+
+def test_scope_has_blobs_of_its_own(store, source):
+    shared = store.put_file(source)
+    scoped = {}
+    for scope in ("checkpoints/job_1/", "checkpoints/job_12/"):
+        with source.open("rb") as file:
+            scoped[scope] = store.put(file, scope)
+    assert {blob.sha256 for blob in scoped.values()} == {shared.sha256}
+    assert scoped["checkpoints/job_1/"].key == f"checkpoints/job_1/{KEY}"
+    assert store.delete_scope("checkpoints/job_1/") == 1
+    assert [store.exists(blob.key) for blob in (shared, *scoped.values())] == [True, False, True]
+    assert store.delete_scope("checkpoints/job_1/") == 0
+
+
+@pytest.mark.parametrize("scope", ["../", "checkpoints/../", "checkpoints/job_1", "/etc/x/", "a/b/c/"])
+def test_odd_scopes_are_refused(local, source, scope):
+    with source.open("rb") as file, pytest.raises(ValueError, match="not a scope"):
+        local.put(file, scope)
+    with pytest.raises(ValueError, match="not a scope"):
+        local.delete_scope(scope)
