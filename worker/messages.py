@@ -8,6 +8,10 @@ from models_store.documents.base import Document
 from models_store.documents.event import EventType
 from models_store.documents.job import StageChange, StageProgress
 
+# Plain files that a child may write: what stages leave for those after them, and artifacts.
+_StatePath = Annotated[str, Field(pattern=r"^(state|out)/[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 
 class _Message(Document):
     model_config = ConfigDict(allow_inf_nan=False)
@@ -43,5 +47,13 @@ class MetricMessage(_Message):
         return EventType.METRIC, {"stage": self.stage, **self.values}
 
 
-Message = Annotated[StageMessage | ProgressMessage | LogMessage | MetricMessage, Field(discriminator="type")]
+class CheckpointMessage(Document):
+    """From these files, by path in the work folder, and digest, another attempt can go on. No event: it is kept."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    files: dict[_StatePath, _Sha256] = Field(max_length=100)
+
+
+Event = StageMessage | ProgressMessage | LogMessage | MetricMessage
+Message = Annotated[Event | CheckpointMessage, Field(discriminator="type")]
 MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)

@@ -14,6 +14,9 @@ from worker.sandbox import Limits, Tier
 CANONICAL_MODEL = "model.onnx"
 """The artifact of an inspection that turned weights into ONNX."""
 
+EXIT_STOPPED = 75
+"""Exit code of a child that stopped because it was told to, with no result and no failure (EX_TEMPFAIL)."""
+
 
 class InputFile(Document):
     """A model or a dataset, fetched into the work folder."""
@@ -37,6 +40,7 @@ class Order(Document):
     dataset: InputFile | None
     device: Literal["cpu", "cuda"]
     threads: int
+    checkpoint_s: float
     sandbox: Tier
     limits: Limits
     parent_pid: int

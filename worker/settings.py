@@ -20,6 +20,7 @@ class WorkerSettings(StoreSettings):
     poll_s: float = Field(default=1, gt=0, description="Between two looks at the job's row for a cancel.")
     sweep_s: float = Field(default=5, gt=0, description="Between two sweeps.")
     grace_s: float = Field(default=20, ge=0, description="Between SIGTERM and SIGKILL at a drain or a deadline.")
+    checkpoint_s: float = Field(default=30, ge=0, description="Between two checkpoints of a training.")
     cancel_grace_s: float = Field(default=2, ge=0, description="Between SIGTERM and SIGKILL at a cancel.")
 
     sandbox: Literal["auto", "T0", "T1"] = Field(

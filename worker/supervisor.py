@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from models_store import stages
 from models_store.blobs import BlobStore
+from models_store.checkpoints import CheckpointRepository, scope
 from models_store.database import Database
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import ErrorClass, EventType, JobError
@@ -34,10 +36,11 @@ from models_store.jobs import Claim, JobRepository, NewArtifact
 from models_store.models import ModelRepository
 from models_store.tables import Dataset, Model
 from worker import failures, sandbox
+from worker.checkpoint_keeper import CheckpointKeeper
 from worker.child import Child
 from worker.lease import Lease
-from worker.messages import Message
-from worker.order import CANONICAL_MODEL, Failure, InputFile, InspectionResult, Order
+from worker.messages import CheckpointMessage, Message
+from worker.order import CANONICAL_MODEL, EXIT_STOPPED, Failure, InputFile, InspectionResult, Order
 from worker.settings import WorkerSettings
 from worker.work_folder import UntrustedOutput, WorkFolder, media_type
 
@@ -104,6 +107,7 @@ class _Attempt:
     def __post_init__(self) -> None:
         self.deadline_s = float(self.claim.deadline_s)
         self.stage_names = frozenset(stage.name for stage in stages.initial(self.claim.kind))
+        self.keeper = CheckpointKeeper(self.claim, self.database, self.blobs, self.folder)
 
     def run(self) -> Outcome:
         try:
@@ -113,6 +117,9 @@ class _Attempt:
         kills_before = failures.kernel_memory_kills()
         with Child(self.folder, order_for, self._environment()) as child:
             stop = self._watch(child)
+        if self.draining.is_set() and stop is None and child.exit_code in (EXIT_STOPPED, -signal.SIGTERM):
+            stop = Stop.DRAINED  # whoever told this worker to stop told its child, too
+        self.keeper.close(keep_last=stop is Stop.DRAINED)
         match stop:
             case Stop.LEASE_LOST:
                 raise LeaseLost(self.claim.job_id)
@@ -130,6 +137,8 @@ class _Attempt:
 
     def _prepare(self) -> Callable[[int], Order]:
         self.folder.create()
+        if self.keeper.restore():
+            logger.info("%s: attempt %s goes on from a checkpoint", self.claim.job_id, self.claim.attempt)
         with self.database.session(read_only=True) as session:
             model = ModelRepository(session).get(self.claim.model_id) if self.claim.model_id else None
             dataset = DatasetRepository(session).get(self.claim.dataset_id) if self.claim.dataset_id else None
@@ -148,6 +157,7 @@ class _Attempt:
             dataset=self._fetch("dataset", dataset, dataset.blob_key) if dataset else None,
             device=self.settings.device,
             threads=self._threads,
+            checkpoint_s=self.settings.checkpoint_s,
             sandbox=sandbox.best_tier() if self.settings.sandbox == "auto" else self.settings.sandbox,
             limits=self._limits(kind, upload),
             parent_pid=os.getpid(),
@@ -198,6 +208,8 @@ class _Attempt:
             stop = self._reason_to_stop()
             if stop is not None:
                 child.stop(self.settings.cancel_grace_s if stop is Stop.CANCELLED else self.settings.grace_s)
+                if stop is Stop.DRAINED:
+                    self._hear(child.last_words())
                 return stop
             self._hear(child.listen(_TICK_S))
             if time.monotonic() - self.flushed_at >= _FLUSH_S:
@@ -215,7 +227,11 @@ class _Attempt:
         return Stop.OVERDUE if time.monotonic() - self.started_at > self.deadline_s else None
 
     def _hear(self, messages: Iterable[Message]) -> None:
-        for type, data in (message.event() for message in messages):
+        for message in messages:
+            if isinstance(message, CheckpointMessage):
+                self.keeper.offer(message.files)
+                continue
+            type, data = message.event()
             stage = data.get("name") if type is EventType.STAGE else data.get("stage")
             if stage is None or stage in self.stage_names:
                 self.pending.append((type, data))
@@ -263,7 +279,15 @@ class _Attempt:
         if any(stored.get(artifact.name) != artifact.sha256 for artifact in report.artifacts):
             raise UntrustedOutput("the report names files that are not there, or are others")
         document = report.model_dump(mode="json")
-        return self._end(lambda session: JobRepository(session).succeed(self.claim, document, artifacts))
+
+        def succeed(session: Session) -> None:
+            JobRepository(session).succeed(self.claim, document, artifacts)
+            CheckpointRepository(session).forget(self.claim.job_id)
+
+        outcome = self._end(succeed)
+        with suppress(BlobsUnavailable):  # the next retention sweep finds them
+            self.blobs.delete_scope(scope(self.claim.job_id))
+        return outcome
 
     def _put_away(self, path: Path) -> NewArtifact:
         blob = self.blobs.put_file(path)

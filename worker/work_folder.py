@@ -8,6 +8,7 @@ import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 _MAX_DOCUMENT_BYTES = 64 * 2**20
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -82,16 +83,25 @@ class WorkFolder:
     def read_document(self, path: Path) -> bytes | None:
         """A document that the child wrote; None where there is none. Raises UntrustedOutput."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with self.open_plain(path, _MAX_DOCUMENT_BYTES) as file:
+                return file.read()
         except FileNotFoundError:
             return None
+
+    def open_plain(self, path: Path, limit_bytes: int | None = None) -> BinaryIO:
+        """A file that the child wrote, and may still write to. Raises FileNotFoundError, UntrustedOutput."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise UntrustedOutput(f"{path.name}: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_DOCUMENT_BYTES:
-                raise UntrustedOutput(f"{path.name} is no regular file of at most {_MAX_DOCUMENT_BYTES} bytes")
-            return file.read()
+        file = os.fdopen(descriptor, "rb")
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or (limit_bytes is not None and facts.st_size > limit_bytes):
+            file.close()
+            raise UntrustedOutput(f"{path.name} is no regular file of at most {limit_bytes} bytes")
+        return file
 
     def artifacts(self) -> list[Path]:
         """The files in `out`, by name. Raises UntrustedOutput for links, pipes and odd names."""

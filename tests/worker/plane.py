@@ -140,8 +140,9 @@ class Plane:
         """Run every queued job in this process, as a worker's task does."""
         outcomes = []
         chosen = WorkerSettings(data_dir=self.folder, child_threads=1, **settings)
-        while (claim := self.claim()) is not None:
-            outcome = supervisor.run(claim, self.database, self.blobs, chosen, draining or threading.Event())
+        draining = draining or threading.Event()
+        while not draining.is_set() and (claim := self.claim()) is not None:
+            outcome = supervisor.run(claim, self.database, self.blobs, chosen, draining)
             outcomes.append(outcome)
         return outcomes
 

@@ -37,7 +37,8 @@ def test_worker_killed_in_mid_finetune(either_plane: Plane) -> None:
     plane.wait(job_id, JobState.SUCCEEDED)
 
     assert plane.states(job_id) == ["queued", "running", "queued", "running", "succeeded"]
-    assert plane.epochs(job_id, 2) == list(range(SHORT["epochs"] + 1))
+    told = plane.epochs(job_id, 1) + plane.epochs(job_id, 2)
+    assert sorted(set(told)) == list(range(SHORT["epochs"] + 1))
     seconds = [event.seq for event in plane.events(job_id)]
     assert seconds == list(range(1, len(seconds) + 1))
     assert set(plane.artifacts(job_id)) == {"pruned.onnx", "report.html", "report.json"}

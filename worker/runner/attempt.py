@@ -7,17 +7,20 @@ from pathlib import Path
 
 from models_store.documents.base import Document
 from models_store.documents.job_spec import JobKind
-from worker.order import Order
+from worker.order import EXIT_STOPPED, Order
 from worker.runner.diagnosis import diagnose
+from worker.runner.interruption import Stopped
 from worker.runner.voice import Voice
 from worker.work_folder import WorkFolder
 
 
 def carry_out(order: Order, folder: WorkFolder) -> int:
-    """Leave `result.json` and return 0, or `failure.json` and return 1."""
+    """Leave `result.json` and return 0, or `failure.json` and return 1, or neither where told to stop."""
     voice = Voice(order.events_fd)
     try:
         result = _work(order, folder, voice)
+    except Stopped:
+        return EXIT_STOPPED
     except Exception as error:  # this process ends with it: nobody above could hear it
         traceback.print_exc()
         _write(folder.failure, diagnose(error, voice.current_stage))

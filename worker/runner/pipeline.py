@@ -1,4 +1,4 @@
-"""A prune job: its stages, one after the other."""
+"""A prune job: its stages, one after the other, those that an earlier attempt finished left out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from models_store.documents.report import Report
 from worker.order import Order
+from worker.runner.interruption import Stopped
 from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, report
 from worker.runner.voice import Voice
 from worker.runner.workbench import Stage, Workbench
@@ -26,11 +27,19 @@ STAGES: tuple[Stage[Any], ...] = (
 def run_pipeline(order: Order, folder: WorkFolder, voice: Voice) -> Report:
     """Run every stage that applies; the report is the last one's document."""
     bench = Workbench(order, folder, voice)
+    resuming = True
     for stage in STAGES:
         reason = stage.reason_to_skip(bench)
         if reason is not None:
             voice.skip(stage.name, reason)
             continue
+        resuming = resuming and bench.has(stage)
+        if resuming:
+            voice.keep(stage.name)
+            continue
         with voice.stage(stage.name):
             bench.write(stage, stage.run(bench))
+        bench.checkpoint()
+        if bench.interruption.told_to_stop():
+            raise Stopped
     return bench.read(report.STAGE)

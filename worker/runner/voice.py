@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from models_store.documents.job import StageState
-from worker.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
+from worker.messages import CheckpointMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 
 _MIN_INTERVAL_S = 0.5
 _MAX_INTERVAL_S = 10
@@ -35,9 +35,20 @@ class Voice:
         self._said = 0.0
         self._say(StageMessage(name=name, state=StageState.RUNNING))
         yield
-        self.stage_seconds[name] = time.monotonic() - self._began_at
+        self.stage_seconds = self.seconds_so_far()
         self._say(StageMessage(name=name, state=StageState.DONE))
         self.current_stage = None
+
+    def seconds_so_far(self) -> dict[str, float]:
+        """By stage, those of earlier attempts included."""
+        if self.current_stage is None:
+            return self.stage_seconds
+        spent = self.stage_seconds.get(self.current_stage, 0.0) + time.monotonic() - self._began_at
+        return {**self.stage_seconds, self.current_stage: spent}
+
+    def keep(self, name: str) -> None:
+        """A stage that need not run: an earlier attempt finished it."""
+        self._say(StageMessage(name=name, state=StageState.DONE, message="Kept from an earlier attempt."))
 
     def skip(self, name: str, reason: str) -> None:
         self._say(StageMessage(name=name, state=StageState.SKIPPED, message=reason))
@@ -62,6 +73,10 @@ class Voice:
 
     def log(self, message: str, level: Literal["info", "warning", "error"] = "info") -> None:
         self._say(LogMessage(level=level, message=message[:10_000]))
+
+    def checkpoint(self, files: Mapping[str, str]) -> None:
+        """Another attempt can go on from these files: digests by path in the work folder."""
+        self._say(CheckpointMessage(files=dict(files)))
 
     def _say(self, message: Message) -> None:
         line = message.model_dump_json().encode() + b"\n"

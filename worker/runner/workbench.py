@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import onnx
+from pydantic import ValidationError
 
 from models_store.documents.base import Document
 from models_store.documents.job_spec import JobSpec
@@ -18,6 +20,8 @@ from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.graph import Analysis, analyze, load_model
 from worker.engine.graph.inputs import declared_shape
 from worker.order import InputFile, Order
+from worker.runner.checkpoint import Checkpoint
+from worker.runner.interruption import Interruption
 from worker.runner.voice import Voice
 from worker.work_folder import WorkFolder
 
@@ -28,7 +32,11 @@ _REAL_SAMPLES = 4
 
 @dataclass(frozen=True)
 class Stage(Generic[D]):
-    """One step of the pipeline: `run` returns the document that later stages read."""
+    """One step of the pipeline: `run` returns the document that later stages read.
+
+    What a stage leaves for later ones lies in the work folder's `state` and `out`, all of it: another attempt may go on
+    after any stage, in a process that has seen none of those before.
+    """
 
     name: str
     document: type[D]
@@ -47,6 +55,10 @@ class Workbench:
         self.voice = voice
         self.spec: JobSpec = order.spec
         self.model_file: InputFile = order.model
+        self.interruption = Interruption()
+        self._checkpoints = Checkpoint(folder)
+        if self._seconds_path.exists():
+            voice.stage_seconds = json.loads(self._seconds_path.read_bytes())
 
     @property
     def cut_path(self) -> Path:
@@ -75,11 +87,19 @@ class Workbench:
     @cached_property
     def analysis(self) -> Analysis:
         pruning = self.spec.pruning
-        return analyze(self.original, allow_inexact=pruning.allow_inexact, exclude=pruning.exclude)
+        analysis = analyze(self.original, allow_inexact=pruning.allow_inexact, exclude=pruning.exclude)
+        for units, reason in self._left_alone():
+            analysis = analysis.without(tuple(units), reason)
+        return analysis
 
     def leave_alone(self, units: tuple[int, ...], reason: str) -> None:
         """Pin units that turned out not to be prunable; groups are numbered anew, so the estimate has to be, too."""
+        self._left_alone_path.write_text(json.dumps([*self._left_alone(), (units, reason)]))
         self.analysis = self.analysis.without(units, reason)
+
+    def _left_alone(self) -> list[tuple[list[int], str]]:
+        path = self._left_alone_path
+        return json.loads(path.read_bytes()) if path.exists() else []
 
     @cached_property
     def dataset(self) -> Dataset | None:
@@ -111,6 +131,18 @@ class Workbench:
     def write(self, stage: Stage[D], document: D) -> None:
         self._path(stage).write_text(document.model_dump_json())
 
+    def has(self, stage: Stage[D]) -> bool:
+        """Whether the stage has run, in this attempt or in an earlier one of the same version."""
+        try:
+            return self.read_if_run(stage) is not None
+        except ValidationError:
+            return False
+
+    def checkpoint(self) -> None:
+        """Have what is in the work folder now kept for another attempt."""
+        self._seconds_path.write_text(json.dumps(self.voice.seconds_so_far()))
+        self.voice.checkpoint(self._checkpoints.files())
+
     def read(self, stage: Stage[D]) -> D:
         """The document of a stage that ran."""
         return stage.document.model_validate_json(self._path(stage).read_bytes())
@@ -118,6 +150,19 @@ class Workbench:
     def read_if_run(self, stage: Stage[D]) -> D | None:
         """The document of a stage, None where the stage was skipped."""
         return self.read(stage) if self._path(stage).exists() else None
+
+    @property
+    def training_path(self) -> Path:
+        """The checkpoint of a training that is not finished."""
+        return self.folder.state / "training.safetensors"
+
+    @property
+    def _seconds_path(self) -> Path:
+        return self.folder.state / "stage_seconds.json"
+
+    @property
+    def _left_alone_path(self) -> Path:
+        return self.folder.state / "left_alone.json"
 
     def _path(self, stage: Stage[D]) -> Path:
         return self.folder.state / f"{stage.name}.json"

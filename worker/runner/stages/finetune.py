@@ -11,6 +11,7 @@ from models_store.documents.report import EpochRow, Parity, Training
 from worker.engine.graph import load_model, sample_inputs
 from worker.engine.masks.files import load_masks
 from worker.runner.diagnosis import BrokenPromise
+from worker.runner.interruption import Stopped
 from worker.runner.workbench import Stage, Workbench
 
 TOLERANCE = 1e-4
@@ -26,7 +27,7 @@ class Finetuned(Document):
 
 def run(bench: Workbench) -> Finetuned:
     # Imported here: a job without data needs no torch, which takes seconds to load.
-    from worker.engine.recovery import Epoch, FinetuneOptions, finetune
+    from worker.engine.recovery import Checkpoints, Epoch, FinetuneOptions, Interrupted, finetune
     from worker.engine.torch_form import TorchForm, build, parity
     from worker.engine.torch_form.node_modules import ForeignNode
 
@@ -48,9 +49,15 @@ def run(bench: Workbench) -> Finetuned:
             f"The torch form differs from ONNX Runtime by {error:.2e}, relative; the tolerance is {TOLERANCE:.0e}.",
         )
     options = FinetuneOptions(**bench.spec.finetuning.model_dump(), seed=bench.spec.seed, device=bench.order.device)
-    masks = load_masks(bench.masks_path)
-    training = finetune(form, bench.dataset, options, tell, bench.voice.progress, masks)
+    masks, told = load_masks(bench.masks_path), bench.interruption.told_to_stop
+    checkpoints = Checkpoints(bench.training_path, bench.order.checkpoint_s, told, bench.checkpoint)
+    try:
+        with bench.interruption.deferred():
+            training = finetune(form, bench.dataset, options, tell, bench.voice.progress, masks, checkpoints)
+    except Interrupted as interruption:
+        raise Stopped from interruption
     onnx.save(form.write_back(), bench.final_path)
+    checkpoints.remove()
     return Finetuned(
         parity=Parity(max_relative_error=error, tolerance=TOLERANCE),
         training=Training(

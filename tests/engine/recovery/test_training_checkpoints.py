@@ -72,10 +72,9 @@ def test_periodic_checkpoint_survives_what_comes_without_a_warning(uploads, path
         if len(saved) == 13:
             raise PowerFailure
 
+    cut = Checkpoints(path, 0, on_saved=lambda: saved.append(1))
     with pytest.raises(PowerFailure):
-        finetune(
-            form, dataset, QUICK, lambda _: None, fail_later, Checkpoints(path, 0, on_saved=lambda: saved.append(1))
-        )
+        finetune(form, dataset, QUICK, lambda _: None, fail_later, checkpoints=cut)
     resumed, whole = build(model), build(model)
     finetune(resumed, dataset, QUICK, checkpoints=Checkpoints(path))
     finetune(whole, dataset, QUICK)

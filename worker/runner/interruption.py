@@ -1,0 +1,33 @@
+"""SIGTERM: the end at once, except where a stage asks for the time to leave a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopped(Exception):
+    """The attempt was told to stop, and has left what another one can go on from."""
+
+
+class Interruption:
+    """Whether SIGTERM came while it was deferred."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def told_to_stop(self) -> bool:
+        return self._told
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """In this block SIGTERM only makes `told_to_stop` true; who uses it asks often and stops soon."""
+        before = signal.signal(signal.SIGTERM, self._tell)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _tell(self, *_: object) -> None:
+        self._told = True
