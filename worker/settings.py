@@ -28,6 +28,9 @@ class WorkerSettings(StoreSettings):
     )
     inspect_deadline_s: float = Field(default=120, gt=0, description="Longest inspection of an upload.")
     inspect_memory_bytes: int = Field(default=2 * 2**30, gt=0, description="Address space of an inspection.")
+    inspect_cpu_s: int | None = Field(
+        default=None, gt=0, description="CPU time of an inspection per thread; as long as its deadline if unset."
+    )
     job_memory_bytes: int | None = Field(default=None, gt=0, description="Address space of a CPU job; None: no limit.")
     output_bytes: int = Field(default=16 * 2**30, gt=0, description="Largest file a child may write.")
     child_threads: int | None = Field(default=None, ge=1, description="Threads of a child; all cores if unset.")

@@ -50,7 +50,7 @@ _TICK_S = 0.1
 _FLUSH_S = 0.5
 _WRITE_RETRY_S = 1.0
 # Parsing and one run of the graph hold a few copies of its weights.
-_COPIES_WHILE_INSPECTING = 6
+COPIES_WHILE_INSPECTING = 6
 # Below what the slowest inspection reads, which is that of a folder of small images.
 _INSPECTED_BYTES_PER_S = 2 * 2**20
 # Loading torch takes this much address space, most of it never touched.
@@ -114,6 +114,9 @@ class _Attempt:
             order_for = self._prepare()
         except (BlobMissing, BlobCorrupt, BlobsUnavailable, OSError) as error:
             return self._fail(failures.files_unavailable(error), retry=True)
+        except DBAPIError as error:
+            logger.warning("%s: the database is away: %s", self.claim.job_id, error.orig)
+            return self._release()
         kills_before = failures.kernel_memory_kills()
         with Child(self.folder, order_for, self._environment()) as child:
             stop = self._watch(child)
@@ -126,8 +129,7 @@ class _Attempt:
             case Stop.CANCELLED:
                 return self._end(lambda session: JobRepository(session).cancelled(self.claim))
             case Stop.DRAINED:
-                self._write(lambda session: JobRepository(session).release(self.claim))
-                return Outcome.RELEASED
+                return self._release()
             case Stop.OVERDUE:
                 return self._fail(failures.overdue(self.claim.kind, self.deadline_s))
         out_of_memory = failures.kernel_memory_kills() > kills_before
@@ -183,10 +185,10 @@ class _Attempt:
 
     def _limits(self, kind: JobKind, upload: Model | Dataset | None) -> sandbox.Limits:
         if kind is JobKind.INSPECT and upload is not None:
-            memory = self.settings.inspect_memory_bytes + _COPIES_WHILE_INSPECTING * upload.size_bytes
+            memory = self.settings.inspect_memory_bytes + COPIES_WHILE_INSPECTING * upload.size_bytes
             return sandbox.Limits(
                 memory_bytes=memory + (_TORCH_BYTES if upload.format == "torchvision" else 0),
-                cpu_s=int(self.deadline_s + 1) * self._threads,
+                cpu_s=(self.settings.inspect_cpu_s or int(self.deadline_s + 1)) * self._threads,
                 file_bytes=self.settings.output_bytes,
             )
         # CUDA reserves huge address ranges: a limit on them would say nothing about memory.
@@ -334,6 +336,10 @@ class _Attempt:
 
     def _fail(self, error: JobError, retry: bool = False) -> Outcome:
         return self._end(lambda session: JobRepository(session).fail(self.claim, error, retry))
+
+    def _release(self) -> Outcome:
+        self._write(lambda session: JobRepository(session).release(self.claim))
+        return Outcome.RELEASED
 
     def _end(self, operation: Callable[[Session], None]) -> Outcome:
         self._write(operation)

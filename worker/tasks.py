@@ -10,6 +10,7 @@ import threading
 from functools import cache
 
 from celery.signals import worker_ready, worker_shutting_down
+from sqlalchemy.exc import DBAPIError
 
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -30,7 +31,7 @@ _worker = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
 @celery_app.task(name=RING)
 def ring() -> None:
     """Claim and run jobs until none is left, or until this worker is told to stop."""
-    while not _draining.is_set() and (claim := _claim()) is not None:
+    while not _draining.is_set() and (claim := _claim_if_possible()) is not None:
         logger.info("%s: attempt %s of a %s job", claim.job_id, claim.attempt, claim.kind)
         outcome = supervisor.run(claim, _database(), _blobs(), _settings(), _draining)
         logger.info("%s: attempt %s %s", claim.job_id, claim.attempt, outcome.name.lower())
@@ -49,6 +50,15 @@ def start(**_: object) -> None:
     """Clear up after a predecessor that was killed, and look for work that nobody rang for."""
     remove_leftovers(_database(), _settings().work_folder)
     ring.delay()
+
+
+def _claim_if_possible() -> Claim | None:
+    """None while the database is away, too: the sweeper rings when it is back."""
+    try:
+        return _claim()
+    except DBAPIError as error:
+        logger.warning("nothing can be claimed, the database is away: %s", error.orig)
+        return None
 
 
 def _claim() -> Claim | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import resource
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,11 @@ from models_store.jobs import JobRepository
 from models_store.models import ModelRepository
 from worker import supervisor
 from worker.settings import WorkerSettings
+from worker.supervisor import COPIES_WHILE_INSPECTING
+
+MEMORY_BYTES = 512 * 2**20  # as a limit on the child's address space, which is more than it can ever touch
+WORK_CPU_S = 2
+START_CPU_S = 2  # Python and the libraries, before the file is opened: 1 s and less on an idle machine
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Verdict:
 
     state: str
     rejection: dict[str, Any]
-    seconds: float
+    cpu_s: float  # of the child, from its start on
     stray_files: set[Path]
 
 
@@ -50,17 +55,29 @@ def upload(sqlite_url: str, blobs: BlobStore, tmp_path: Path) -> Upload:
         with database.session() as session:
             claim = JobRepository(session).claim("test")
         assert claim is not None
-        chosen = WorkerSettings(data_dir=tmp_path, **settings)
-        before = _files(tmp_path)
-        started = time.monotonic()
+        chosen = WorkerSettings(data_dir=tmp_path, **(_bounds(len(data)) | settings))
+        before, cpu_before = _files(tmp_path), _cpu_s_of_children()
         supervisor.run(claim, database, blobs, chosen, threading.Event())
-        seconds = time.monotonic() - started
+        cpu_s = _cpu_s_of_children() - cpu_before
         with database.session(read_only=True) as session:
             settled = repository(session).get(row.id)
         assert settled is not None
-        return Verdict(settled.state, settled.rejection or {}, seconds, _files(tmp_path) - before)
+        print(f"{cpu_s:.2f} s of CPU time", settled.rejection)
+        return Verdict(settled.state, settled.rejection or {}, cpu_s, _files(tmp_path) - before)
 
     return run
+
+
+def _bounds(size_bytes: int) -> dict[str, Any]:
+    """Limits that the kernel enforces: whatever an attack does, it does it within these."""
+    # What a worker grants for the upload's own size comes off, so that 512 MB is all there is.
+    memory = MEMORY_BYTES - COPIES_WHILE_INSPECTING * size_bytes
+    return {"inspect_memory_bytes": memory, "inspect_cpu_s": START_CPU_S + WORK_CPU_S, "child_threads": 1}
+
+
+def _cpu_s_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _files(folder: Path) -> set[Path]:

@@ -1,4 +1,4 @@
-"""Every hostile dataset ends as `rejected`, with a reason, within seconds and 512 MB, and leaves nothing behind."""
+"""Every hostile dataset is `rejected` with a reason, within 2 s of CPU time and 512 MB, and leaves nothing behind."""
 
 from pathlib import Path
 
@@ -7,13 +7,11 @@ import pytest
 from tests.attacks.conftest import Upload
 from tests.attacks.dataset_files import ATTACKS
 
-MEMORY_BYTES = 512 * 2**20  # as a limit on the child's address space, which is more than it can ever touch
-
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_rejected(upload: Upload, name: str) -> None:
     make, format, codes = ATTACKS[name]
-    verdict = upload(make(), "dataset", format, inspect_memory_bytes=MEMORY_BYTES, inspect_deadline_s=10)
+    verdict = upload(make(), "dataset", format)
     assert verdict.state == "rejected"
     assert verdict.rejection["code"] in codes, verdict.rejection
     assert verdict.rejection["message"]
