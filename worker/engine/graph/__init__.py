@@ -2,6 +2,6 @@
 
 from worker.engine.graph.analysis import Analysis, Group, Layer, analyze
 from worker.engine.graph.facts import sample_inputs
-from worker.engine.graph.onnx_graph import OnnxGraph, load_model
+from worker.engine.graph.onnx_graph import OnnxGraph, load_bundle, load_model
 
-__all__ = ["Analysis", "Group", "Layer", "OnnxGraph", "analyze", "load_model", "sample_inputs"]
+__all__ = ["Analysis", "Group", "Layer", "OnnxGraph", "analyze", "load_bundle", "load_model", "sample_inputs"]

@@ -32,6 +32,23 @@ def load_model(path: Path | str) -> onnx.ModelProto:
         ) from error
 
 
+def load_bundle(path: Path | str) -> onnx.ModelProto:
+    """Read an ONNX file and the files beside it that hold its weights, into one model without external data.
+
+    Raises EngineError where such a file is missing or too short, or lies outside the model's folder.
+    """
+    model = load_model(path)
+    try:
+        onnx.load_external_data_for_model(model, str(Path(path).parent))
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise EngineError(
+            "external_data",
+            f"The weights that lie beside the ONNX file cannot be read: {error}",
+            "Keep the files of the model together in one folder, as the exporter wrote them.",
+        ) from error
+    return model
+
+
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> Any:  # noqa: ANN401  (any attribute type)
     """The value of a node's attribute, or the default."""
     for a in node.attribute:

@@ -1,0 +1,186 @@
+"""Ops without a rule, in networks that ONNX Runtime runs: what they touch stays, and says why; the rest is cut."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from cuts import assert_correct, cut, run
+from graph_builder import GraphBuilder
+from onnx import TensorProto, helper
+
+CHANNELS = 8
+Place = Callable[[GraphBuilder, str], str]
+PLACES: dict[str, tuple[Place, int, str]] = {}
+"""Op -> how it is put behind an image (2, 8, 6, 6), the opset, and its domain."""
+
+
+def place(op: str, opset: int = 18, domain: str = "") -> Callable[[Place], Place]:
+    def register(function: Place) -> Place:
+        PLACES[op] = (function, opset, domain)
+        return function
+
+    return register
+
+
+def network(op: str) -> onnx.ModelProto:
+    """conv 'free' - relu - conv 'touched' - the op - an output."""
+    put, opset, domain = PLACES[op]
+    g = GraphBuilder(opset, ir_version=11 if opset > 20 else 8)
+    x = g.node("Relu", g.conv(g.input((2, 3, 6, 6)), 3, 12, name="free"))
+    y = put(g, g.conv(x, 12, CHANNELS, name="touched"))
+    return g.model(g.node("Cast", y, to=TensorProto.FLOAT), extra_domains=[domain] if domain else [])
+
+
+@pytest.mark.parametrize("op", PLACES)
+def test_what_it_touches_stays_and_says_why(op: str):
+    model = network(op)
+    assert any(node.op_type == op for node in model.graph.node)
+    run(model)
+    done = cut(model)
+    free, touched = done.analysis.layers[:2]
+    assert free.prunable_channels == 12
+    assert touched.prunable_channels == 0
+    assert touched.pinned_reason is not None
+    assert f"no rule for {op} '" in touched.pinned_reason
+    assert_correct(done)
+
+
+@place("NonMaxSuppression", 11)
+def suppressed(g, x):
+    boxes = g.transpose(g.reshape(x, 4, 4, 36), 0, 2, 1)  # half of the channels make the boxes of one sample each
+    found = g.node("NonMaxSuppression", boxes, g.weight(4, 1, 36, low=0.0), g.ints(5), g.constant(0.5))
+    return g.node("ReduceSum", g.node("Cast", found, to=TensorProto.FLOAT), keepdims=0)
+
+
+@place("Compress", 11)
+def compressed(g, x):
+    return g.node("Compress", x, g.constant(np.arange(CHANNELS) % 3 > 0), axis=1)
+
+
+@place("Unique", 11)
+def unique(g, x):
+    return g.node("Unique", g.node("Round", x))
+
+
+@place("Det", 11)
+def determinant(g, x):
+    return g.node("Det", x)
+
+
+@place("MaxUnpool", 11)
+def unpooled(g, x):
+    places = g.constant(np.arange(2 * CHANNELS * 9, dtype=np.int64).reshape(2, CHANNELS, 3, 3) * 4)
+    small = g.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    return g.node("MaxUnpool", small, places, kernel_shape=[2, 2], strides=[2, 2])
+
+
+@place("Col2Im")
+def folded(g, x):
+    columns = g.reshape(x, 2, 8, 36)
+    return g.node("Col2Im", columns, g.ints(12, 12), g.ints(2, 2), strides=[2, 2])
+
+
+@place("CenterCropPad")
+def cropped(g, x):
+    return g.node("CenterCropPad", x, g.ints(4, 4), axes=[2, 3])
+
+
+@place("DFT", 17)
+def transformed(g, x):
+    return g.node("DFT", g.reshape(x, 2, CHANNELS, 36, 1), axis=2)
+
+
+@place("SequenceConstruct", 11)
+def in_a_sequence(g, x):
+    both = g.node("SequenceConstruct", x, g.node("Relu", x))
+    return g.node("ConcatFromSequence", both, axis=1)
+
+
+@place("SplitToSequence", 11)
+def out_of_a_sequence(g, x):
+    parts = g.node("SplitToSequence", x, g.constant(np.array(4, dtype=np.int64)), axis=1)
+    return g.node("SequenceAt", parts, g.constant(np.array(1, dtype=np.int64)))
+
+
+@place("Optional", 15)
+def perhaps(g, x):
+    return g.node("OptionalGetElement", g.node("Optional", x))
+
+
+@place("NegativeLogLikelihoodLoss", 13)
+def loss(g, x):
+    labels = g.constant(np.arange(72).reshape(2, 6, 6) % CHANNELS)
+    return g.node("NegativeLogLikelihoodLoss", x, labels)
+
+
+@place("Scaler", 17, "ai.onnx.ml")
+def scaled_by_classical_learning(g, x):
+    pooled = g.reshape(g.node("GlobalAveragePool", x), 2, CHANNELS)
+    return g.node("Scaler", pooled, domain="ai.onnx.ml", offset=[0.5] * CHANNELS, scale=[2.0] * CHANNELS)
+
+
+@place("QuickGelu", 17, "com.microsoft")
+def gelu(g, x):
+    return g.node("QuickGelu", x, domain="com.microsoft")
+
+
+@place("FusedConv", 17, "com.microsoft")
+def convolved_and_activated(g, x):
+    w = g.weight(4, CHANNELS, 1, 1)
+    return g.node("FusedConv", x, w, g.weight(4, low=-0.5), domain="com.microsoft", activation="Relu")
+
+
+@place("FusedMatMul", 17, "com.microsoft")
+def multiplied_and_scaled(g, x):
+    w = g.constant(g.normal(6, CHANNELS))
+    return g.node("FusedMatMul", g.transpose(x, 0, 2, 3, 1), w, domain="com.microsoft", transB=1, alpha=0.5)
+
+
+@place("QLinearGlobalAveragePool", 17, "com.microsoft")
+def pooled_in_eight_bits(g, x):
+    scale, zero = g.constant(0.05), g.constant(np.array(120, dtype=np.uint8))
+    q = g.node("QuantizeLinear", x, scale, zero)
+    q = g.node("QLinearGlobalAveragePool", q, scale, zero, scale, zero, domain="com.microsoft", channels_last=0)
+    return g.node("DequantizeLinear", q, scale, zero)
+
+
+@place("SkipLayerNormalization", 17, "com.microsoft")
+def skipped_and_normalised(g, x):
+    tokens = g.transpose(g.reshape(x, 2, CHANNELS, 36), 0, 2, 1)
+    gain, shift = g.weight(CHANNELS, low=0.5), g.weight(CHANNELS)
+    return g.node("SkipLayerNormalization", tokens, tokens, gain, shift, domain="com.microsoft")
+
+
+def test_a_network_of_unknown_ops_alone_is_left_whole():
+    g = GraphBuilder(17)
+    x = g.node("QuickGelu", g.conv(g.input((1, 3, 4, 4)), 3, 8), domain="com.microsoft")
+    done = cut(g.model(x, extra_domains=["com.microsoft"]))
+    assert not done.analysis.groups
+    assert_correct(done)
+
+
+def test_a_random_op_is_no_reason_to_fail():
+    g = GraphBuilder(17)
+    x = g.node("Relu", g.conv(g.input((1, 3, 4, 4)), 3, 8))
+    noise = g.node("RandomNormal", shape=[1, 8, 4, 4], seed=1.0)
+    model = g.model(g.conv(g.node("Add", x, noise), 8, 4))
+    assert_correct(cut(model))
+
+
+def test_an_unused_constant_and_a_dead_node_stay_where_they_are():
+    g = GraphBuilder(17)
+    x = g.node("Relu", g.conv(g.input((1, 3, 4, 4)), 3, 8))
+    g.weight(8, 8, name="nobody")
+    g.node("Softmax", x, axis=1)
+    done = cut(g.model(g.conv(x, 8, 4)))
+    assert any(t.name == "nobody" for t in done.pruned.graph.initializer)
+    run(done.pruned)
+
+
+def test_a_model_without_layers_is_returned_as_it_was():
+    g = GraphBuilder(17)
+    done = cut(g.model(g.node("Softmax", g.input((1, 3, 4, 4)), axis=1)))
+    assert not done.analysis.layers
+    assert [n.op_type for n in done.pruned.graph.node] == ["Softmax"]
+    assert helper.printable_graph(done.pruned.graph)
