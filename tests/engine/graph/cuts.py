@@ -64,6 +64,7 @@ def assert_exact(done: Cut, tolerance: float = 1e-4) -> Proof:
     analysis, plan, pruned = done.analysis, done.plan, done.pruned
     proof = prove(analysis, plan, pruned, inputs_per_size=1, tolerance=tolerance)
     assert proof.passed, proof
+    assert proof.compared_tensors >= len(pruned.graph.output)  # of each size
     counts = plan.counts(analysis)
     assert analyze(pruned).macs == int(analysis.costs.macs(counts))
     assert stored_weights(pruned) == int(analysis.costs.params(counts))

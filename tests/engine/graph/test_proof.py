@@ -260,3 +260,18 @@ def _mistaken(done: Cut, rng: np.random.Generator) -> onnx.ModelProto | None:
         return None
     name, axis = choices[int(rng.integers(len(choices)))]
     return recut(done, name, axis)
+
+
+def test_a_constant_spread_over_the_batch_is_compared_at_every_size_of_it():
+    g = GraphBuilder()
+    images = g.input(("batch", 3, 8, 8))
+    pixels = g.node("Reshape", images, g.constant(np.array([0, 3, 64])))
+    x = g.node("MatMul", g.node("Transpose", pixels, perm=[0, 2, 1]), g.weight(3, 12))
+    batch = g.node("Slice", g.node("Shape", x), *(g.constant(np.array([n])) for n in (0, 1, 0)))
+    shape = g.node("Concat", batch, g.constant(np.array([1, 12])), axis=0)
+    tokens = g.node("Concat", g.node("Expand", g.weight(1, 1, 12), shape), x, axis=1)
+    wide = g.node("Relu", g.node("MatMul", tokens, g.weight(12, 16)))
+    first = g.node("Gather", g.node("MatMul", wide, g.weight(16, 12)), g.constant(np.array(0)), axis=1)
+    proof = assert_correct(cut(g.model(g.node("MatMul", first, g.weight(12, 5)))))
+    assert [run.input_shapes[images][0] for run in proof.runs] == [2, 1]
+    assert proof.compared_tensors == 4  # what each MatMul makes
