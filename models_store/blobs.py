@@ -148,13 +148,21 @@ class BlobStore:
         with self._errors(f"delete {key}"), suppress(FileNotFoundError):
             obstore.delete(self._store, key)
 
+    def scopes(self, kind: str) -> list[str]:
+        """All scopes of a kind, such as `checkpoints`, that have blobs."""
+        with self._errors(f"list {kind}"):
+            found = obstore.list_with_delimiter(self._store, kind)["common_prefixes"]
+        return [f"{prefix.rstrip('/')}/" for prefix in found]
+
     def delete_scope(self, scope: str) -> int:
         """Delete every blob of a scope; how many."""
         _check_scope(scope)
         with self._errors(f"delete {scope}"):
             keys = [found["path"] for found in obstore.list(self._store, scope).collect()]
-        for key in keys:
-            self.delete(key)
+            for key in keys:
+                self.delete(key)
+            if self._folder is not None:  # the empty folders, too, or they would be listed for ever
+                shutil.rmtree(self._folder / scope, ignore_errors=True)
         return len(keys)
 
     def check(self) -> None:
@@ -203,7 +211,8 @@ class BlobStore:
         try:
             yield path
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what stays is abandoned, and removed as such
+                path.unlink()
 
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:

@@ -16,6 +16,7 @@ from redis import Redis, RedisError
 from sqlalchemy.exc import DBAPIError
 
 from models_store.blobs import BlobStore
+from models_store.checkpoints import SCOPES, CheckpointRepository, scope
 from models_store.database import Database
 from models_store.errors import BlobsUnavailable
 from models_store.jobs import JobRepository
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 # More rings than this at once wake no more workers.
 _MAX_RINGS = 64
+# Of a job that ended badly: as long, its owner may want another attempt to go on from there.
+_CHECKPOINT_RETENTION_S = 7 * 24 * 3600
+_CHECKPOINTS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,30 @@ def run(database: Database, application: Celery, blobs: BlobStore, every_s: floa
         try:
             swept = sweep(database, application)
             blobs.remove_abandoned()
+            remove_checkpoints(database, blobs)
         except (DBAPIError, OperationalError, RedisError, BlobsUnavailable, OSError) as error:
             logger.warning("this sweep failed, the next one may not: %s", error)
         else:
             if swept.reaped:
                 logger.warning("lost their worker: %s", ", ".join(swept.reaped))
+
+
+def remove_checkpoints(database: Database, blobs: BlobStore, retention_s: float = _CHECKPOINT_RETENTION_S) -> list[str]:
+    """Delete checkpoints that no attempt will go on from; the ids of their jobs.
+
+    Of jobs that succeeded, that are gone, or that ended `retention_s` seconds ago; also what a killed worker left.
+    """
+    stored = [found.split("/")[1] for found in blobs.scopes(SCOPES)][:_CHECKPOINTS_AT_ONCE]
+    if not stored:
+        return []
+    with database.session() as session:
+        checkpoints = CheckpointRepository(session)
+        over = sorted(set(stored) - checkpoints.needed(stored, retention_s))
+        for job_id in over:
+            checkpoints.forget(job_id)
+    for job_id in over:
+        blobs.delete_scope(scope(job_id))
+    return over
 
 
 def _waiting_rings(application: Celery) -> int:

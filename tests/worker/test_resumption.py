@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from sqlalchemy import update
 
 from models_store.checkpoints import CheckpointRepository, scope
 from models_store.database_time import database_now
-from models_store.documents.event import EventType
+from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.job import JobState
 from models_store.documents.report import Report
 from models_store.jobs import Claim, JobRepository
@@ -22,11 +23,13 @@ from models_store.tables import Job
 from tests.worker.plane import Plane, until
 from worker.checkpoint_keeper import CheckpointKeeper
 from worker.supervisor import Outcome
+from worker.sweeper import remove_checkpoints
 from worker.work_folder import WorkFolder
 
 # Dropout is all that is missing: batch statistics, momentum, shuffling, crops and flips are in.
 TRAINING = {"epochs": 12, "batch_size": 16, "crop_padding": 1, "horizontal_flip": True, "label_smoothing": 0.1}
 QUICK = {"rounds": 3}
+ERROR = JobError(code="x", error_class=ErrorClass.USER, message="x")
 TRAINED = "state/training.safetensors"
 
 
@@ -173,6 +176,19 @@ def test_what_is_replaced_is_deleted(plane: Plane, attempt: Kept) -> None:
     assert not plane.blobs.exists(first["state/one"])
     assert kept(plane, attempt.job_id)["state/two"] == first["state/two"]
     assert plane.blobs.exists(first["state/two"])
+
+
+def test_swept_when_no_attempt_can_need_it(plane: Plane, attempt: Kept) -> None:
+    attempt.keep(attempt.files)
+    plane.blobs.put(io.BytesIO(b"of a job that was deleted"), scope("job_gone"))
+    assert remove_checkpoints(plane.database, plane.blobs) == ["job_gone"]
+    with plane.database.session() as session:
+        JobRepository(session).fail(attempt.claim, ERROR)
+    assert remove_checkpoints(plane.database, plane.blobs, retention_s=60) == []
+    assert kept(plane, attempt.job_id)
+    assert remove_checkpoints(plane.database, plane.blobs, retention_s=-1) == [attempt.job_id]
+    assert kept(plane, attempt.job_id) == {}
+    assert plane.blobs.scopes("checkpoints") == []
 
 
 def test_stale_attempt_replaces_nothing(plane: Plane, attempt: Kept) -> None:
