@@ -29,10 +29,12 @@ def prove_layout(
     analysis = analyze(model)
     places = ChannelOrder(analysis)
 
-    def in_new_order(name: str, value: Array) -> Array:
+    def in_new_order(name: str, value: Array) -> Array | None:
         for axis, labels in enumerate(analysis.propagation.tensors.get(name, [])):
             indices = places.indices(labels, grouped.orders)
             if indices is not None:
+                if len(indices) != value.shape[axis]:
+                    return None
                 value = np.take(value, indices, axis=axis)
         return value
 
