@@ -143,8 +143,18 @@ def prune(
         str | None, typer.Option(help="Keep the best of many random draws: feature_map, kernel or both.")
     ] = None,
     mask_count: Annotated[int | None, typer.Option(help="Random masks to draw.")] = None,
+    bn_reestimation: Annotated[
+        bool | None, typer.Option(help="Take BatchNormalization's statistics anew after the cut.")
+    ] = None,
+    reconstruction: Annotated[
+        bool | None, typer.Option(help="Refit the remaining weights to the original by least squares.")
+    ] = None,
+    calibration_images: Annotated[int | None, typer.Option(help="For these two, at most; no labels needed.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of finetuning; 0 for none.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of finetuning, at its start.")] = None,
+    export: Annotated[
+        str | None, typer.Option(help="Further files, such as float16,int8 or safetensors (of torchvision uploads).")
+    ] = None,
     mean: Annotated[str | None, typer.Option(help="Per channel, of pixels in 0..1: 0.485,0.456,0.406")] = None,
     std: Annotated[str | None, typer.Option(help="Per channel, of pixels in 0..1.")] = None,
     batch_sizes: Annotated[str | None, typer.Option(help="At which latency is measured: 1,32")] = None,
@@ -168,7 +178,13 @@ def prune(
             "random_masks": {"granularity": random_masks, "count": mask_count},
             "dataset_id": job_form.ANY_DATASET if dataset else None,
             "data": {"mean": _numbers(mean), "std": _numbers(std)},
+            "recovery": {
+                "bn_reestimation": bn_reestimation,
+                "reconstruction": reconstruction,
+                "calibration_images": calibration_images,
+            },
             "finetuning": {"epochs": epochs, "learning_rate": learning_rate},
+            "export": dict.fromkeys(export.split(",") if export else (), True),
             "measuring": {"batch_sizes": _numbers(batch_sizes)},
             "seed": seed,
             "label": label,

@@ -19,6 +19,8 @@ def summary(report: Report) -> Table:
         change = f"{100 * (after - before):+.2f} points"
         table.add_row("accuracy (test)", f"{before:.2%}", f"{after:.2%}", change)
         table.add_row("  right after the cut", "", f"{cut:.2%}", "", style="dim")
+        if report.accuracy.after_recovery is not None:
+            table.add_row("  recovered, not trained", "", f"{report.accuracy.after_recovery.top1:.2%}", "", style="dim")
     original, pruned = report.original, report.pruned
     table.add_row("parameters", f"{original.params:,}", f"{pruned.params:,}", _ratio(original.params, pruned.params))
     table.add_row("MACs", f"{original.macs:,}", f"{pruned.macs:,}", _ratio(original.macs, pruned.macs))

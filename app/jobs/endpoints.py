@@ -62,7 +62,7 @@ FILE_RESPONSES: Responses = {
     "",
     status_code=202,
     summary="Start a job",
-    responses=JOB_LINKS | problems(*INPUT_ERRORS, service.InputGone, UnreadableBody, BodyTooLarge),
+    responses=JOB_LINKS | problems(*INPUT_ERRORS, service.NoStateDict, service.InputGone, UnreadableBody, BodyTooLarge),
 )
 def create_job(
     spec: Annotated[JobSpec, Body(openapi_examples=SPEC_EXAMPLES)],

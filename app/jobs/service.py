@@ -36,6 +36,14 @@ class InputGone(ApiError):
     hint = "Upload it again."
 
 
+class NoStateDict(ApiError):
+    """The job asks for safetensors of a model that was not uploaded as torchvision weights."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "no_state_dict"
+    hint = "Leave export.safetensors out, or upload the weights with format torchvision."
+
+
 class JobEnded(ApiError):
     """The job has ended and cannot be cancelled any more."""
 
@@ -67,8 +75,10 @@ class ArtifactNotFound(ApiError):
 
 
 def create(session: Session, spec: JobSpec) -> Job:
-    """A queued job. Raises what `get_ready` of models and datasets raises, and InputGone."""
-    models.get_ready(session, spec.model_id)
+    """A queued job. Raises what `get_ready` of models and datasets raises, NoStateDict, and InputGone."""
+    model = models.get_ready(session, spec.model_id)
+    if spec.export.safetensors and model.format != "torchvision":
+        raise NoStateDict(f"{spec.model_id} was uploaded as ONNX: no state dict is known to hold its weights.")
     if spec.dataset_id is not None:
         datasets.get_ready(session, spec.dataset_id)
     try:

@@ -39,4 +39,4 @@ class JobError(Document):
     stage: str | None = None
 
 
-STAGES = ("baseline", "estimate", "prune", "finetune", "evaluate", "export", "measure", "report")
+STAGES = ("baseline", "estimate", "prune", "recover", "finetune", "evaluate", "export", "measure", "report")

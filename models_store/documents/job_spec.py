@@ -7,9 +7,11 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from models_store.catalogue import conflicts
 from models_store.documents.base import Document
+from models_store.documents.export_spec import Export
 from models_store.documents.kernels import Kernels
 from models_store.documents.methods import DEFAULTS, ChoosesMethods, InCatalogue, MethodOptions, refuse
 from models_store.documents.random_masks import RandomMasks
+from models_store.documents.recovery_spec import Recovery
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -102,7 +104,9 @@ class JobSpec(Document):
         default=None, description="Draw what goes at random, and keep the draw that does least harm."
     )
     data: Data = Data()
+    recovery: Recovery = Recovery()
     finetuning: Finetuning = Finetuning()
+    export: Export = Export()
     measuring: Measuring = Measuring()
     seed: int = Field(default=0, ge=0, lt=2**31)
     deadline_s: int = Field(default=24 * 3600, ge=1, le=30 * 24 * 3600, description="Running time, not queue time.")
@@ -125,6 +129,18 @@ class JobSpec(Document):
             raise ValueError("random_masks of kernels are free in form: set kernels.layout to free, and its sparsity")
         if masks.of_channels and self.budget.macs_ratio == 1:
             raise ValueError("random_masks of feature maps need something to remove: set budget.macs_ratio below 1")
+        return self
+
+    @model_validator(mode="after")
+    def _int8_has_images(self) -> "JobSpec":
+        if self.export.int8 and self.dataset_id is None:
+            raise ValueError("export.int8 needs a dataset to calibrate on")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_refitted_or_masked(self) -> "JobSpec":
+        if self.kernels is not None and self.recovery.reconstruction:
+            raise ValueError("recovery.reconstruction refits whole kernels: it does not go with kernels")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from models_store.documents.base import Document
+from models_store.documents.export_spec import ExportedFile
 from models_store.documents.job_spec import JobSpec
 
 
@@ -27,6 +28,7 @@ class Accuracy(Document):
 class AccuracyRows(Document):
     original: Accuracy
     after_cut: Accuracy
+    after_recovery: Accuracy | None = Field(default=None, description="None where the job asked for no recovery.")
     final: Accuracy
     changed_labels: float = Field(
         description="Share of test samples whose predicted class differs from the original's."
@@ -132,6 +134,23 @@ class Parity(Document):
     tolerance: float
 
 
+class ReconstructedLayer(Document):
+    """Errors are relative to the variance of the original's output, on calibration images held out of the fit."""
+
+    name: str
+    error_before: float
+    error_after: float
+    ridge: float = Field(description="Chosen on the held-out images; relative to the mean square of the inputs.")
+
+
+class RecoveryResult(Document):
+    """What was done between cut and finetuning."""
+
+    images: int = Field(description="Calibration images; their labels were not used.")
+    norms: int = Field(description="BatchNormalizations whose statistics were taken anew.")
+    layers: tuple[ReconstructedLayer, ...] = Field(description="Layers whose weights were refitted.")
+
+
 class EpochRow(Document):
     epoch: int
     learning_rate: float
@@ -145,7 +164,7 @@ class Training(Document):
     device: str
     train_samples: int
     validation_samples: int
-    best_epoch: int = Field(description="Chosen on the validation split; 0 is the model right after the cut.")
+    best_epoch: int = Field(description="Chosen on the validation split; 0 is the model before training.")
     epochs: tuple[EpochRow, ...]
 
 
@@ -191,7 +210,9 @@ class Report(Document):
     kernels: KernelReport | None = None
     random_masks: tuple[MaskSearch, ...] = ()
     parity: Parity | None
+    recovery: RecoveryResult | None = None
     training: Training | None
+    exports: tuple[ExportedFile, ...] = Field(default=(), description="Files of the model beside pruned.onnx.")
     warnings: tuple[str, ...]
     machine: Machine
     artifacts: tuple[Artifact, ...] = Field(description="The files beside this report, with their digests.")

@@ -233,7 +233,7 @@ def test_a_diverged_training_still_draws():
     )
     page = Page(render(sample_report(training=training(3, best=0).model_copy(update={"epochs": rows}))))
     assert "nan" not in "".join(value for name, value in page.attributes if name in {"points", "cx", "cy"})
-    assert "right after the cut was best" in page.text
+    assert "The model before training was best" in page.text
 
 
 def test_a_slower_model_is_not_called_faster():

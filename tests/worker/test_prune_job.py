@@ -30,7 +30,7 @@ def test_with_data(plane: Plane) -> None:
     plane.work()
     job = plane.wait(job_id, JobState.SUCCEEDED)
 
-    assert [stage["state"] for stage in job.stages] == ["done"] * len(STAGES)
+    assert {stage["name"] for stage in job.stages if stage["state"] != "done"} == {"recover"}
     assert job.progress == 1.0
     report = Report.model_validate(plane.report(job_id))
     assert report.pruned.macs <= 0.5 * report.original.macs
@@ -43,7 +43,7 @@ def test_with_data(plane: Plane) -> None:
     assert [row.epoch for row in report.training.epochs] == [0, 1, 2]
     assert report.accuracy is not None
     assert report.machine.sandbox == "T1"
-    assert set(report.stage_seconds) == set(STAGES) - {"report"}
+    assert set(report.stage_seconds) == set(STAGES) - {"recover", "report"}
 
     artifacts = plane.artifacts(job_id)
     assert set(artifacts) == {"pruned.onnx", "report.html", "report.json"}
@@ -68,10 +68,48 @@ def test_without_data(plane: Plane) -> None:
     job_id = plane.submit(model_id=plane.ready_inputs()["model_id"], measuring=QUICK)
     plane.work()
     job = plane.wait(job_id, JobState.SUCCEEDED)
-    assert {stage["name"] for stage in job.stages if stage["state"] == "skipped"} == {"finetune", "evaluate"}
+    assert {stage["name"] for stage in job.stages if stage["state"] == "skipped"} == {"recover", "finetune", "evaluate"}
     report = Report.model_validate(plane.report(job_id))
     assert report.accuracy is None
     assert report.training is None
     assert report.parity is None
     assert report.proof.passed
     assert len(report.latency) == 1
+
+
+def test_recovery_without_training(plane: Plane) -> None:
+    """BN re-estimation and reconstruction need images alone: neither labels nor epochs."""
+    reports = {}
+    for name in ("bn_reestimation", "reconstruction"):
+        job_id = plane.submit(
+            **plane.ready_inputs(),
+            recovery={name: True, "calibration_images": 96},
+            finetuning={"epochs": 0},
+            export={"float16": True, "int8": name == "reconstruction"},
+            measuring=QUICK,
+        )
+        plane.work()
+        job = plane.wait(job_id, JobState.SUCCEEDED)
+        assert {stage["name"] for stage in job.stages if stage["state"] == "skipped"} == {"finetune"}
+        reports[name] = Report.model_validate(plane.report(job_id))
+        stored = {n: b"".join(plane.blobs.stream(a.blob_key)) for n, a in plane.artifacts(job_id).items()}
+        assert b"Recovery before training" in stored["report.html"]
+    for report in reports.values():
+        assert report.recovery is not None
+        assert report.recovery.images == 96
+        assert report.recovery.norms == 2
+        assert report.accuracy is not None
+        assert report.accuracy.final == report.accuracy.after_recovery
+        assert report.accuracy.after_recovery != report.accuracy.after_cut
+        assert report.parity is not None
+    renormed, refitted = (report.recovery for report in reports.values())
+    assert renormed is not None
+    assert refitted is not None
+    assert renormed.layers == ()
+    assert {layer.name for layer in refitted.layers} == {"conv1", "fc"}
+    assert all(layer.error_after < layer.error_before for layer in refitted.layers)
+    files = {file.name: file for file in reports["reconstruction"].exports}
+    assert set(files) == {"pruned.fp16.onnx", "pruned.int8.onnx"}
+    assert all(file.max_relative_error is not None and file.max_relative_error < 0.2 for file in files.values())
+    assert all(file.top1 is not None for file in files.values())
+    assert set(files) < {artifact.name for artifact in reports["reconstruction"].artifacts}

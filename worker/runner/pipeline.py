@@ -7,7 +7,7 @@ from typing import Any
 from models_store.documents.report import Report
 from worker.order import Order
 from worker.runner.interruption import Stopped
-from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, report
+from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, recover, report
 from worker.runner.voice import Voice
 from worker.runner.workbench import Stage, Workbench
 from worker.work_folder import WorkFolder
@@ -16,6 +16,7 @@ STAGES: tuple[Stage[Any], ...] = (
     baseline.STAGE,
     estimate.STAGE,
     prune.STAGE,
+    recover.STAGE,
     finetune.STAGE,
     evaluate.STAGE,
     export.STAGE,

@@ -66,14 +66,29 @@ class Workbench:
         return self.folder.state / "cut.onnx"
 
     @property
+    def recovered_path(self) -> Path:
+        """The cut model after BN re-estimation or reconstruction, where the job asked for them."""
+        return self.folder.state / "recovered.onnx"
+
+    @property
+    def start_path(self) -> Path:
+        """The model that finetuning starts from."""
+        return self.recovered_path if self.recovered_path.exists() else self.cut_path
+
+    @property
     def final_path(self) -> Path:
-        """The model that the job will hand out: finetuned, or as it was cut."""
+        """The finetuned model."""
         return self.folder.state / "final.onnx"
 
     @property
     def masks_path(self) -> Path:
         """The weights of the cut model that are to stay zero, as .npz; absent where there are none."""
         return self.folder.state / "masks.npz"
+
+    @property
+    def best_path(self) -> Path:
+        """The model that the job will hand out: finetuned, recovered, or as it was cut."""
+        return self.final_path if self.final_path.exists() else self.start_path
 
     @property
     def original_predictions_path(self) -> Path:

@@ -1,11 +1,13 @@
-"""evaluate: accuracy right after the cut and of the final model, on the test split."""
+"""evaluate: accuracy right after the cut, after recovery, and of the final model, on the test split."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 
 from models_store.documents.base import Document
-from models_store.documents.report import AccuracyRows
+from models_store.documents.report import Accuracy, AccuracyRows
 from worker.runner.accuracy import accuracy
 from worker.runner.stages import baseline
 from worker.runner.workbench import Stage, Workbench
@@ -21,12 +23,22 @@ def run(bench: Workbench) -> Evaluated:
     original = bench.read(baseline.STAGE).accuracy
     if original is None:
         raise ValueError("the baseline of a job with a dataset has an accuracy")
-    after_cut, predictions = accuracy(bench, bench.cut_path, lambda share: bench.voice.progress(share / 2))
-    final = after_cut
-    if bench.final_path.exists():
-        final, predictions = accuracy(bench, bench.final_path, lambda share: bench.voice.progress(0.5 + share / 2))
+    paths = [path for path in (bench.cut_path, bench.recovered_path, bench.final_path) if path.exists()]
+    found: dict[Path, Accuracy] = {}
+    for done, path in enumerate(paths):
+
+        def progress(share: float, done: int = done) -> None:
+            bench.voice.progress((done + share) / len(paths))
+
+        found[path], predictions = accuracy(bench, path, progress)
     changed = float((predictions != np.load(bench.original_predictions_path)).mean())
-    rows = AccuracyRows(original=original, after_cut=after_cut, final=final, changed_labels=changed)
+    rows = AccuracyRows(
+        original=original,
+        after_cut=found[bench.cut_path],
+        after_recovery=found.get(bench.recovered_path),
+        final=found[bench.best_path],
+        changed_labels=changed,
+    )
     return Evaluated(accuracy=rows)
 
 

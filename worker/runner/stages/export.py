@@ -7,6 +7,7 @@ import shutil
 import onnx
 
 from models_store.documents.base import Document
+from models_store.documents.export_spec import ExportedFile
 from models_store.documents.report import Artifact, Cost
 from worker.engine.graph import load_model
 from worker.engine.masks.files import load_masks
@@ -14,6 +15,7 @@ from worker.engine.masks.frozen import broken_masks
 from worker.runner.artifact import describe
 from worker.runner.cost import cost
 from worker.runner.diagnosis import BrokenPromise
+from worker.runner.further_files import further_files
 from worker.runner.stages import prune
 from worker.runner.trial import load
 from worker.runner.workbench import Stage, Workbench
@@ -22,20 +24,28 @@ NAME = "pruned.onnx"
 
 
 class Exported(Document):
-    """The file that the job hands out."""
+    """The files that the job hands out."""
 
     artifact: Artifact
+    further: tuple[ExportedFile, ...]
+    further_artifacts: tuple[Artifact, ...]
     cost: Cost
 
 
 def run(bench: Workbench) -> Exported:
     path = bench.folder.out / NAME
-    shutil.copyfile(bench.final_path if bench.final_path.exists() else bench.cut_path, path)
+    shutil.copyfile(bench.best_path, path)
     _check_face(bench.original, load_model(path))
     load(path)
     _check_masks(bench, load_model(path))
     before = bench.read(prune.STAGE).cost
-    return Exported(artifact=describe(path), cost=cost(before.macs, before.params, path))
+    further = tuple(further_files(bench, path))
+    return Exported(
+        artifact=describe(path),
+        further=further,
+        further_artifacts=tuple(describe(bench.folder.out / file.name) for file in further),
+        cost=cost(before.macs, before.params, path),
+    )
 
 
 def _check_face(original: onnx.ModelProto, exported: onnx.ModelProto) -> None:

@@ -8,13 +8,10 @@ import onnx
 
 from models_store.documents.base import Document
 from models_store.documents.report import EpochRow, Parity, Training
-from worker.engine.graph import load_model, sample_inputs
+from worker.engine.graph import load_model
 from worker.engine.masks.files import load_masks
-from worker.runner.diagnosis import BrokenPromise
 from worker.runner.interruption import Stopped
 from worker.runner.workbench import Stage, Workbench
-
-TOLERANCE = 1e-4
 
 
 class Finetuned(Document):
@@ -28,8 +25,9 @@ class Finetuned(Document):
 def run(bench: Workbench) -> Finetuned:
     # Imported here: a job without data needs no torch, which takes seconds to load.
     from worker.engine.recovery import Checkpoints, Epoch, FinetuneOptions, Interrupted, finetune
-    from worker.engine.torch_form import TorchForm, build, parity
+    from worker.engine.torch_form import TorchForm
     from worker.engine.torch_form.node_modules import ForeignNode
+    from worker.runner.torch_model import checked_form
 
     def outside_torch(form: TorchForm) -> tuple[str, ...]:
         nodes = (module.node for module in form.module.modules() if isinstance(module, ForeignNode))
@@ -40,14 +38,7 @@ def run(bench: Workbench) -> Finetuned:
 
     if bench.dataset is None:
         raise ValueError("a job without a dataset has no finetuning")
-    model = load_model(bench.cut_path)
-    form = build(model)
-    error = parity(model, form, sample_inputs(model, bench.spec.seed))
-    if error > TOLERANCE:
-        raise BrokenPromise(
-            "parity_failed",
-            f"The torch form differs from ONNX Runtime by {error:.2e}, relative; the tolerance is {TOLERANCE:.0e}.",
-        )
+    form, agreement = checked_form(load_model(bench.start_path), bench.spec.seed)
     options = FinetuneOptions(**bench.spec.finetuning.model_dump(), seed=bench.spec.seed, device=bench.order.device)
     masks, told = load_masks(bench.masks_path), bench.interruption.told_to_stop
     checkpoints = Checkpoints(bench.training_path, bench.order.checkpoint_s, told, bench.checkpoint)
@@ -59,7 +50,7 @@ def run(bench: Workbench) -> Finetuned:
     onnx.save(form.write_back(), bench.final_path)
     checkpoints.remove()
     return Finetuned(
-        parity=Parity(max_relative_error=error, tolerance=TOLERANCE),
+        parity=agreement,
         training=Training(
             device=training.device,
             train_samples=training.train_samples,

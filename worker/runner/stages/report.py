@@ -9,7 +9,7 @@ from worker.engine.measure import machine
 from worker.runner.artifact import describe
 from worker.runner.findings import warnings
 from worker.runner.html_report import render
-from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune
+from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, recover
 from worker.runner.workbench import Stage, Workbench
 
 
@@ -29,6 +29,7 @@ def _assemble(bench: Workbench) -> Report:
     original = bench.read(baseline.STAGE).cost
     estimated = bench.read(estimate.STAGE)
     pruned = bench.read(prune.STAGE)
+    recovered = bench.read_if_run(recover.STAGE)
     finetuned = bench.read_if_run(finetune.STAGE)
     evaluated = bench.read_if_run(evaluate.STAGE)
     exported = bench.read(export.STAGE)
@@ -51,8 +52,10 @@ def _assemble(bench: Workbench) -> Report:
         proof=pruned.proof,
         kernels=pruned.kernels,
         random_masks=tuple(m for m in (estimated.masks, pruned.kernel_masks) if m is not None),
-        parity=finetuned.parity if finetuned else None,
+        parity=next((stage.parity for stage in (finetuned, recovered) if stage), None),
+        recovery=recovered.recovery if recovered else None,
         training=finetuned.training if finetuned else None,
+        exports=exported.further,
         warnings=warnings(
             original=original,
             layers=pruned.layers,
@@ -63,7 +66,7 @@ def _assemble(bench: Workbench) -> Report:
             methods=bench.spec.pruning.methods().values(),
         ),
         machine=_machine(bench),
-        artifacts=(exported.artifact,),
+        artifacts=(exported.artifact, *exported.further_artifacts),
         stage_seconds=bench.voice.stage_seconds,
     )
 

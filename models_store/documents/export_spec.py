@@ -1,0 +1,33 @@
+"""What a job hands out beside pruned.onnx, and what the report says about it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from models_store.documents.base import Document
+
+
+class Export(Document):
+    """Further files of the pruned model."""
+
+    float16: bool = Field(default=False, description="pruned.fp16.onnx: weights and arithmetic in float16.")
+    float16_io: bool = Field(default=False, description="Let its inputs and outputs be float16, too.")
+    int8: bool = Field(
+        default=False,
+        description="pruned.int8.onnx: static quantisation by ONNX Runtime; needs a dataset to calibrate on.",
+    )
+    int8_calibration_images: int = Field(default=256, ge=1, le=10_000)
+    safetensors: bool = Field(
+        default=False,
+        description="pruned.safetensors: the weights by their state-dict names, of models uploaded as torchvision "
+        "weights; examples/load_slim.py makes the PyTorch network of them.",
+    )
+
+
+class ExportedFile(Document):
+    """A further file, checked against pruned.onnx by running both in ONNX Runtime."""
+
+    name: str
+    kind: Literal["float16", "int8", "safetensors"]
+    max_relative_error: float | None = Field(description="Of its outputs; None for safetensors, which hold no graph.")
+    top1: float | None = Field(description="On the test split, by ONNX Runtime; None without data.")

@@ -1,0 +1,111 @@
+"""float16, INT8 and safetensors: each file runs, and computes what the float32 model does."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torchvision
+
+from tests.worker.networks import convnet
+from worker.engine.allocation import allocate, macs_limit
+from worker.engine.criteria import score
+from worker.engine.errors import EngineError
+from worker.engine.export import agreement, quantise, save_state_dict, to_half_precision
+from worker.engine.graph import analyze
+from worker.engine.surgery import prune
+
+LOADER = Path(__file__).resolve().parents[3] / "examples" / "load_slim.py"
+
+
+def exported(network):
+    """The network as ONNX with its state dict's names and with BatchNormalization."""
+    file = io.BytesIO()
+    torch.onnx.export(
+        network,
+        torch.zeros(2, 3, 64, 64),
+        file,
+        dynamo=False,
+        do_constant_folding=False,
+        training=torch.onnx.TrainingMode.PRESERVE,
+        input_names=["image"],
+        dynamic_axes={"image": {0: "n"}},
+    )
+    return onnx.load_from_string(file.getvalue())
+
+
+@pytest.fixture
+def images():
+    return [np.random.default_rng(seed).random((8, 3, 12, 12), dtype=np.float32) for seed in range(4)]
+
+
+@pytest.mark.parametrize("keep_io", [True, False])
+def test_half_precision_computes_the_same_in_half_the_size(images, keep_io):
+    model = convnet(width=64)
+    half = to_half_precision(model, keep_io=keep_io)
+    found = agreement(model, half, [{"image": batch} for batch in images])
+    assert found.compared == 4
+    assert 0 < found.max_relative_error < 0.01
+    assert half.ByteSize() < 0.6 * model.ByteSize()
+    (value,) = half.graph.input
+    wanted = onnx.TensorProto.FLOAT if keep_io else onnx.TensorProto.FLOAT16
+    assert value.type.tensor_type.elem_type == half.graph.output[0].type.tensor_type.elem_type == wanted
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT  # the given model stays
+
+
+def test_int8_has_quantised_weights_per_channel_and_similar_outputs(images, tmp_path):
+    model = convnet(width=64)
+    quantised = quantise(model, images, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    types = {tensor.data_type for tensor in quantised.graph.initializer if len(tensor.dims) == 4}
+    assert types == {onnx.TensorProto.INT8}
+    scales = [t for t in quantised.graph.initializer if t.name.endswith("conv1.weight_scale")]
+    assert [list(scale.dims) for scale in scales] == [[64]]
+    assert quantised.ByteSize() < 0.5 * model.ByteSize()
+    found = agreement(model, quantised, [{"image": batch} for batch in images])
+    assert 0 < found.max_relative_error < 0.1
+
+
+def test_a_model_that_the_quantiser_refuses_is_an_error_with_a_way_out(images, tmp_path):
+    with pytest.raises(EngineError, match="cannot quantise") as error:
+        quantise(convnet(), [np.zeros((1, 7, 3, 3), np.float32)], tmp_path)
+    assert "export.int8" in error.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_agreement_finds_a_difference(images):
+    model, other = convnet(seed=0), convnet(seed=1)
+    assert agreement(model, model, [{"image": images[0]}]).max_relative_error == 0
+    assert agreement(model, other, [{"image": images[0]}]).max_relative_error > 0.1
+
+
+def test_the_example_makes_the_slim_torch_network_from_safetensors(tmp_path):
+    torch.manual_seed(0)
+    network = torchvision.models.mobilenet_v3_small().eval()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):  # equal vectors would be exported as one
+            for vector in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
+                vector.uniform_(0.5, 1.5)
+        elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and layer.bias is not None:
+            layer.bias.data.normal_()
+    model = exported(network)
+    analysis = analyze(model)
+    pruned = prune(analysis, allocate(analysis, score(analysis, "l2"), [macs_limit(analysis, 0.4)], round_to=1).plan)
+    onnx.save(pruned, tmp_path / "pruned.onnx")
+    count = save_state_dict(model, pruned, "mobilenet_v3_small", tmp_path / "pruned.safetensors")
+    assert count == sum("num_batches_tracked" not in name for name in network.state_dict())
+    command = [sys.executable, LOADER, tmp_path / "pruned.safetensors", tmp_path / "pruned.onnx"]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "relative difference" in run.stdout
+
+
+def test_weights_without_a_place_in_the_state_dict_are_refused(tmp_path):
+    original, pruned = convnet(), convnet()
+    pruned.graph.initializer[0].name = "conv0.weight_copy"
+    with pytest.raises(EngineError, match=r"no place of their own in resnet18's state dict \(conv0.weight, "):
+        save_state_dict(original, pruned, "resnet18", tmp_path / "x.safetensors")

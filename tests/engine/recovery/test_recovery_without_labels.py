@@ -1,0 +1,202 @@
+"""BN re-estimation and least-squares reconstruction: exact where they can be, better everywhere else."""
+
+import io
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from worker.engine.allocation.registry import plan_of
+from worker.engine.criteria import score
+from worker.engine.data import DataOptions, InputSpec, open_dataset
+from worker.engine.errors import EngineError
+from worker.engine.graph import analyze
+from worker.engine.recovery import calibration_batches, reconstruct, reestimate_norms
+from worker.engine.recovery.least_squares import NormalEquations, fit
+from worker.engine.surgery import Plan, prune
+from worker.engine.torch_form import build
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
+def exported(module, size=10):
+    file = io.BytesIO()
+    torch.onnx.export(
+        module.eval(),
+        torch.zeros(2, 3, size, size),
+        file,
+        dynamo=False,
+        do_constant_folding=False,
+        training=torch.onnx.TrainingMode.PRESERVE,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
+    )
+    return onnx.load_from_string(file.getvalue())
+
+
+def images(batches=6, count=32, size=10):
+    """Smooth images: their pixels have something in common, as those of real ones do."""
+    noise = torch.randn(batches, count, 3, size, size)
+    return [F.avg_pool2d(batch, 3, 1, 1) + 0.2 * batch for batch in noise]
+
+
+def randomised(module):
+    """Norms with statistics that are not their initial ones."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean, 0, 0.3)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, 0, 0.2)
+    return module
+
+
+class Mixed(nn.Module):
+    """Every kind of layer that can be refitted: 3x3, strided, 1x1 with bias, grouped, depthwise, dilated; residual
+    Adds of a block and of a projection; Gemm and MatMul."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.inner = nn.Sequential(
+            nn.Conv2d(16, 32, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 1, 1, groups=32, bias=False), nn.BatchNorm2d(32),
+            nn.ReLU(), nn.Conv2d(32, 32, 3, 1, 2, dilation=2, groups=2), nn.ReLU(),
+            nn.Conv2d(32, 16, 1, bias=False), nn.BatchNorm2d(16),
+        )  # fmt: skip
+        self.down = nn.Sequential(nn.Conv2d(16, 24, 3, 2, 1, bias=False), nn.BatchNorm2d(24))
+        self.project = nn.Conv2d(16, 24, 1, 2, bias=False)
+        self.hidden = nn.Linear(24, 32)
+        self.matrix = nn.Parameter(torch.randn(32, 5) / 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = F.relu(x + self.inner(x))
+        x = F.relu(self.down(x) + self.project(x)).mean((2, 3))
+        return F.relu(self.hidden(x)) @ self.matrix
+
+
+def outputs(form, batches):
+    with torch.no_grad():
+        return torch.cat([form.module(batch)[0] for batch in batches])
+
+
+def test_reestimated_statistics_are_those_of_the_images():
+    network = randomised(Mixed())
+    form, batches = build(exported(network)), images()
+    assert reestimate_norms(form, batches) == 4
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = None
+        for norm in [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]:
+            norm.reset_running_stats()
+            norm.train()
+            network(torch.cat(batches))
+            norm.eval()
+        expected = network(torch.cat(batches))
+    written = build(form.write_back())
+    # Torch keeps the unbiased variance: a factor of 1920 / 1919 and more here.
+    torch.testing.assert_close(outputs(written, batches), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_channels_that_copy_others_can_go_without_loss():
+    """Half of the channels repeat the other half: the fit finds the network with their weights added up."""
+    network = randomised(
+        nn.Sequential(
+            nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(200, 4),
+        )
+    )  # fmt: skip
+    first, norm = network[0], network[1]
+    with torch.no_grad():
+        for values in (first.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            values[8:] = values[:8]
+    model, batches = exported(network), images()
+    analysis = analyze(model)
+    (group,) = [g for g in analysis.groups if len(g) == 16]
+    plan = Plan({group.id: np.arange(16) < 8})
+    form = build(prune(analysis, plan))
+    original = build(model)
+    expected = outputs(original, batches)
+    assert (outputs(form, batches) - expected).abs().max() > 0.01
+    fits = reconstruct(analysis, plan, original, form, batches)
+    assert fits[0].error_before > 0.01
+    assert fits[0].error_after < 1e-4
+    torch.testing.assert_close(outputs(build(form.write_back()), batches), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_every_kind_of_layer_comes_closer_to_the_original():
+    model, batches, fresh = exported(randomised(Mixed())), images(10), images(2)
+    analysis = analyze(model)
+    plan = plan_of(analysis, score(analysis, "l2"), analysis.full // 2)
+    original = build(model)
+    expected = outputs(original, fresh)
+
+    def error(form):
+        return float((outputs(form, fresh) - expected).square().mean() / expected.var())
+
+    cut = build(prune(analysis, plan))
+    renormed, refitted = build(prune(analysis, plan)), build(prune(analysis, plan))
+    reestimate_norms(renormed, batches)
+    fits = reconstruct(analysis, plan, original, refitted, batches)
+    assert {fit.name.rsplit("/", 1)[-1].partition("_")[0] for fit in fits} == {"Conv", "Gemm", "MatMul"}
+    assert len(fits) == 8  # all but the stem, whose inputs are whole
+    assert all(fit.error_after < fit.error_before for fit in fits)
+    written = build(refitted.write_back())
+    assert error(written) < 0.5 * error(renormed)
+    assert error(written) < 0.3 * error(cut)
+
+
+def test_a_model_that_lost_nothing_stays_as_it_is():
+    model, batches = exported(randomised(Mixed())), images()
+    analysis = analyze(model)
+    form, original = build(model), build(model)
+    assert reconstruct(analysis, Plan({}), original, form, batches) == ()
+
+
+def test_the_ridge_follows_the_noise():
+    """With few noisy rows the held-out rows ask for a strong pull to the prior, with clean ones for none."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(1, 30, 4, generator=generator, dtype=torch.float64)
+    prior = torch.cat([truth, torch.zeros(1, 1, 4, dtype=torch.float64)], 1)
+
+    def fitted(rows, noise, start):
+        train, held_out = NormalEquations(start), NormalEquations(start)
+        for part in (train, held_out):
+            x = torch.randn(1, rows, 30, generator=generator, dtype=torch.float64)
+            target = x @ truth + noise * torch.randn(1, rows, 4, generator=generator, dtype=torch.float64)
+            part.add(x.float(), target.float())
+        return fit(train, held_out, constant=True)
+
+    assert fitted(40, 3.0, prior).ridge == 1e-1
+    clean = fitted(500, 0.0, torch.zeros_like(prior))
+    assert clean.ridge == 1e-6
+    torch.testing.assert_close(clean.solution[:, :-1], truth, rtol=1e-3, atol=1e-3)
+
+
+def test_large_activations_leave_room_for_fewer_images(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x=rng.integers(0, 256, (60, 10, 10, 3), np.uint8), y=np.arange(60) % 3)
+    model = exported(randomised(Mixed()))
+    dataset = open_dataset(tmp_path / "data.npz", InputSpec.of(model), DataOptions())
+    form = build(model)
+    assert sum(len(batch) for batch in calibration_batches(dataset.train, 30, (form,))) == 30
+    few = calibration_batches(dataset.train, 30, (form,), max_held_bytes=400_000)
+    assert 2 <= sum(len(batch) for batch in few) < 30
+    assert len(few) >= 2
+    with pytest.raises(EngineError, match="too few images"):
+        calibration_batches(dataset.train, 30, (form,), max_held_bytes=1000)

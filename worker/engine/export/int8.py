@@ -1,0 +1,64 @@
+"""INT8 by static quantisation: weights per channel, activations by their ranges on calibration images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from worker.engine.errors import EngineError
+
+_PER_CHANNEL_OPSET = 13
+"""DequantizeLinear takes a scale per channel from this opset on."""
+
+
+def quantise(model: onnx.ModelProto, images: Iterable[np.ndarray], folder: Path) -> onnx.ModelProto:
+    """The model with QuantizeLinear and DequantizeLinear around its layers (QDQ), inputs and outputs in float32.
+
+    images: calibration batches for the model's one input. BatchNormalization is folded into the layers before it.
+    `folder` holds what ONNX Runtime's quantiser puts on disk meanwhile. Raises EngineError where it gives up.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    (name,) = [value.name for value in model.graph.input if value.name not in stored]
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+    source, prepared, target = (folder / f"int8_{step}.onnx" for step in ("source", "prepared", "target"))
+    try:
+        onnx.save(model, source)
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Images(name, images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=opset >= _PER_CHANNEL_OPSET,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(target)
+    except Exception as error:  # the quantiser raises whatever its parts raise
+        logging.getLogger(__name__).warning("quantisation failed", exc_info=True)
+        raise EngineError(
+            "quantisation_failed",
+            f"ONNX Runtime's quantiser cannot quantise the pruned model: {error}.",
+            "Leave export.int8 out, or export the model with opset 13 or newer.",
+        ) from error
+    finally:
+        for path in (source, prepared, target):
+            path.unlink(missing_ok=True)
+
+
+class _Images(CalibrationDataReader):  # type: ignore[misc]  # published without types
+    """Calibration batches, one at a time."""
+
+    def __init__(self, name: str, images: Iterable[np.ndarray]) -> None:
+        self._name = name
+        self._images: Iterator[np.ndarray] = iter(images)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._images, None)
+        return None if batch is None else {self._name: batch}
