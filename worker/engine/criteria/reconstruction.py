@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import onnx
 from pydantic import Field
 
 from worker.engine.criteria.evidence import Evidence
 from worker.engine.criteria.observation import observed
-from worker.engine.criteria.patches import sampled_patches
-from worker.engine.criteria.places import is_exposable
+from worker.engine.criteria.readers import readers_of, seen_by
 from worker.engine.criteria.registry import CRITERIA, Normalised
 from worker.engine.criteria.width import Floats, Width
-from worker.engine.graph.analysis import Analysis
 from worker.engine.graph.labels import Labels
-from worker.engine.graph.onnx_graph import int_attribute
 
 _CHUNK_BYTES = 128 * 2**20
 
@@ -47,7 +41,7 @@ def reconstruction(evidence: Evidence, width: Width, options: ReconstructionOpti
     """The squared error at the next layers' outputs, relative to their energy, once a unit and those less important
     (greedy), or it alone, are gone."""
     grams = evidence.once("grams", lambda: _grams(evidence, options))
-    found = [grams[reader.node] for reader in _readers(width) if reader.node in grams]
+    found = [grams[reader.node] for reader in readers_of(width) if reader.node in grams]
     if not found:
         return []
     total = np.zeros((len(width), len(width)))
@@ -55,16 +49,6 @@ def reconstruction(evidence: Evidence, width: Width, options: ReconstructionOpti
         energy = max(float(gram.sum()), 1e-30)
         total += width.per_unit(labels, width.per_unit(labels, gram).T) / energy
     return [_greedy(total) if options.greedy else np.diagonal(total).copy()]
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """A Conv, Gemm or MatMul with constant weights that sums over channels of a width."""
-
-    node: int
-    tensor: str
-    labels: Labels
-    weight: np.ndarray  # (outputs, channels, taps)
 
 
 def _greedy(gram: Floats) -> Floats:
@@ -84,34 +68,11 @@ def _greedy(gram: Floats) -> Floats:
     return scores
 
 
-def _readers(width: Width) -> list[_Reader]:
-    found = []
-    for contraction in width.analysis.propagation.contractions:
-        if (width.positions(contraction.labels) >= 0).any():
-            reader = _reader(width.analysis, contraction.node, contraction.position, contraction.labels)
-            if reader is not None:
-                found.append(reader)
-    return found
-
-
-def _reader(analysis: Analysis, node: int, position: int, labels: Labels) -> _Reader | None:
-    graph, proto = analysis.graph, analysis.graph.nodes[node]
-    if position != 0 or proto.input[1] not in graph.constants or not is_exposable(analysis, proto.input[0]):
-        return None
-    weight = graph.array(proto.input[1]).astype(np.float64)
-    if proto.op_type == "Conv" and int_attribute(proto, "group", 1) == 1:
-        return _Reader(node, proto.input[0], labels, weight.reshape(*weight.shape[:2], -1))
-    if proto.op_type in ("Gemm", "MatMul") and weight.ndim == 2 and not int_attribute(proto, "transA", 0):
-        rows = weight if int_attribute(proto, "transB", 0) else weight.T
-        return _Reader(node, proto.input[0], labels, rows[:, :, None])
-    return None
-
-
 def _grams(evidence: Evidence, options: ReconstructionOptions) -> dict[int, tuple[Labels, Floats]]:
     """Node -> labels of its input channels, and the products of what they add to its outputs, (channels, channels),
     summed over outputs and sampled positions."""
     analysis = evidence.analysis
-    readers = {reader.node: reader for width in evidence.widths for reader in _readers(width)}
+    readers = {reader.node: reader for width in evidence.widths for reader in readers_of(width)}
     calibration = evidence.images(options.calibration_images)
     found: dict[int, tuple[Labels, Floats]] = {}
     if not readers:
@@ -119,21 +80,10 @@ def _grams(evidence: Evidence, options: ReconstructionOptions) -> dict[int, tupl
     for arrays, numbers in observed(analysis, [reader.tensor for reader in readers.values()], calibration):
         for node, reader in readers.items():
             rng = np.random.default_rng([evidence.seed, node, int(numbers[0])])
-            patches = _patches(analysis.graph.nodes[node], arrays[reader.tensor], reader, options.locations, rng)
+            patches = seen_by(analysis.graph.nodes[node], arrays[reader.tensor], reader, options.locations, rng)
             gram = _gram(patches, reader.weight)
             found[node] = (reader.labels, found[node][1] + gram if node in found else gram)
     return found
-
-
-def _patches(
-    node: onnx.NodeProto, array: np.ndarray, reader: _Reader, locations: int, rng: np.random.Generator
-) -> np.ndarray:
-    """What the reader multiplies with its weights at sampled positions, (samples, channels, taps)."""
-    if node.op_type == "Conv":
-        return sampled_patches(node, array, reader.weight.shape[2], locations, rng)
-    rows = array.reshape(-1, array.shape[-1])
-    chosen = rng.permutation(len(rows))[: locations * len(array)]
-    return rows[chosen][:, :, None]
 
 
 def _gram(patches: np.ndarray, weight: np.ndarray) -> Floats:
