@@ -1,0 +1,103 @@
+"""The accuracy results as a table, and what they say about the sentences of issue 4."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import mean, pstdev
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.results import Claim
+
+ISSUE = 4
+BASES = ("resnet20", "resnet56", "vgg16_bn")
+FACTORS = ("2x", "3x")
+_BEST = 3
+"""How many rows of each side are trained."""
+
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+def claims(bases: Mapping[str, float], rows: Rows) -> list[Claim]:
+    return [*_without_finetuning(bases, rows), *_after_three_epochs(rows)]
+
+
+def _without_finetuning(bases: Mapping[str, float], rows: Rows) -> Iterable[Claim]:
+    for base in BASES:
+        for factor in FACTORS:
+            name = f"{base} at {factor} fewer MACs, no finetuning: points lost, our best against Torch-Pruning's"
+            ours, theirs = (_best(rows, base, factor, side) for side in ("ours", "torch-pruning"))
+            if base not in bases or ours is None or theirs is None:
+                yield Claim(name, ISSUE, "not measured yet", "at most half", False)
+                continue
+            lost, peer = (100 * (bases[base] - value) for value in (ours, theirs))
+            value = f"{lost:.2f} against {peer:.2f} (theirs with BN re-estimation by our code)"
+            yield Claim(name, ISSUE, value, "at most half", lost <= peer / 2)
+
+
+def _after_three_epochs(rows: Rows) -> Iterable[Claim]:
+    for base in BASES:
+        for factor in FACTORS:
+            name = f"{base} at {factor} fewer MACs, after 3 epochs: accuracy above Torch-Pruning's"
+            sides = [_best(rows, base, factor, side, epochs="3") for side in ("ours", "torch-pruning")]
+            if None in sides:
+                yield Claim(name, ISSUE, "not measured yet", "at least 0.3 points", False)
+                continue
+            ahead = 100 * (sides[0] - sides[1])
+            yield Claim(name, ISSUE, f"{ahead:+.2f} points", "at least 0.3 points", ahead >= 0.3)
+
+
+def _best(rows: Rows, base: str, factor: str, side: str, epochs: str | None = None) -> float | None:
+    """The best mean over the seeds of any method of a side, on option B, the form that both sides are run on."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for key, row in rows.items():
+        row_base, form, row_side, method, row_factor, _ = key.split("/")
+        if (row_base, form, row_side, row_factor) != (base, "option_b", side, factor):
+            continue
+        if epochs is None:
+            found[method].append(max(row["top1"].values()))
+        elif epochs in row.get("trained", {}):
+            found[method].append(row["trained"][epochs])
+    return max((mean(values) for values in found.values()), default=None)
+
+
+def is_among_best(key: str, rows: Rows) -> bool:
+    """Whether a row is one of the best of its side before training."""
+    base, form, side, _, factor, seed = key.split("/")
+    rivals = {
+        other: max(row["top1"].values())
+        for other, row in rows.items()
+        if other.split("/")[:3] == [base, form, side] and other.split("/")[4:] == [factor, seed]
+    }
+    return key in sorted(rivals, key=lambda other: -rivals[other])[:_BEST]
+
+
+def show(bases: Mapping[str, float], rows: Rows) -> None:
+    """Print one line per base, form, budget and method: means over the seeds, and their spread."""
+    table = Table(title="CIFAR-10, top-1 on cifar10_val: mean over the seeds ± spread")
+    for heading in ("base", "budget", "method", "MACs", "right after the cut", "BN re-estimated", "reconstructed"):
+        table.add_column(heading)
+    table.add_column("1 epoch")
+    table.add_column("3 epochs")
+    merged: defaultdict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for key, row in rows.items():
+        base, form, side, method, factor, _ = key.split("/")
+        merged[base, form, factor, side, method].append(row)
+    for base, accuracy in bases.items():
+        table.add_row(base, "whole", "", "100%", f"{accuracy:.2%}")
+    for (base, form, factor, side, method), seeds in sorted(merged.items()):
+        cells = [_spread([row["top1"].get(state) for row in seeds]) for state in ("cut", "bn", "reconstructed")]
+        cells += [_spread([row.get("trained", {}).get(epochs) for row in seeds]) for epochs in ("1", "3")]
+        macs = f"{mean(row['macs_ratio'] for row in seeds):.1%}"
+        table.add_row(f"{base} {form}", factor, f"{side}: {method}", macs, *cells)
+    Console(width=200).print(table)
+    for claim in claims(bases, rows):
+        print(f"{'holds' if claim.holds else 'does not hold'}: {claim.name}: {claim.value} (goal: {claim.goal})")
+
+
+def _spread(values: list[float | None]) -> str:
+    there = [value for value in values if value is not None]
+    if not there:
+        return ""
+    return f"{mean(there):.2%}" + (f" ± {pstdev(there):.2%}" if len(there) > 1 else "")
