@@ -17,6 +17,13 @@ class RandomMasks(Document):
         "sparsity of `kernels`, whose layout is free; both: channels first, then kernels.",
     )
     count: int = Field(default=100, ge=1, le=10_000, description="Masks drawn for the whole network.")
+    family: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="So many masks in a row have the first half of the network (by MACs) in common, which is then "
+        "computed once for all of them. 1 draws every mask by itself, as in the paper, and takes longer.",
+    )
     samples: int | None = Field(
         default=None, ge=1, description="Validation images that score a mask; all of them where left out."
     )

@@ -28,7 +28,7 @@ def draw_kernels(
 ) -> tuple[dict[str, np.ndarray], MaskSearch]:
     """The best draw of kernels of the cut model: (outputs, inputs) by weight."""
     start = time.monotonic()
-    masks, outcome = best_kernels(analysis.graph.model, analysis, targets, sparsity, _search(bench, wanted))
+    masks, outcome = best_kernels(analysis, targets, sparsity, _search(bench, wanted))
     return masks, _told("kernel", outcome, start)
 
 
@@ -41,7 +41,13 @@ def _search(bench: Workbench, wanted: RandomMasks) -> Search:
     if bench.dataset is None:
         raise ValueError("random masks are scored on a dataset")
     return Search(
-        bench.dataset, wanted.count, wanted.samples, bench.spec.seed, bench.order.threads, bench.voice.progress
+        bench.dataset,
+        count=wanted.count,
+        family=wanted.family,
+        samples=wanted.samples,
+        seed=bench.spec.seed,
+        threads=bench.order.threads,
+        on_progress=bench.voice.progress,
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import coloured_squares, convnet
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
@@ -13,7 +14,8 @@ from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.graph import analyze
 from worker.engine.kernels import find_targets
 from worker.engine.kernels.proof import masked
-from worker.engine.masks.draws import draw_kernels, draw_plan
+from worker.engine.masks.draws import Draws, draw_kernels, draw_plan
+from worker.engine.masks.prefix import longest_prefix
 from worker.engine.masks.search import Search, best_kernels, best_plan
 from worker.engine.measure import evaluate
 from worker.engine.proof import masked_original
@@ -36,8 +38,8 @@ def dataset(model: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) ->
 def test_channel_masks_score_as_the_masked_original_does(model: onnx.ModelProto, dataset: Dataset) -> None:
     analysis = analyze(model)
     kept = allocate(analysis, score(analysis, "l2"), [macs_limit(analysis, 0.4)]).plan.counts(analysis)
-    plan, outcome = best_plan(analysis, kept, Search(dataset, count=8, seed=SEED))
-    drawn = [draw_plan(analysis, kept, SEED, number) for number in range(8)]
+    plan, outcome = best_plan(analysis, kept, Search(dataset, count=8, family=1, seed=SEED))
+    drawn = [draw_plan(analysis, kept, Draws(SEED), number) for number in range(8)]
     for each, found in zip(drawn, outcome.scores, strict=True):
         assert (each.counts(analysis) == kept).all()
         plain = evaluate(masked_original(analysis, analysis.alive(each.kept)), dataset.validation, 4)
@@ -52,13 +54,13 @@ def test_channel_masks_score_as_the_masked_original_does(model: onnx.ModelProto,
 def test_kernel_masks_score_as_the_masked_original_does(model: onnx.ModelProto, dataset: Dataset) -> None:
     analysis = analyze(model)
     targets, _ = find_targets(analysis)
-    masks, outcome = best_kernels(model, analysis, targets, 0.6, Search(dataset, count=5, seed=SEED))
+    masks, outcome = best_kernels(analysis, targets, 0.6, Search(dataset, count=5, family=1, seed=SEED))
     for number, found in enumerate(outcome.scores):
-        drawn = dict(draw_kernels(targets, 0.6, SEED, number))
+        drawn = dict(draw_kernels(targets, 0.6, Draws(SEED), number))
         assert (~drawn["conv1.weight"]).sum() == round(0.6 * 32 * 32)
         plain = evaluate(masked(model, drawn), dataset.validation, 4)
         assert found.wrong == round((1 - plain.top1) * plain.samples)
-    assert (masks["conv1.weight"] == draw_kernels(targets, 0.6, SEED, outcome.best)["conv1.weight"]).all()
+    assert (masks["conv1.weight"] == draw_kernels(targets, 0.6, Draws(SEED), outcome.best)["conv1.weight"]).all()
 
 
 def test_draws_and_scores_do_not_depend_on_the_number_of_threads(model: onnx.ModelProto, dataset: Dataset) -> None:
@@ -67,6 +69,35 @@ def test_draws_and_scores_do_not_depend_on_the_number_of_threads(model: onnx.Mod
     one, two = (best_plan(analysis, kept, Search(dataset, count=6, seed=SEED, threads=n)) for n in (1, 2))
     assert one[1] == two[1]
     assert all((one[0].kept[group] == two[0].kept[group]).all() for group in one[0].kept)
+
+
+@pytest.mark.parametrize("family", [2, 3])
+def test_families_share_what_they_draw_first_and_score_as_masks_by_themselves_do(
+    model: onnx.ModelProto, dataset: Dataset, family: int
+) -> None:
+    analysis = analyze(model)
+    prefix = longest_prefix(analysis, 0.5)
+    assert prefix is not None
+    assert prefix.tensor == "r0"
+    assert 0 < prefix.macs_share <= 0.5
+    draws = Draws(SEED, family, prefix)
+    plan, outcome = best_plan(analysis, analysis.full // 2, Search(dataset, count=7, family=family, seed=SEED))
+    drawn = [draw_plan(analysis, analysis.full // 2, draws, number) for number in range(7)]
+    for each, found in zip(drawn, outcome.scores, strict=True):
+        plain = evaluate(masked_original(analysis, analysis.alive(each.kept)), dataset.validation, 4)
+        assert found.wrong == round((1 - plain.top1) * plain.samples)
+    assert all((plan.kept[group] == drawn[outcome.best].kept[group]).all() for group in plan.kept)
+    first, second = (analysis.groups[group].id for group in (0, 1))
+    assert len({each.kept[first].tobytes() for each in drawn}) == -(-7 // family)
+    assert len({each.kept[second].tobytes() for each in drawn}) == 7
+
+
+def test_a_network_without_a_narrow_place_has_no_prefix() -> None:
+    g = GraphBuilder()
+    x = g.input(("batch", 3, 8, 8))
+    both = g.node("Concat", g.conv(x, 3, 8), g.conv(x, 3, 8), axis=1)
+    whole = analyze(g.model(g.node("Concat", g.conv(both, 16, 8), x, axis=1)))
+    assert longest_prefix(whole, 0.9) is None
 
 
 def test_part_of_the_images_can_do(model: onnx.ModelProto, dataset: Dataset) -> None:

@@ -2,7 +2,7 @@
 
 Each variant is a model of its own, so that channels which a mask removes are not computed at all. Images are read and
 normalised once for all variants, in batches small enough for the activations to stay in a core's cache; each core works
-on a variant of its own, which no core has to wait for.
+on variants of its own, for which no core has to wait. Variants of a family that begin alike run their beginning once.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnxruntime import InferenceSession as Session
 
 from worker.engine.data import Split
 from worker.engine.errors import EngineError
 from worker.engine.graph.inputs import declared_shape
+from worker.engine.masks.prefix import split_at
 from worker.engine.measure.classifier import Head, find_head, predicted_classes
 from worker.engine.measure.session import cpu_session
 
@@ -42,26 +44,28 @@ class Score:
 
 
 def score_variants(
-    variants: Sequence[Variant],
+    families: Sequence[Sequence[Variant]],
     split: Split,
     classes: int,
     *,
+    shared: str | None = None,
     samples: int | None = None,
     threads: int = 1,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[Score, ...]:
-    """Misclassified images of each variant, on the split or its first `samples` images, `threads` variants at a time.
+    """Misclassified images of each variant, one family after the other, on the split or its first `samples` images;
+    `threads` families at a time. Up to the tensor `shared`, the variants of a family compute the same.
 
     Raises EngineError where a variant's outputs are no class scores.
     """
-    if not variants:
+    if not families:
         return ()
-    images = _Images(split, variants[0](), samples)
+    images = _Images(split, families[0][0](), samples)
     scores: list[Score] = []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        for score in pool.map(lambda variant: _score(variant(), images, classes), variants):
-            scores.append(score)
-            on_progress(len(scores) / len(variants))
+        for done, found in enumerate(pool.map(lambda family: _score(family, images, classes, shared), families)):
+            scores.extend(found)
+            on_progress((done + 1) / len(families))
     return tuple(scores)
 
 
@@ -98,20 +102,31 @@ class _Images:
                 break
 
 
-def _score(model: onnx.ModelProto, images: _Images, classes: int) -> Score:
-    head, session = find_head(model), cpu_session(model, threads=1)
-    wrong = 0
+def _score(family: Sequence[Variant], images: _Images, classes: int, shared: str | None) -> list[Score]:
+    models = [variant() for variant in family]
+    head = find_head(models[0])
+    first: Session | None = None
+    name = images.name
+    if shared is not None and len(models) > 1:
+        first, name = cpu_session(split_at(models[0], shared)[0], threads=1), shared
+        models = [split_at(model, shared)[1] for model in models]
+    sessions = [cpu_session(model, threads=1) for model in models]
+    wrong = np.zeros(len(sessions), dtype=np.int64)
     for batch, labels in images:
-        try:
-            (output,) = session.run([head.name], {images.name: batch})
-        except Exception as error:
-            raise EngineError(
-                "not_runnable",
-                f"The masked model does not run on the dataset's images {batch.shape}: {error}.",
-                "Check the model's input size and layout.",
-            ) from error
-        wrong += _wrong(head, output, labels, classes)
-    return Score(wrong, images.samples)
+        begun = batch if first is None else _run(first, shared or "", images.name, batch)
+        wrong += [_wrong(head, _run(session, head.name, name, begun), labels, classes) for session in sessions]
+    return [Score(int(count), images.samples) for count in wrong]
+
+
+def _run(session: Session, output: str, name: str, batch: np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(session.run([output], {name: batch})[0])
+    except Exception as error:
+        raise EngineError(
+            "not_runnable",
+            f"The masked model does not run on the dataset's images, as {batch.shape}: {error}.",
+            "Check the model's input size and layout.",
+        ) from error
 
 
 def _wrong(head: Head, output: np.ndarray, labels: np.ndarray, classes: int) -> int:

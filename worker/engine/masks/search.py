@@ -15,7 +15,8 @@ from worker.engine.graph.analysis import Analysis, Counts
 from worker.engine.kernels.layouts.free import weakest_kernels_gone
 from worker.engine.kernels.proof import masked
 from worker.engine.kernels.targets import Target, importance
-from worker.engine.masks.draws import draw_kernels, draw_plan
+from worker.engine.masks.draws import Draws, draw_kernels, draw_plan
+from worker.engine.masks.prefix import longest_prefix
 from worker.engine.masks.scoring import Score, Variant, score_variants
 from worker.engine.surgery import Plan, prune
 
@@ -26,20 +27,29 @@ class Search:
 
     dataset: Dataset
     count: int = 100
+    family: int = 10
     samples: int | None = None
     seed: int = 0
     threads: int = 1
     on_progress: Callable[[float], None] = lambda fraction: None
 
-    def scores(self, variants: list[Variant]) -> tuple[Score, ...]:
-        return score_variants(
-            variants,
+    def draws(self, analysis: Analysis) -> Draws:
+        """How the masks of a network are numbered; a family shares at most half of the multiply-accumulates."""
+        return Draws(self.seed, self.family, longest_prefix(analysis, 0.5) if self.family > 1 else None)
+
+    def outcome(self, draws: Draws, variant: Callable[[int], Variant], control: onnx.ModelProto) -> Outcome:
+        """Scores of all draws and of the control."""
+        families = [[variant(number) for number in family] for family in draws.families(self.count)]
+        scores = score_variants(
+            [*families, [lambda: control]],
             self.dataset.validation,
             len(self.dataset.classes),
+            shared=draws.prefix.tensor if draws.prefix is not None else None,
             samples=self.samples,
             threads=self.threads,
             on_progress=self.on_progress,
         )
+        return Outcome(scores[:-1], scores[-1])
 
 
 @dataclass(frozen=True)
@@ -56,29 +66,27 @@ class Outcome:
 
 def best_plan(analysis: Analysis, kept: Counts, search: Search) -> tuple[Plan, Outcome]:
     """Channels: `kept[g]` units of each group stay, drawn `search.count` times. Variants are pruned networks."""
-    control = plan_of(analysis, score(analysis, "l1"), kept)
+    draws = search.draws(analysis)
 
-    def variant(plan: Plan) -> Variant:
-        return lambda: prune(analysis, plan)
+    def variant(number: int) -> Variant:
+        return lambda: prune(analysis, draw_plan(analysis, kept, draws, number))
 
-    plans = [draw_plan(analysis, kept, search.seed, number) for number in range(search.count)]
-    scores = search.scores([variant(plan) for plan in (*plans, control)])
-    outcome = Outcome(scores[:-1], scores[-1])
-    return plans[outcome.best], outcome
+    control = prune(analysis, plan_of(analysis, score(analysis, "l1"), kept))
+    outcome = search.outcome(draws, variant, control)
+    return draw_plan(analysis, kept, draws, outcome.best), outcome
 
 
 def best_kernels(
-    model: onnx.ModelProto, analysis: Analysis, targets: list[Target], sparsity: float, search: Search
+    analysis: Analysis, targets: list[Target], sparsity: float, search: Search
 ) -> tuple[dict[str, np.ndarray], Outcome]:
     """Kernels: masks (outputs, inputs) by weight, drawn `search.count` times at `sparsity`."""
+    draws, model = search.draws(analysis), analysis.graph.model
 
     def variant(number: int) -> Variant:
-        return lambda: masked(model, dict(draw_kernels(targets, sparsity, search.seed, number)))
+        return lambda: masked(model, dict(draw_kernels(targets, sparsity, draws, number)))
 
-    control = masked(model, _vote_on_kernels(analysis, targets, sparsity))
-    scores = search.scores([*(variant(number) for number in range(search.count)), lambda: control])
-    outcome = Outcome(scores[:-1], scores[-1])
-    return dict(draw_kernels(targets, sparsity, search.seed, outcome.best)), outcome
+    outcome = search.outcome(draws, variant, masked(model, _vote_on_kernels(analysis, targets, sparsity)))
+    return dict(draw_kernels(targets, sparsity, draws, outcome.best)), outcome
 
 
 def _vote_on_kernels(analysis: Analysis, targets: list[Target], sparsity: float) -> dict[str, np.ndarray]:
