@@ -7,9 +7,10 @@ from typing import Any
 
 from worker.engine.allocation import ALLOCATIONS
 from worker.engine.criteria import CRITERIA
+from worker.engine.kernels import GRANULARITIES
 from worker.engine.methods import Registry
 
-REGISTRIES: tuple[Registry[Any], ...] = (CRITERIA, ALLOCATIONS)
+REGISTRIES: tuple[Registry[Any], ...] = (CRITERIA, ALLOCATIONS, GRANULARITIES)
 """One per kind of method, in the order in which a user chooses."""
 
 

@@ -14,7 +14,8 @@ from worker.engine import proof as engine_proof
 from worker.engine.graph import analyze, load_model
 from worker.engine.kernels import Skipped, Target, find_targets, group_kernels
 from worker.engine.kernels.grouped import GroupedLayer
-from worker.engine.kernels.layouts import MaskOptions, mask_of
+from worker.engine.kernels.layouts import mask_of
+from worker.engine.kernels.layouts.pattern import PatternOptions
 from worker.engine.kernels.proof import masked, prove_layout
 from worker.engine.kernels.targets import importance
 from worker.engine.masks.files import save_masks
@@ -83,7 +84,7 @@ def _grouped_row(layer: GroupedLayer) -> KernelRow:
 def _mask(bench: Workbench, model: onnx.ModelProto, wanted: Kernels) -> tuple[KernelReport, MaskSearch | None]:
     analysis = analyze(model)
     targets, skipped = find_targets(analysis, bench.spec.pruning.exclude)
-    options = MaskOptions(wanted.sparsity, wanted.patterns)
+    options = PatternOptions(sparsity=wanted.sparsity, patterns=wanted.patterns)
     drawn, search = None, None
     if bench.spec.random_masks is not None and bench.spec.random_masks.of_kernels:
         drawn, search = draw_kernels(bench, bench.spec.random_masks, analysis, targets, wanted.sparsity)

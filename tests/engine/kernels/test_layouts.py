@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from models_store.documents.kernels import Kernels
 from worker.engine.errors import EngineError
-from worker.engine.kernels.layouts import LAYOUTS, MaskOptions, mask_of
+from worker.engine.kernels.layouts import GRANULARITIES, mask_of
+from worker.engine.kernels.layouts.pattern import PatternOptions
 
 
 def _importance(*shape: int, seed: int = 0) -> np.ndarray:
@@ -12,7 +14,7 @@ def _importance(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def _mask(name: str, importance: np.ndarray, sparsity: float, **options: int) -> np.ndarray:
-    mask = mask_of(name, importance, MaskOptions(sparsity, **options))
+    mask = mask_of(name, importance, PatternOptions(sparsity=sparsity, **options))
     assert not isinstance(mask, str), mask
     assert mask.shape == importance.shape
     return mask
@@ -66,9 +68,17 @@ def test_n_of_four_input_channels(sparsity: float, n: int) -> None:
 
 
 def test_layers_that_do_not_fit_say_why() -> None:
-    assert "4 does not divide" in str(mask_of("n_m", _importance(8, 10, 3, 3), MaskOptions(0.5)))
-    assert "a pattern needs 4" in str(mask_of("pattern", _importance(8, 8, 1, 1), MaskOptions(0.5)))
-    assert "fewer than the stride" in str(mask_of("strided", _importance(8, 8, 1, 1), MaskOptions(0.5)))
-    with pytest.raises(EngineError, match="no mask layout 'diagonal'") as refusal:
-        mask_of("diagonal", _importance(8, 8, 3, 3), MaskOptions(0.5))
-    assert all(name in refusal.value.hint for name in LAYOUTS)
+    assert "4 does not divide" in str(mask_of("n_m", _importance(8, 10, 3, 3), PatternOptions(sparsity=0.5)))
+    assert "a pattern needs 4" in str(mask_of("pattern", _importance(8, 8, 1, 1), PatternOptions(sparsity=0.5)))
+    assert "fewer than the stride" in str(mask_of("strided", _importance(8, 8, 1, 1), PatternOptions(sparsity=0.5)))
+    with pytest.raises(EngineError, match="no granularity 'diagonal'") as refusal:
+        mask_of("diagonal", _importance(8, 8, 3, 3), PatternOptions(sparsity=0.5))
+    assert all(method.name in refusal.value.hint for method in GRANULARITIES)
+
+
+def test_a_jobs_kernels_are_what_the_catalogue_says() -> None:
+    fields = Kernels().model_dump()
+    assert {method.name for method in GRANULARITIES} == set(Kernels.model_json_schema()["properties"]["layout"]["enum"])
+    for method in GRANULARITIES:
+        for name, option in method.options.model_fields.items():
+            assert fields[name] == option.default, (method.name, name)

@@ -15,13 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
+from pydantic import Field
 
 from worker.engine.graph import analyze
 from worker.engine.graph.analysis import Analysis
 from worker.engine.graph.onnx_graph import Array
 from worker.engine.kernels.blocks import Partition, partition
+from worker.engine.kernels.layouts.registry import GRANULARITIES, KernelOptions
 from worker.engine.kernels.order import ChannelOrder, Indices, reorder
 from worker.engine.kernels.targets import Skipped, Target, find_targets, importance
+
+
+class GroupedOptions(KernelOptions):
+    blocks: int = Field(default=4, ge=2, le=64, description="Blocks of output channels, where they divide.")
+
 
 MIN_BLOCK = 4
 """Output channels and inputs read per block; smaller convolutions gain nothing."""
@@ -52,6 +59,14 @@ class Grouped:
     orders: Mapping[int, Indices]
 
 
+@GRANULARITIES.register(
+    "grouped",
+    title="Kernels in groups",
+    summary="Each block of output channels reads its own subset of the input channels: plain ONNX that runs faster.",
+    uses=("weights",),
+    exactness="own",
+    options=GroupedOptions,
+)
 def group_kernels(
     model: onnx.ModelProto,
     sparsity: float,

@@ -2,11 +2,18 @@
 
 import numpy as np
 
-from worker.engine.kernels.layouts.registry import Floats, Mask, MaskOptions, best, layout
+from worker.engine.kernels.layouts.registry import GRANULARITIES, Floats, KernelOptions, Mask, best
 
 
-@layout("free")
-def free(importance: Floats, options: MaskOptions) -> Mask | str:
+@GRANULARITIES.register(
+    "free",
+    title="Kernels, free in form",
+    summary="The least important 2-D kernels become zero, wherever they are; dense runtimes gain nothing.",
+    paper="Anwar and Sung, Coarse Pruning of Convolutional Neural Networks with Random Masks, arXiv 1610.09639",
+    uses=("weights",),
+    options=KernelOptions,
+)
+def free(importance: Floats, options: KernelOptions) -> Mask | str:
     """Exactly round(sparsity x kernels) kernels go."""
     return weakest_kernels_gone(importance, options.sparsity)
 

@@ -2,13 +2,20 @@
 
 import numpy as np
 
-from worker.engine.kernels.layouts.registry import Floats, Mask, MaskOptions, best, layout
+from worker.engine.kernels.layouts.registry import GRANULARITIES, Floats, KernelOptions, Mask, best
 
 M = 4
 
 
-@layout("n_m")
-def n_of_m(importance: Floats, options: MaskOptions) -> Mask | str:
+@GRANULARITIES.register(
+    "n_m",
+    title="N:M sparsity",
+    summary="Of every four neighbouring input channels N weights stay (2:4); dense runtimes gain nothing.",
+    paper="Mishra et al., Accelerating Sparse Deep Neural Networks, arXiv 2104.08378",
+    uses=("weights",),
+    options=KernelOptions,
+)
+def n_of_m(importance: Floats, options: KernelOptions) -> Mask | str:
     """In each filter and at each position of the kernel, the N most important of every four input channels stay.
 
     The channels are the innermost axis there, as sparse tensor cores read a convolution's weight.

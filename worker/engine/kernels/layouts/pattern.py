@@ -5,12 +5,25 @@ shapes that its kernels would choose most often if each were free.
 """
 
 import numpy as np
+from pydantic import Field
 
-from worker.engine.kernels.layouts.registry import Floats, Mask, MaskOptions, best, layout
+from worker.engine.kernels.layouts.registry import GRANULARITIES, Floats, KernelOptions, Mask, best
 
 
-@layout("pattern")
-def pattern(importance: Floats, options: MaskOptions) -> Mask | str:
+class PatternOptions(KernelOptions):
+    patterns: int = Field(default=8, ge=1, le=64, description="Shapes in the library of a layer.")
+
+
+@GRANULARITIES.register(
+    "pattern",
+    title="Intra-kernel regular patterns",
+    summary="Every kernel of a layer keeps as many weights, in one of a few shapes; dense runtimes gain nothing.",
+    paper="Ma et al., PCONV, AAAI 2020, arXiv 1909.05073",
+    uses=("weights",),
+    exactness="adapted",
+    options=PatternOptions,
+)
+def pattern(importance: Floats, options: PatternOptions) -> Mask | str:
     """Each kernel keeps round((1 - sparsity) x its weights) weights, in the library's shape that keeps most."""
     outputs, inputs = importance.shape[:2]
     flat = importance.reshape(outputs * inputs, -1)

@@ -1,53 +1,46 @@
-"""The registry of mask layouts, and the one entry point `mask_of`."""
+"""The registry of granularities below whole channels, and the one entry point `mask_of` for those that are masks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from worker.engine.errors import EngineError
+from worker.engine.methods import Options, Registry
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class MaskOptions:
-    """`sparsity` is the share that goes; `patterns` bounds the library of the layout `pattern`."""
+class KernelOptions(Options):
+    """What all granularities below channels have in common: fields of a job's `kernels`."""
 
-    sparsity: float
-    patterns: int = 8
-
-
-Layout = Callable[[Floats, MaskOptions], Mask | str]
-"""(importance (outputs, inputs, height, width, ...), options) -> the weights that stay, or why none can go."""
-
-LAYOUTS: dict[str, Layout] = {}
+    sparsity: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Share of the kernels (or of the weights in a kernel) that goes in every convolution.",
+    )
+    criterion: Literal["l1", "l2"] = Field(default="l2", description="Importance of a kernel or weight.")
 
 
-def layout(name: str) -> Callable[[Layout], Layout]:
-    """Register a layout under the name that jobs use."""
-
-    def register(function: Layout) -> Layout:
-        LAYOUTS[name] = function
-        return function
-
-    return register
+GRANULARITIES: Registry[Callable[..., Any]] = Registry("granularity")
+"""Masks: (importance (outputs, inputs, height, width, ...), options) -> the weights that stay, or why none can go.
+Those that rewrite the graph take the model instead."""
 
 
-def mask_of(name: str, importance: Floats, options: MaskOptions) -> Mask | str:
+def mask_of(name: str, importance: Floats, options: KernelOptions) -> Mask | str:
     """The weights of one convolution that stay, True, in the shape of its weight; or the reason why all do.
 
-    Raises EngineError for an unknown name.
+    Raises EngineError for an unknown name, or for options that the granularity does not have.
     """
-    if name not in LAYOUTS:
-        raise EngineError(
-            "unknown_layout", f"There is no mask layout '{name}'.", f"Choose one of: {', '.join(sorted(LAYOUTS))}."
-        )
-    return LAYOUTS[name](importance, options)
+    method = GRANULARITIES.find(name)
+    known = {option: value for option, value in options if option in method.options.model_fields}
+    mask: Mask | str = method.function(importance, method.read_options(known))
+    return mask
 
 
 def best(scores: Floats, count: int) -> Mask:

@@ -7,11 +7,19 @@ is taken.
 
 import numpy as np
 
-from worker.engine.kernels.layouts.registry import Floats, Mask, MaskOptions, layout
+from worker.engine.kernels.layouts.registry import GRANULARITIES, Floats, KernelOptions, Mask
 
 
-@layout("strided")
-def strided(importance: Floats, options: MaskOptions) -> Mask | str:
+@GRANULARITIES.register(
+    "strided",
+    title="Intra-kernel strided sparsity",
+    summary="One weight in s of every kernel stays, at an offset of each input channel; dense runtimes gain nothing.",
+    paper="Anwar, Hwang and Sung, Structured Pruning of Deep Convolutional Neural Networks, arXiv 1512.08571",
+    uses=("weights",),
+    exactness="adapted",
+    options=KernelOptions,
+)
+def strided(importance: Floats, options: KernelOptions) -> Mask | str:
     """Of the weights of a kernel, counted row by row, those at offset, offset + s, ... stay; s = 1 / (1 - sparsity)."""
     outputs, inputs = importance.shape[:2]
     flat = importance.reshape(outputs, inputs, -1)
