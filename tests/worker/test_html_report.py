@@ -226,6 +226,40 @@ def test_a_job_without_data_reports_what_it_measured():
     assert "Latency" not in page.text
 
 
+def test_kernels_and_random_masks_are_shown_and_escaped():
+    rows = (
+        report.KernelRow(
+            name="<b>conv</b>",
+            kernels=4096,
+            kernels_kept=2048,
+            weights=36_864,
+            weights_kept=18_432,
+            importance_kept=0.734,
+            blocks=4,
+            inputs_per_block=32,
+        ),
+        report.KernelRow(
+            name="stem",
+            kernels=48,
+            kernels_kept=48,
+            weights=432,
+            weights_kept=432,
+            importance_kept=1.0,
+            reason="has 3 input and 16 output channels; 8 of each are needed",
+        ),
+    )
+    kernels = report.KernelReport(
+        layout="grouped", sparsity=0.5, rows=rows, conv_weights_original=37_296, conv_weights_kept=18_864
+    )
+    masks = report.MaskSearch(
+        granularity="feature_map", samples=4950, errors=(0.61, 0.4321, 0.9), best=1, control=0.52, seconds=3.0
+    )
+    text = Page(render(sample_report(kernels=kernels, random_masks=(masks,)))).text
+    text = text.replace("\u202f", " ").replace("\xa0", " ").replace("\u2009", " ")
+    for shown in ("<b>conv</b>", "2 048", "73.4 %", "50.6 %", "kept: has 3 input", "43.21 %", "52.00 %", "61.00 %"):
+        assert shown in text, shown
+
+
 def test_a_diverged_training_still_draws():
     rows = tuple(
         row.model_copy(update={"train_loss": math.nan, "validation_loss": math.inf})

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from espalier.job_form import InvalidJob, fill
+from espalier.job_form import ANY_DATASET, InvalidJob, fill
 
 
 def test_options_come_on_top_of_the_file(tmp_path):
@@ -18,6 +18,15 @@ def test_options_come_on_top_of_the_file(tmp_path):
 def test_what_nobody_gave_is_left_to_the_service():
     spec = fill(None, {"budget": {"macs_ratio": 0.4}, "pruning": {"criterion": None}})
     assert spec.model_fields_set == {"model_id", "budget"}
+
+
+def test_methods_that_need_data_are_checked_as_if_it_were_uploaded():
+    options = {"budget": {"macs_ratio": 0.5}, "random_masks": {"granularity": None, "count": 20}}
+    spec = fill(None, {**options, "dataset_id": ANY_DATASET})
+    assert spec.random_masks is not None
+    assert (spec.random_masks.granularity, spec.random_masks.count) == ("feature_map", 20)
+    with pytest.raises(InvalidJob, match="the job needs a dataset_id"):
+        fill(None, {**options, "dataset_id": None})
 
 
 @pytest.mark.parametrize(
