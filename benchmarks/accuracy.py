@@ -119,7 +119,9 @@ class _Bench:
     def __init__(self, base: str, form: str, seed: int, options: argparse.Namespace) -> None:
         self.network, self.seed, self.options = load(base, form), seed, options
         path = folder() / f"{base}_{form}.onnx"
-        self.model = onnx.load(path if path.exists() else export(self.network, path))
+        if not path.exists():
+            export(self.network, path)
+        self.model = onnx.load(path)
         spec = InputSpec.of(self.model)
         self.data: Dataset = open_dataset(cifar10(), spec, DataOptions(MEAN, STD), seed)
         images, labels = next(self.data.train.batches(SCORING_IMAGES, rng=np.random.default_rng([seed, 3])))

@@ -95,12 +95,12 @@ def _shortcut(inputs: int, side: int) -> nn.Conv2d:
     return convolution
 
 
-def export(model: nn.Module, target: Path) -> Path:
+def export(model: nn.Module, target: Path | io.BytesIO) -> None:
     """The ONNX file of a network for CIFAR images, with BatchNormalization as nodes and a dynamic batch."""
     torch.onnx.export(
         model.eval(),
         (torch.zeros(2, 3, SIZE, SIZE),),
-        str(target),
+        target,
         dynamo=False,
         do_constant_folding=False,
         training=torch.onnx.TrainingMode.PRESERVE,
@@ -109,7 +109,6 @@ def export(model: nn.Module, target: Path) -> Path:
         output_names=["logits"],
         dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
     )
-    return target
 
 
 # ---------------------------------------------------------------------------------------------- data
