@@ -152,6 +152,9 @@ def prune(
     calibration_images: Annotated[int | None, typer.Option(help="For these two, at most; no labels needed.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of finetuning; 0 for none.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of finetuning, at its start.")] = None,
+    distillation: Annotated[
+        float | None, typer.Option(help="Share of the loss that follows the original instead of the labels, 0 to 1.")
+    ] = None,
     export: Annotated[
         str | None, typer.Option(help="Further files, such as float16,int8 or safetensors (of torchvision uploads).")
     ] = None,
@@ -183,7 +186,7 @@ def prune(
                 "reconstruction": reconstruction,
                 "calibration_images": calibration_images,
             },
-            "finetuning": {"epochs": epochs, "learning_rate": learning_rate},
+            "finetuning": {"epochs": epochs, "learning_rate": learning_rate, "distillation": distillation},
             "export": dict.fromkeys(export.split(",") if export else (), True),
             "measuring": {"batch_sizes": _numbers(batch_sizes)},
             "seed": seed,

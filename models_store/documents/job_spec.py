@@ -80,6 +80,14 @@ class Finetuning(Document):
     batch_size: int = Field(default=128, ge=1, le=65_536)
     crop_padding: int = Field(default=0, ge=0, le=64, description="Random crop after padding by this many pixels.")
     horizontal_flip: bool = False
+    distillation: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="The share of the loss that is the divergence from the original's class scores instead of from the "
+        "labels; with 1 the labels choose the epoch and nothing else.",
+    )
+    temperature: float = Field(default=4.0, gt=0, le=100, description="Softens both sides of the distillation.")
 
 
 class Measuring(Document):

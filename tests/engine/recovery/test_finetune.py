@@ -230,3 +230,17 @@ def test_a_model_without_weights_is_told(uploads):
     with pytest.raises(EngineError) as caught:
         finetune(build(model), dataset_of(uploads[4], model), OPTIONS)
     assert caught.value.code == "nothing_to_train"
+
+
+@pytest.mark.parametrize("tail", [[], [nn.Sigmoid()]])
+def test_distillation_alone_learns_from_the_original_and_not_from_the_labels(uploads, tail):
+    original = exported(network(4, *tail))
+    dataset, teacher = dataset_of(uploads[4], original), build(original)
+    finetune(teacher, dataset, OPTIONS)
+    wrong = replace(dataset, train=replace(dataset.train, labels=np.roll(dataset.train.labels, 1)))
+    student = build(original)
+    finetune(student, wrong, replace(OPTIONS, epochs=8, learning_rate=0.03, distillation=1.0), teacher=teacher)
+    assert evaluate(student.write_back(), dataset.test, 4).top1 > 0.9
+    misled = build(original)
+    training = finetune(misled, wrong, OPTIONS)
+    assert max(row.validation_top1 for row in training.epochs) < 0.7

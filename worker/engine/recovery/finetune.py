@@ -26,6 +26,7 @@ from worker.engine.recovery.checkpoint import (
     restore_optimizer,
     without_prefix,
 )
+from worker.engine.recovery.distillation import Teacher
 from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
@@ -33,7 +34,8 @@ _NO_MASKS: Masks = {}
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """`device` "auto" is the GPU where one is. bfloat16 computes in mixed precision; weights stay float32."""
+    """`device` "auto" is the GPU where one is. bfloat16 computes in mixed precision; weights stay float32.
+    `distillation` is the teacher's share of the loss: 0 is labels alone, 1 leaves the labels out of training."""
 
     epochs: int = 3
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -47,6 +49,8 @@ class FinetuneOptions:
     seed: int = 0
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    distillation: float = 0.0
+    temperature: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def finetune(
     on_progress: Callable[[float], None] = lambda fraction: None,
     masks: Masks = _NO_MASKS,
     checkpoints: Checkpoints | None = None,
+    teacher: TorchForm | None = None,
 ) -> Training:
     """Train the form on the dataset's training split and leave it with the weights of the epoch that did best on the
     validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU. Weights named in
@@ -97,13 +102,15 @@ def finetune(
     With `checkpoints`, a training that was cut off goes on at the batch of its last checkpoint and ends with the
     weights that it would have had without the cut, bit by bit on the CPU; raises Interrupted when told to stop.
 
+    `teacher` is the form of the original; it is needed where `options.distillation` is above 0.
+
     Raises EngineError where the model's outputs do not fit the labels, and where the loss is no number any more.
     """
     options = options or FinetuneOptions()
     device = _device(options.device)
     form.module.to(device)
     try:
-        return _Run(form, dataset, options, device, masks, checkpoints).train(on_epoch, on_progress)
+        return _Run(form, dataset, options, device, masks, checkpoints, teacher).train(on_epoch, on_progress)
     finally:
         form.module.eval().cpu()
 
@@ -119,6 +126,7 @@ class _Run:
         device: torch.device,
         masks: Masks,
         checkpoints: Checkpoints | None,
+        teacher: TorchForm | None,
     ) -> None:
         self.options, self.dataset, self.device, self.checkpoints = options, dataset, device, checkpoints
         self.head = find_head(form.model)
@@ -129,6 +137,11 @@ class _Run:
         self.optimizer = _optimizer(self.parameters, options)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._cosine)
         self.augmentation = Augmentation(options.crop_padding, options.horizontal_flip)
+        self.teacher = None
+        if options.distillation > 0:
+            if teacher is None:
+                raise ValueError("distillation needs a teacher")
+            self.teacher = Teacher(teacher, options.temperature, device)
         self.frozen = FrozenMasks(form, masks)
         self.frozen.apply()
 
@@ -189,7 +202,11 @@ class _Run:
     def _step(self, images: np.ndarray, labels: np.ndarray) -> float:
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
-            loss = self._loss(self._logits(images), torch.from_numpy(labels).to(self.device))
+            logits = self._logits(images)
+            loss = self._loss(logits, torch.from_numpy(labels).to(self.device))
+            if self.teacher is not None:
+                share = self.options.distillation
+                loss = (1 - share) * loss + share * self.teacher.loss(logits, torch.from_numpy(images).to(self.device))
         if not loss.requires_grad:
             raise _nothing_to_train()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -40,11 +40,12 @@ def run(bench: Workbench) -> Finetuned:
         raise ValueError("a job without a dataset has no finetuning")
     form, agreement = checked_form(load_model(bench.start_path), bench.spec.seed)
     options = FinetuneOptions(**bench.spec.finetuning.model_dump(), seed=bench.spec.seed, device=bench.order.device)
+    teacher = checked_form(bench.original, bench.spec.seed)[0] if options.distillation > 0 else None
     masks, told = load_masks(bench.masks_path), bench.interruption.told_to_stop
     checkpoints = Checkpoints(bench.training_path, bench.order.checkpoint_s, told, bench.checkpoint)
     try:
         with bench.interruption.deferred():
-            training = finetune(form, bench.dataset, options, tell, bench.voice.progress, masks, checkpoints)
+            training = finetune(form, bench.dataset, options, tell, bench.voice.progress, masks, checkpoints, teacher)
     except Interrupted as interruption:
         raise Stopped from interruption
     onnx.save(form.write_back(), bench.final_path)

@@ -1,0 +1,33 @@
+"""Knowledge distillation (Hinton, Vinyals & Dean, arXiv 1503.02531): the pruned classifier learns from the original.
+
+No label is needed for it; beside labels it tells how the original ranks the other classes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from worker.engine.measure.classifier import find_head
+from worker.engine.torch_form import TorchForm
+
+
+class Teacher:
+    """The original, asked for its class scores on the images that the pruned model is trained on."""
+
+    def __init__(self, form: TorchForm, temperature: float, device: torch.device) -> None:
+        self._head = find_head(form.model)
+        self._network = form.up_to(self._head.logits).eval().to(device)
+        self._temperature = temperature
+
+    def loss(self, logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """The divergence of the student's class probabilities from the original's, both softened by the temperature T,
+        times T^2 (section 2 of the paper). logits: (N, scores), of the student on these images."""
+        with torch.no_grad():
+            wanted: torch.Tensor = self._network(images)[0].flatten(1).float()
+        soft, goal = logits / self._temperature, wanted / self._temperature
+        if self._head.activation == "sigmoid":
+            divergence = F.binary_cross_entropy_with_logits(soft, goal.sigmoid())
+        else:
+            divergence = F.kl_div(soft.log_softmax(1), goal.log_softmax(1), reduction="batchmean", log_target=True)
+        return divergence * self._temperature**2
