@@ -3,6 +3,7 @@
 import os
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 @dataclass(frozen=True)
 class Kind:
     resource: Literal["models", "datasets"]
-    format: Literal["onnx", "torchvision", "image_folder", "npz"]
+    format: Literal["onnx", "onnx_zip", "torchvision", "image_folder", "npz"]
 
 
 def recognise(path: Path) -> Kind:
@@ -34,6 +35,8 @@ def recognise(path: Path) -> Kind:
         return Kind("models", "torchvision")
     if name.endswith(".npz"):
         return Kind("datasets", "npz")
+    if name.endswith(".zip") and _holds_a_model(path):
+        return Kind("models", "onnx_zip")
     if name.endswith(ARCHIVE_SUFFIXES):
         return Kind("datasets", "image_folder")
     if name.endswith(PICKLE_SUFFIXES):
@@ -43,9 +46,18 @@ def recognise(path: Path) -> Kind:
         )
     raise NotAnUpload(
         f"{path.name} has no ending that says what it is",
-        "Models: .onnx, .safetensors. Datasets: .npz, a folder with one folder of images per class, or such a folder "
+        "Models: .onnx, a .zip of one with its files of weights, .safetensors. "
+        "Datasets: .npz, a folder with one folder of images per class, or such a folder "
         f"as {', '.join(ARCHIVE_SUFFIXES)}.",
     )
+
+
+def _holds_a_model(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.lower().endswith(".onnx") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False  # the service says what is wrong with it
 
 
 @contextmanager

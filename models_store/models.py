@@ -7,7 +7,8 @@ from models_store.tables import InputState, Model
 
 
 class ModelRepository(InputRepository[Model]):
-    """Formats: `onnx`, and `torchvision` with `details` = architecture, num_classes, input_shape."""
+    """Formats: `onnx`, `onnx_zip` (a model and its files of weights), and `torchvision` with `details` = architecture,
+    num_classes, input_shape."""
 
     _table = Model
     _prefix = "mdl"

@@ -25,6 +25,7 @@ ModelId = Annotated[
     str, Path(alias="model", description="The model's id.", examples=["mdl_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
 ]
 ModelName = Annotated[Name, Path(alias="model")]
+MODEL_FILE = "An ONNX file, a zip for format onnx_zip, or safetensors weights for format torchvision."
 UPLOAD_RESPONSES = links(201, "model", "get_model", "get_model_graph", "delete_model") | problems(*UPLOAD_ERRORS)
 
 
@@ -56,7 +57,7 @@ async def _from_body(
     "",
     status_code=201,
     summary="Upload a model",
-    openapi_extra=form_body(ModelForm, "An ONNX file, or safetensors weights for format torchvision."),
+    openapi_extra=form_body(ModelForm, MODEL_FILE),
     responses=UPLOAD_RESPONSES,
 )
 def upload_model(
@@ -74,7 +75,7 @@ def upload_model(
     "/{model}",
     status_code=201,
     summary="Upload a model as bare bytes",
-    openapi_extra=bare_body("An ONNX file, or safetensors weights for format torchvision."),
+    openapi_extra=bare_body(MODEL_FILE),
     responses=UPLOAD_RESPONSES,
 )
 def put_model(

@@ -20,9 +20,10 @@ class ModelParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal["onnx", "torchvision"] = Field(
+    format: Literal["onnx", "onnx_zip", "torchvision"] = Field(
         default="onnx",
-        description="`onnx`: the file is the model. `torchvision`: the file holds safetensors weights of the "
+        description="`onnx`: the file is the model. `onnx_zip`: the file is a zip of one .onnx file and the files of "
+        "weights beside it. `torchvision`: the file holds safetensors weights of the "
         "torchvision architecture named beside it.",
     )
     architecture: str | None = Field(
@@ -46,7 +47,7 @@ class ModelParameters(BaseModel):
         if self.format == "torchvision" and self.architecture is None:
             raise ValueError("format torchvision needs `architecture`, such as resnet18")
         told = [name for name in ("architecture", "num_classes", "input_shape") if getattr(self, name) is not None]
-        if self.format == "onnx" and told:
+        if self.format != "torchvision" and told:
             raise ValueError(f"{', '.join(told)}: only for format torchvision; an ONNX file says this itself")
         return self
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 from app.uploads.errors import EmptyFile, TruncatedFile, UnsafeFormat, WrongFormat
 from app.uploads.onnx_frame import check_frame
 
-ModelFormat = Literal["onnx", "torchvision"]
+ModelFormat = Literal["onnx", "onnx_zip", "torchvision"]
 DatasetFormat = Literal["image_folder", "npz"]
 
 HEAD_BYTES = 4096
@@ -78,6 +78,8 @@ def check_model(path: Path, format: ModelFormat) -> None:
             raise UnsafeFormat(f"The file is {code}.", SEND_SAFETENSORS if format == "torchvision" else SEND_ONNX)
         if format == "onnx":
             _check_onnx(file, size_bytes, ends)
+        elif format == "onnx_zip":
+            _check_zip(ends)
         else:
             _check_safetensors(size_bytes, ends)
 
@@ -120,6 +122,13 @@ def _check_onnx(file: BinaryIO, size_bytes: int, ends: Ends) -> None:
     if (other := _looks_like(ends.head)) != UNKNOWN:
         raise WrongFormat(f"The file is {other}.", SEND_ONNX)
     check_frame(file, size_bytes)
+
+
+def _check_zip(ends: Ends) -> None:
+    if not ends.head.startswith(b"PK\x03\x04"):
+        raise WrongFormat(f"The file is {_looks_like(ends.head)}; format=onnx_zip takes a zip archive.", SEND_ONNX)
+    if b"PK\x05\x06" not in ends.tail:
+        raise TruncatedFile("The zip archive has no end.")
 
 
 def _check_safetensors(size_bytes: int, ends: Ends) -> None:

@@ -163,6 +163,30 @@ def test_models_pass(sqlite_service: Service, make: Callable[[], bytes]) -> None
     assert response.status_code == 201, response.text
 
 
+BUNDLES = {
+    "whole": (0, 201, ""),
+    "cut short": (-22, 422, "truncated_file"),
+}
+
+
+@pytest.mark.parametrize(("end", "status", "code"), BUNDLES.values(), ids=BUNDLES)
+def test_zips_of_models_need_their_end(sqlite_service: Service, end: int, status: int, code: str) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("model.onnx", onnx_bytes())
+    content = packed.getvalue()[: end or None]
+    response = sqlite_service.http.put("/v1/models/net", params={"format": "onnx_zip"}, content=content)
+    assert response.status_code == status, response.text
+    assert response.json().get("code", "") == code
+
+
+def test_a_zip_of_a_model_is_no_checkpoint_and_no_onnx_file(sqlite_service: Service) -> None:
+    form = {"format": "onnx_zip"}
+    response = sqlite_service.http.put("/v1/models/net", params=form, content=checkpoint())
+    problem(response, 422, "unsafe_format")
+    problem(sqlite_service.http.put("/v1/models/net", params=form, content=onnx_bytes()), 422, "wrong_format")
+
+
 def test_safetensors_pass(sqlite_service: Service) -> None:
     form = {"format": "torchvision", "architecture": "resnet18"}
     response = sqlite_service.http.put("/v1/models/weights", params=form, content=weights())

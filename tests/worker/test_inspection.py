@@ -1,8 +1,14 @@
 """An upload is inspected in a child process, and becomes ready or rejected."""
 
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
 import onnx
 import torch
 import torchvision
+from onnx import numpy_helper
 from safetensors.torch import save
 
 from models_store.documents.job import JobState
@@ -36,6 +42,31 @@ def test_torchvision_weights_become_onnx(plane: Plane) -> None:
     assert set(weights) <= {tensor.name for tensor in exported.graph.initializer}
 
 
+def test_files_beside_a_model_become_one_with_it(plane: Plane, tmp_path: Path) -> None:
+    model_id, job_id = plane.upload_model(bundle(tmp_path), "onnx_zip")
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    model = plane.model(model_id)
+    assert model.inspection is not None
+    assert [layer["name"] for layer in model.inspection["layers"]] == ["conv0", "conv1", "fc"]
+    assert model.onnx_key not in (None, model.blob_key)
+    joined = onnx.load_model_from_string(b"".join(plane.blobs.stream(model.onnx_key)))
+    whole = {tensor.name: numpy_helper.to_array(tensor) for tensor in convnet().graph.initializer}
+    for tensor in joined.graph.initializer:
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), whole.pop(tensor.name))
+    assert not whole
+
+
+def test_a_bundle_without_its_weights(plane: Plane, tmp_path: Path) -> None:
+    model_id, job_id = plane.upload_model(bundle(tmp_path, leave_out="model.weights"), "onnx_zip")
+    plane.work()
+    plane.wait(job_id, JobState.FAILED)
+    rejection = plane.model(model_id).rejection
+    assert rejection is not None
+    assert rejection["code"] == "external_data"
+    assert "model.weights" in rejection["message"]
+
+
 def test_weights_that_do_not_fit(plane: Plane) -> None:
     details = {"architecture": "squeezenet1_1", "num_classes": 11, "input_shape": [3, 64, 64]}
     model_id, job_id = plane.upload_model(save(squeezenet_weights(classes=10)), "torchvision", **details)
@@ -54,6 +85,16 @@ def test_dataset_becomes_ready(plane: Plane) -> None:
     dataset = plane.dataset(dataset_id)
     assert dataset.inspection is not None
     assert dataset.inspection["samples_per_class"] == [10, 10, 10, 10]
+
+
+def bundle(folder: Path, leave_out: str = "") -> bytes:
+    """A zip of a model whose weights lie beside it, both in a folder."""
+    onnx.save(convnet(), folder / "model.onnx", save_as_external_data=True, location="model.weights", size_threshold=0)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in {"model.onnx", "model.weights"} - {leave_out}:
+            archive.write(folder / name, f"exported/{name}")
+    return packed.getvalue()
 
 
 def squeezenet_weights(classes: int) -> dict[str, torch.Tensor]:

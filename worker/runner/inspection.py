@@ -14,6 +14,7 @@ from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
 from worker.engine.graph.inputs import declared_shape
 from worker.order import CANONICAL_MODEL, InputFile, InspectionResult, Order
+from worker.runner.bundle import join_bundle
 from worker.runner.byte_budget import check_bytes
 from worker.runner.diagnosis import is_out_of_memory
 from worker.runner.trial import load, try_to_run
@@ -57,9 +58,9 @@ _TOO_MUCH_MEMORY = Rejection(
 
 def _inspect_model(upload: InputFile, folder: WorkFolder) -> ModelInspection:
     path = upload.path
-    if upload.format == "torchvision":
+    if upload.format != "onnx":
         path = folder.out / CANONICAL_MODEL
-        _export(upload, path)
+        _save(_export(upload) if upload.format == "torchvision" else _joined(upload, folder), path)
     model = vet(path)
     check_bytes(model)
     session = load(path)
@@ -68,17 +69,27 @@ def _inspect_model(upload: InputFile, folder: WorkFolder) -> ModelInspection:
     return describe(model, analysis, path.stat().st_size)
 
 
-def _export(upload: InputFile, destination: Path) -> None:
-    """Write the named architecture with the uploaded weights as ONNX."""
+def _export(upload: InputFile) -> onnx.ModelProto:
+    """The named architecture with the uploaded weights."""
     from worker.engine.architectures import export_architecture  # loads torch, which other inspections need not
 
     details = TorchvisionDetails.model_validate(upload.details)
-    model = export_architecture(details.architecture, upload.path, details.num_classes, details.input_shape)
+    return export_architecture(details.architecture, upload.path, details.num_classes, details.input_shape)
+
+
+def _joined(upload: InputFile, folder: WorkFolder) -> onnx.ModelProto:
+    """The model of a bundle with its weights."""
+    unpacked = folder.tmp / "bundle"
+    unpacked.mkdir()
+    return join_bundle(upload.path, unpacked, MAX_FILE_BYTES)
+
+
+def _save(model: onnx.ModelProto, destination: Path) -> None:
     if model.ByteSize() > MAX_FILE_BYTES:
         raise EngineError(
             "too_large",
-            f"{details.architecture} has {model.ByteSize()} bytes as ONNX.",
-            f"At most {MAX_FILE_BYTES} bytes fit in one ONNX file.",
+            f"The model has {model.ByteSize()} bytes as one ONNX file.",
+            f"At most {MAX_FILE_BYTES} bytes fit in one.",
         )
     onnx.save(model, destination)
 

@@ -135,7 +135,8 @@ def _refuse_external(tensor: onnx.TensorProto, where: str) -> None:
         raise EngineError(
             "external_data",
             "The weights lie in another file.",
-            "Save the model in one file: onnx.save(onnx.load(path), path, save_as_external_data=False).",
+            "Upload a zip of the .onnx file and the files beside it with format=onnx_zip, or save the model in one "
+            "file: onnx.save(onnx.load(path), path, save_as_external_data=False).",
             where[:MAX_NAME_LENGTH],
         )
 

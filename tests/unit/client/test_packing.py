@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tarfile
+import zipfile
 
 import pytest
 
@@ -24,6 +25,13 @@ from espalier.packing import Kind, as_file, recognise
 def test_kind_by_name(tmp_path, name, kind):
     (tmp_path / name).touch()
     assert recognise(tmp_path / name) == kind
+
+
+def test_a_zip_that_holds_a_model_is_one(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.zip", "w") as archive:
+        archive.writestr("net/net.onnx", b"")
+        archive.writestr("net/net.onnx.data", b"")
+    assert recognise(tmp_path / "net.zip") == Kind("models", "onnx_zip")
 
 
 @pytest.mark.parametrize(("name", "said"), [("net.pt", "pickle"), ("net.pth", "pickle"), ("net.txt", "no ending")])

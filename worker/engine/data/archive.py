@@ -1,4 +1,4 @@
-"""Members of an uploaded zip or tar archive, read one by one into memory and never unpacked to disk.
+"""Members of an uploaded zip or tar archive, read one by one and, for images and arrays, never unpacked to disk.
 
 Paths are checked by rules of our own, links and special files are refused, and counts and sizes have caps that hold
 before anything is decompressed on an archive's own word.
@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -74,8 +75,27 @@ def members(path: Path, contents: bool = True) -> Iterator[Member]:
 
     Raises EngineError where the archive is hostile or broken.
     """
-    try:
+    with _told_if_broken():
         yield from _zip_members(path, contents) if is_zip(path) else _tar_members(path, contents)
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose members may be read. Raises EngineError where it is hostile or broken, also within the block."""
+    _check_directory_size(path)
+    with _told_if_broken(), zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+                raise _hostile(f"{info.filename!r} is a link or a device")
+            if reason := _unreadable(info):
+                raise _hostile(f"{info.filename!r} cannot be read, {reason}")
+        yield archive
+
+
+@contextmanager
+def _told_if_broken() -> Iterator[None]:
+    try:
+        yield
     except _BROKEN as error:
         raise EngineError(
             "broken_archive", f"The archive cannot be read to its end: {error}.", "Pack it again and upload it again."
@@ -127,7 +147,7 @@ def _tar_members(path: Path, contents: bool) -> Iterator[Member]:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined] # tarfile remembers every member otherwise
             meter.count(info.size)
-            name = _safe(info.name)
+            name = safe_path(info.name)
             if info.isdir():
                 continue
             if not info.isreg() or info.issparse():
@@ -145,7 +165,7 @@ def _zip_members(path: Path, contents: bool) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             meter.count(info.file_size)
-            name = _safe(info.filename)
+            name = safe_path(info.filename)
             if info.is_dir():
                 continue
             if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG}:
@@ -155,14 +175,20 @@ def _zip_members(path: Path, contents: bool) -> Iterator[Member]:
 
 def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[bytes, str]:
     """A member's bytes, or why they are not read."""
-    if info.flag_bits & 0x1:
-        return b"", "it is encrypted"
-    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        return b"", "its compression is neither deflate nor none"
+    if reason := _unreadable(info):
+        return b"", reason
     if info.file_size > MAX_MEMBER_BYTES:
         return b"", _oversized()
     with archive.open(info) as file:
         return file.read(info.file_size), ""
+
+
+def _unreadable(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & 0x1:
+        return "it is encrypted"
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        return "its compression is neither deflate nor none"
+    return ""
 
 
 def _check_directory_size(path: Path) -> None:
@@ -194,7 +220,7 @@ def _head(path: Path) -> bytes:
         return file.read(8)
 
 
-def _safe(name: str) -> PurePosixPath:
+def safe_path(name: str) -> PurePosixPath:
     """The member's path, if it stays inside the archive."""
     path = PurePosixPath(name.replace("\\", "/"))
     drive = path.parts[:1] and path.parts[0].endswith(":")
