@@ -32,7 +32,9 @@ def _without_finetuning(bases: Mapping[str, float], rows: Rows) -> Iterable[Clai
                 yield Claim(name, ISSUE, "not measured yet", "at most half", False)
                 continue
             lost, peer = (100 * (bases[base] - value) for value in (ours, theirs))
-            value = f"{lost:.2f} against {peer:.2f} (theirs with BN re-estimation by our code)"
+            tried = [_methods(rows, base, factor, side) for side in ("ours", "torch-pruning")]
+            value = f"{lost:.2f} against {peer:.2f} (theirs with BN re-estimation by our code; methods run: "
+            value += f"{tried[0]} of ours, {tried[1]} of theirs)"
             yield Claim(name, ISSUE, value, "at most half", lost <= peer / 2)
 
 
@@ -60,6 +62,11 @@ def _best(rows: Rows, base: str, factor: str, side: str, epochs: str | None = No
         elif epochs in row.get("trained", {}):
             found[method].append(row["trained"][epochs])
     return max((mean(values) for values in found.values()), default=None)
+
+
+def _methods(rows: Rows, base: str, factor: str, side: str) -> int:
+    keys = [key.split("/") for key in rows]
+    return len({key[3] for key in keys if (*key[:3], key[4]) == (base, "option_b", side, factor)})
 
 
 def is_among_best(key: str, rows: Rows) -> bool:
