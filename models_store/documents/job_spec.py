@@ -25,9 +25,39 @@ class JobKind(StrEnum):
 
 
 class Budget(Document):
-    """What must remain after pruning. Ratios are pruned / original."""
+    """What may remain after pruning: any mix of lines, of which all must be kept. Ratios are pruned / original."""
 
-    macs_ratio: Ratio = Field(description="MACs kept: 0.4 keeps 40 % of the multiply-accumulates.")
+    macs_ratio: Ratio | None = Field(default=None, description="MACs kept: 0.4 keeps 40 % of the multiply-accumulates.")
+    params_ratio: Ratio | None = Field(default=None, description="Parameters kept.")
+    size_bytes: int | None = Field(default=None, ge=1, description="Of the pruned ONNX file.")
+    latency_ratio: Ratio | None = Field(
+        default=None, description="Latency kept, as measured in ONNX Runtime on the worker."
+    )
+    latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Median latency.")
+    latency_batch_size: int = Field(default=1, ge=1, le=4096, description="At which the budget's latency is measured.")
+    latency_threads: int = Field(default=1, ge=1, le=256, description="With which the budget's latency is measured.")
+    max_accuracy_drop: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Top-1 accuracy that may be lost on the test split: 0.01 is one point. Needs a dataset. By itself "
+        "it asks for as few MACs as validation allows right after the cut; beside other lines it is only judged.",
+    )
+
+    @property
+    def bounds_latency(self) -> bool:
+        return self.latency_ratio is not None or self.latency_ms is not None
+
+    def lines(self) -> dict[str, float]:
+        """The lines that were asked for, by name."""
+        names = ("macs_ratio", "params_ratio", "size_bytes", "latency_ratio", "latency_ms", "max_accuracy_drop")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _has_a_line(self) -> "Budget":
+        if not self.lines():
+            raise ValueError("a budget needs at least one line, such as macs_ratio")
+        return self
 
 
 class Pruning(ChoosesMethods):
@@ -149,6 +179,12 @@ class JobSpec(Document):
     def _weights_are_refitted_or_masked(self) -> "JobSpec":
         if self.kernels is not None and self.recovery.reconstruction:
             raise ValueError("recovery.reconstruction refits whole kernels: it does not go with kernels")
+        return self
+
+    @model_validator(mode="after")
+    def _accuracy_needs_data(self) -> "JobSpec":
+        if self.budget.max_accuracy_drop is not None and self.dataset_id is None:
+            refuse([(("budget", "max_accuracy_drop"), "accuracy is measured on a dataset: give dataset_id")], "no_data")
         return self
 
     @model_validator(mode="after")

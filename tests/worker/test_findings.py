@@ -40,9 +40,10 @@ def _layer(macs: int, pinned_reason: str | None = None) -> LayerRow:
 def _warnings(**changes: Any) -> tuple[str, ...]:
     facts: dict[str, Any] = {
         "original": Cost(params=100, macs=1000, flops=2000, size_bytes=400),
+        "pruned": Cost(params=50, macs=495, flops=990, size_bytes=200),
         "layers": (_layer(1000),),
         "latency": (_latency(2.0),),
-        "budget": BudgetVerdict(name="macs_ratio", goal=0.5, value=0.495, verdict="met"),
+        "budget": (BudgetVerdict(name="macs_ratio", goal=0.5, value=0.495, verdict="met"),),
         "round_to": 8,
         "nodes_outside_torch": (),
     }
@@ -59,8 +60,8 @@ def test_latency_did_not_follow() -> None:
 
 
 def test_latency_need_not_follow_where_macs_stayed() -> None:
-    budget = BudgetVerdict(name="macs_ratio", goal=1.0, value=1.0, verdict="met")
-    assert _warnings(latency=(_latency(1.0),), budget=budget) == ()
+    pruned = Cost(params=100, macs=1000, flops=2000, size_bytes=400)
+    assert _warnings(latency=(_latency(1.0),), pruned=pruned) == ()
 
 
 def test_pinned_layers() -> None:
@@ -70,9 +71,9 @@ def test_pinned_layers() -> None:
 
 def test_rounding() -> None:
     budget = BudgetVerdict(name="macs_ratio", goal=0.5, value=0.42, verdict="met")
-    (warning,) = _warnings(budget=budget)
+    (warning,) = _warnings(budget=(budget,))
     assert warning.startswith("42.0% of the MACs remain where 50.0% were allowed")
-    assert _warnings(budget=budget, round_to=1) == ()
+    assert _warnings(budget=(budget,), round_to=1) == ()
 
 
 def test_nodes_outside_torch() -> None:

@@ -15,18 +15,19 @@ _FEWER_MACS = 0.95
 def warnings(
     *,
     original: Cost,
+    pruned: Cost,
     layers: tuple[LayerRow, ...],
     latency: tuple[LatencyRow, ...],
-    budget: BudgetVerdict,
+    budget: tuple[BudgetVerdict, ...],
     round_to: int,
     nodes_outside_torch: tuple[str, ...],
     methods: Iterable[Method] = (),
 ) -> tuple[str, ...]:
     """All that apply, the gravest first."""
     return (
-        *_no_gain(latency, budget.value),
+        *_no_gain(latency, pruned.macs / max(original.macs, 1)),
         *_pinned(layers, original.macs),
-        *_rounded(budget, round_to),
+        *(text for line in budget if line.name == "macs_ratio" for text in _rounded(line, round_to, len(budget))),
         *_outside_torch(nodes_outside_torch),
         *_reconstructed(methods),
     )
@@ -54,8 +55,8 @@ def _pinned(layers: tuple[LayerRow, ...], macs: int) -> Iterable[str]:
         )
 
 
-def _rounded(budget: BudgetVerdict, round_to: int) -> Iterable[str]:
-    if budget.verdict == "met" and budget.goal - budget.value > _ROUNDING_GAP and round_to > 1:
+def _rounded(budget: BudgetVerdict, round_to: int, lines: int) -> Iterable[str]:
+    if lines == 1 and budget.verdict == "met" and budget.goal - budget.value > _ROUNDING_GAP and round_to > 1:
         yield (
             f"{budget.value:.1%} of the MACs remain where {budget.goal:.1%} were allowed: channel counts are "
             f"multiples of {round_to} where layers are wide enough. A smaller round_to comes closer."

@@ -1,6 +1,7 @@
 """How much to prune where, to meet a budget. One file per allocation; the registry finds them by name."""
 
-from worker.engine.allocation.limits import Limit, macs_limit, params_limit, size_limit
+from worker.engine.allocation.latency_table import LatencyTable, measure_table
+from worker.engine.allocation.limits import Limit, latency_limit, macs_limit, params_limit, size_limit
 from worker.engine.allocation.registry import ALLOCATIONS, Allocation, Line, Problem, allocate, plan_of
 
 ALLOCATIONS.load(__name__)
@@ -8,11 +9,14 @@ ALLOCATIONS.load(__name__)
 __all__ = [
     "ALLOCATIONS",
     "Allocation",
+    "LatencyTable",
     "Limit",
     "Line",
     "Problem",
     "allocate",
+    "latency_limit",
     "macs_limit",
+    "measure_table",
     "params_limit",
     "plan_of",
     "size_limit",

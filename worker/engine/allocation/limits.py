@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from worker.engine.allocation.latency_table import LatencyTable
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import Analysis, Counts
 
@@ -24,6 +25,11 @@ class Limit:
     goal: float
     whole: float
     cost: Cost
+
+    @property
+    def unit(self) -> float:
+        """What goal and cost are divided by for the line of the budget: ratios are relative to the original."""
+        return self.whole if self.name.endswith("_ratio") else 1.0
 
     def __post_init__(self) -> None:
         if not self.goal > 0:
@@ -52,3 +58,8 @@ def size_limit(analysis: Analysis, size_bytes: float, original_bytes: int) -> Li
         return np.asarray(original_bytes - per_param * (analysis.params - analysis.costs.params(kept)))
 
     return Limit("size_bytes", size_bytes, original_bytes, size)
+
+
+def latency_limit(table: LatencyTable, ratio: float) -> Limit:
+    """Latency kept / original, by the table; what the cut model takes is measured afterwards."""
+    return Limit("latency_ratio", ratio * table.whole, table.whole, table.cost)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from worker.engine.allocation.latency_table import LatencyTable, measure_table
 from worker.engine.allocation.limits import Limit
 from worker.engine.allocation.widths import Widths
 from worker.engine.criteria import Scores
@@ -20,11 +22,24 @@ from worker.engine.surgery import Plan
 class Problem:
     """What an allocation decides on: the widths of a model, and the limits that they have to keep."""
 
-    def __init__(self, analysis: Analysis, widths: Widths, limits: Sequence[Limit], seed: int = 0) -> None:
+    def __init__(
+        self,
+        analysis: Analysis,
+        widths: Widths,
+        limits: Sequence[Limit],
+        seed: int = 0,
+        table: Callable[[], LatencyTable] | None = None,
+    ) -> None:
         self.analysis = analysis
         self.widths = widths
         self.limits = tuple(limits)
         self.seed = seed
+        self._table = table
+
+    @cached_property
+    def table(self) -> LatencyTable:
+        """The latency of this model's layers, measured at first use."""
+        return self._table() if self._table else measure_table(self.analysis)
 
     def fits(self, widths: Counts) -> bool:
         return self.widths.fits(widths, self.limits)
@@ -60,11 +75,10 @@ ALLOCATIONS: Registry[Allocator] = Registry("allocation")
 
 @dataclass(frozen=True)
 class Line:
-    """A limit and what the plan costs by it, in the same unit."""
+    """A limit and what the plan costs by it, both in the unit of the budget; and why no plan keeps it."""
 
     name: str
     goal: float
-    whole: float
     value: float
     reason: str = ""
 
@@ -97,11 +111,13 @@ def allocate(
     round_to: int = 8,
     min_ratio: float = 0.05,
     seed: int = 0,
+    table: Callable[[], LatencyTable] | None = None,
 ) -> Allocation:
     """Keep the most important units within all limits, as closely as the widths allow.
 
     Channel counts become multiples of `round_to` where a layer is wide enough; every width keeps at least `min_ratio`
     of its units and never fewer than one. A limit below that floor gives the floor, with the reason in its line.
+    `table` measures latency for the methods that use it; without one it is measured at batch size 1 on one thread.
     Raises EngineError for an unknown method or option.
     """
     chosen = ALLOCATIONS.find(method)
@@ -109,7 +125,7 @@ def allocate(
     if not analysis.groups:
         return _allocation(analysis, scores, analysis.full, analysis.full, limits)
     widths = Widths(analysis, scores, round_to=round_to, min_ratio=min_ratio)
-    counts = widths.counts(chosen.function(Problem(analysis, widths, limits, seed), read))
+    counts = widths.counts(chosen.function(Problem(analysis, widths, limits, seed, table), read))
     return _allocation(analysis, scores, counts, widths.counts(widths.floor), limits)
 
 
@@ -128,7 +144,8 @@ def _allocation(
 ) -> Allocation:
     macs, params = int(analysis.costs.macs(counts)), int(analysis.costs.params(counts))
     lines = tuple(
-        Line(limit.name, limit.goal, limit.whole, float(limit.cost(counts)), _reason(limit, floor)) for limit in limits
+        Line(limit.name, limit.goal / limit.unit, float(limit.cost(counts)) / limit.unit, _reason(limit, floor))
+        for limit in limits
     )
     return Allocation(plan_of(analysis, scores, counts), macs, params, lines)
 

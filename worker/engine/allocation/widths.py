@@ -25,8 +25,8 @@ class Widths:
         self.whole: Counts = np.array([len(s) for s in self.scores], dtype=np.int64)
         self._best_first = [self._owners(groups, s) for groups, s in zip(analysis.widths, self.scores, strict=True)]
         self._gains = [np.concatenate([[0.0], np.cumsum(np.sort(s)[::-1])]) for s in self.scores]
-        channels = [max(analysis.groups[g].width for g in groups) for groups in analysis.widths]
-        steps = np.array([round_to // math.gcd(round_to, c) for c in channels], dtype=np.int64)
+        self._channels = [max(analysis.groups[g].width for g in groups) for groups in analysis.widths]
+        steps = np.array([round_to // math.gcd(round_to, c) for c in self._channels], dtype=np.int64)
         self.step = np.where(self.whole >= 2 * steps, steps, 1)
         floor = np.maximum(np.ceil(self.whole * min_ratio).astype(np.int64), 1)
         self.floor = np.minimum(-(-floor // self.step) * self.step, self.whole)
@@ -58,6 +58,32 @@ class Widths:
         """Whether these widths keep every limit."""
         kept = self.counts(widths)
         return all(float(limit.cost(kept)) <= limit.goal for limit in limits)
+
+    def wider_steps(self, block: int) -> None:
+        """Let widths with room for it move in steps that are whole blocks of channels, too."""
+        steps = np.array([block // math.gcd(block, c) for c in self._channels], dtype=np.int64)
+        both = np.lcm(self.step, steps)
+        self.step = np.where(self.whole >= 2 * both, both, self.step)
+        self.floor = np.minimum(-(-self.floor // self.step) * self.step, self.whole)
+
+    def narrower(self, widths: Counts) -> tuple[npt.NDArray[np.intp], Counts, Counts, npt.NDArray[np.float64]]:
+        """What each width may lose next: the widths that can lose a step, the widths after it, units lost of each
+        group (candidates, G), and the share of the width's remaining importance that goes."""
+        able = np.flatnonzero(widths > self.floor)
+        # A whole that is no multiple of the step loses its remainder first.
+        target = -(-(widths[able]) // self.step[able]) * self.step[able] - self.step[able]
+        after = np.maximum(target, self.floor[able])
+        lost = [self._added(int(w), int(to), int(widths[w])) for w, to in zip(able, after, strict=True)]
+        gone = [
+            (self._gains[w][widths[w]] - self._gains[w][to]) / max(float(self._gains[w][widths[w]]), 1e-12)
+            for w, to in zip(able, after, strict=True)
+        ]
+        return (
+            able,
+            after,
+            np.array(lost, dtype=np.int64).reshape(len(able), len(self._analysis.groups)),
+            np.array(gone),
+        )
 
     def refill(self, widths: Counts, limits: Sequence[Limit]) -> Counts:
         """Give back what rounding took: widen one width after another by a step, the most importance per cost first,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from models_store.documents.base import Document
-from models_store.documents.report import MaskSearch
-from worker.engine.allocation import Allocation, allocate, macs_limit
-from worker.engine.criteria import Calibration, score
+from models_store.documents.report import LatencyRow, MaskSearch
+from worker.engine.allocation import Allocation, Limit, allocate, macs_limit
+from worker.engine.criteria import Calibration, Scores, score
 from worker.engine.graph import Analysis
-from worker.engine.surgery import Plan
+from worker.engine.measure import evaluate, latency
+from worker.engine.surgery import Plan, prune
+from worker.runner.budget import latency_excess, latency_table, limits
 from worker.runner.random_masks import draw_channels
 from worker.runner.workbench import Stage, Workbench
 
+_CORRECTIONS, _MARGIN, _LATENCY_ROUNDS = 3, 0.97, 7
+_ACCURACY_STEPS = 7
+
 
 class EstimatedLine(Document):
-    """A line of the budget: goal and estimate, both relative to the original where the budget is."""
+    """A line of the budget: goal and estimate in the budget's unit, and why no plan keeps it."""
 
     name: str
     goal: float
@@ -52,21 +57,74 @@ def run(bench: Workbench) -> Estimate:
         seed=bench.spec.seed,
         calibration=_calibration(bench),
     )
-    allocation = allocate(
-        bench.analysis,
-        scores,
-        [macs_limit(bench.analysis, bench.spec.budget.macs_ratio)],
-        method=pruning.allocation,
-        options=pruning.allocation_options,
-        round_to=pruning.round_to,
-        min_ratio=pruning.min_ratio,
-        seed=bench.spec.seed,
-    )
+    allocation = _to_budget(bench, scores)
     bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1)})
     if bench.spec.random_masks is not None and bench.spec.random_masks.of_channels:
         plan, masks = draw_channels(bench, bench.spec.random_masks, allocation.plan)
         return _document(replace(allocation, plan=plan)).model_copy(update={"masks": masks})
     return _document(allocation)
+
+
+def _to_budget(bench: Workbench, scores: Scores) -> Allocation:
+    """The plan for the budget's lines; where accuracy alone is bounded, the smallest plan that keeps it."""
+    budget = bench.spec.budget
+    if not limits(bench):
+        return _to_accuracy(bench, scores, budget.max_accuracy_drop or 0.0)
+    allocation, tightening = _allocate(bench, scores, limits(bench)), 1.0
+    for _ in range(_CORRECTIONS if budget.bounds_latency else 0):
+        if not allocation.reached:
+            break
+        excess = latency_excess(budget, _measured(bench, allocation))
+        if excess <= 1:
+            break
+        tightening *= _MARGIN / excess
+        bench.voice.log(f"measured latency is {excess:.2f} times what is allowed: pruning more")
+        allocation = _allocate(bench, scores, limits(bench, tightening))
+    return allocation
+
+
+def _allocate(bench: Workbench, scores: Scores, lines: list[Limit]) -> Allocation:
+    pruning = bench.spec.pruning
+    return allocate(
+        bench.analysis,
+        scores,
+        lines,
+        method=pruning.allocation,
+        options=pruning.allocation_options,
+        round_to=pruning.round_to,
+        min_ratio=pruning.min_ratio,
+        seed=bench.spec.seed,
+        table=lambda: latency_table(bench),
+    )
+
+
+def _measured(bench: Workbench, allocation: Allocation) -> LatencyRow:
+    """Latency of a plan, beside the original's."""
+    budget = bench.spec.budget
+    cut = prune(bench.analysis, allocation.plan)
+    batch, threads = (budget.latency_batch_size,), budget.latency_threads
+    (row,) = latency(bench.original, cut, batch, threads, _LATENCY_ROUNDS, bench.spec.seed)
+    return LatencyRow.model_validate(asdict(row))
+
+
+def _to_accuracy(bench: Workbench, scores: Scores, drop: float) -> Allocation:
+    """Bisect the MACs to the fewest at which the cut model's validation accuracy is within `drop`."""
+    if bench.dataset is None:
+        raise ValueError("a budget of accuracy needs a dataset")
+    split, classes = bench.dataset.validation, len(bench.dataset.classes)
+    original = evaluate(bench.original, split, classes, bench.order.threads).top1
+    low, high = 0.0, 1.0
+    best = _allocate(bench, scores, [macs_limit(bench.analysis, 1.0)])
+    for step in range(_ACCURACY_STEPS):
+        middle = (low + high) / 2
+        found = _allocate(bench, scores, [macs_limit(bench.analysis, middle)])
+        cut = prune(bench.analysis, found.plan)
+        if original - evaluate(cut, split, classes, bench.order.threads).top1 <= drop:
+            high, best = middle, found
+        else:
+            low = middle
+        bench.voice.progress((step + 1) / _ACCURACY_STEPS)
+    return replace(best, lines=())
 
 
 def _calibration(bench: Workbench) -> Calibration | None:
@@ -83,8 +141,8 @@ def _document(allocation: Allocation) -> Estimate:
         lines=tuple(
             EstimatedLine(
                 name=line.name,
-                goal=line.goal / line.whole,
-                value=line.value / line.whole,
+                goal=line.goal,
+                value=line.value,
                 reached=line.reached,
                 reason=line.reason,
             )

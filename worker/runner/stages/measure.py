@@ -29,6 +29,17 @@ def run(bench: Workbench) -> Measured:
         bench.spec.seed,
         bench.voice.progress,
     )
+    budget = bench.spec.budget
+    wanted = (budget.latency_batch_size, budget.latency_threads)
+    if budget.bounds_latency and wanted not in [(row.batch_size, row.threads) for row in rows]:
+        rows += latency(
+            bench.original,
+            load_model(bench.folder.out / export.NAME),
+            (budget.latency_batch_size,),
+            budget.latency_threads,
+            measuring.rounds,
+            bench.spec.seed,
+        )
     return Measured(latency=tuple(LatencyRow.model_validate(asdict(row)) for row in rows))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from models_store.documents.report import BudgetVerdict, Machine, Report
+from models_store.documents.report import Machine, Report
 from worker.engine.measure import machine
 from worker.runner.artifact import describe
+from worker.runner.budget import verdicts
 from worker.runner.findings import warnings
 from worker.runner.html_report import render
 from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, recover
@@ -34,8 +35,9 @@ def _assemble(bench: Workbench) -> Report:
     evaluated = bench.read_if_run(evaluate.STAGE)
     exported = bench.read(export.STAGE)
     latency = bench.read(measure.STAGE).latency
-    goal = bench.spec.budget.macs_ratio
-    verdict = _verdict(goal, exported.cost.macs / max(original.macs, 1), estimated)
+    accuracy = evaluated.accuracy if evaluated else None
+    reasons = {line.name: line.reason for line in estimated.lines}
+    judged = verdicts(bench.spec.budget, reasons, original, exported.cost, latency, accuracy)
     return Report(
         job_id=bench.order.job_id,
         attempt=bench.order.attempt,
@@ -45,8 +47,8 @@ def _assemble(bench: Workbench) -> Report:
         dataset_sha256=bench.order.dataset.sha256 if bench.order.dataset else None,
         original=original,
         pruned=exported.cost,
-        budget=(verdict,),
-        accuracy=evaluated.accuracy if evaluated else None,
+        budget=judged,
+        accuracy=accuracy,
         latency=latency,
         layers=pruned.layers,
         proof=pruned.proof,
@@ -59,8 +61,9 @@ def _assemble(bench: Workbench) -> Report:
         warnings=warnings(
             original=original,
             layers=pruned.layers,
+            pruned=exported.cost,
             latency=latency,
-            budget=verdict,
+            budget=judged,
             round_to=bench.spec.pruning.round_to,
             nodes_outside_torch=finetuned.nodes_outside_torch if finetuned else (),
             methods=bench.spec.pruning.methods().values(),
@@ -69,13 +72,6 @@ def _assemble(bench: Workbench) -> Report:
         artifacts=(exported.artifact, *exported.further_artifacts),
         stage_seconds=bench.voice.stage_seconds,
     )
-
-
-def _verdict(goal: float, value: float, estimated: estimate.Estimate) -> BudgetVerdict:
-    reason = next(line.reason for line in estimated.lines if line.name == "macs_ratio")
-    if reason:
-        return BudgetVerdict(name="macs_ratio", goal=goal, value=value, verdict="unreachable", reason=reason)
-    return BudgetVerdict(name="macs_ratio", goal=goal, value=value, verdict="met" if value <= goal else "missed")
 
 
 def _machine(bench: Workbench) -> Machine:

@@ -1,0 +1,212 @@
+"""Latency gained against MACs removed: our allocations and Torch-Pruning's, run in turn in one process.
+
+`python -m benchmarks.speed [MODEL]...` measures what benchmarks/results/speed.json lacks and prints a table; every row
+is written when it is done, so that an interrupted run goes on where it stopped. Weights are random: time does not
+depend on them.
+"""
+
+import io
+import itertools
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import torch_pruning as tp
+import torchvision
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import results
+from benchmarks.machine import describe
+from worker.engine.allocation import Limit, allocate, latency_limit, macs_limit, measure_table
+from worker.engine.criteria import score
+from worker.engine.graph import Analysis, analyze
+from worker.engine.measure.session import cpu_session
+from worker.engine.proof import prove
+from worker.engine.surgery import prune
+
+MACS_KEPT = {"vgg16": 0.2253, "resnet34": 0.5806, "resnet50": 0.5, "mobilenet_v2": 0.5}
+SETTINGS = tuple(itertools.product((1, 2), (1, 8)))
+"""(threads, batch size)"""
+SECONDS_PER_SETTING, MIN_ROUNDS, MAX_ROUNDS = 60.0, 5, 40
+FILE = results.FOLDER / "speed.json"
+SIZE = 224
+
+Row = dict[str, Any]
+
+
+def build(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model: torch.nn.Module = torchvision.models.get_model(name, weights=None)
+    return model.eval()
+
+
+def exported(model: torch.nn.Module) -> onnx.ModelProto:
+    """With a dynamic batch, BatchNormalization folded as exporters do by default."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (torch.zeros(1, 3, SIZE, SIZE),),
+            file,
+            dynamo=False,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "batch"}},
+        )
+    return onnx.load_model_from_string(file.getvalue())
+
+
+def torch_pruning(name: str, goal: int, *, everywhere: bool) -> onnx.ModelProto:
+    """Torch-Pruning's high-level pruner at the smallest ratio whose MACs are at most the goal, by bisection."""
+    images = torch.zeros(1, 3, SIZE, SIZE)
+    low, high, best = 0.0, 1.0, None
+    for _ in range(9):
+        middle = (low + high) / 2
+        model = build(name)
+        last = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
+        tp.pruner.BasePruner(
+            model,
+            images,
+            importance=tp.importance.MagnitudeImportance(p=2),
+            pruning_ratio=middle,
+            max_pruning_ratio=0.95,
+            global_pruning=everywhere,
+            ignored_layers=[last],
+        ).step()
+        macs, _ = tp.utils.count_ops_and_params(model, images)
+        if macs <= goal:
+            high, best = middle, model
+        else:
+            low = middle
+    assert best is not None, "Torch-Pruning does not reach the MACs"
+    return exported(best)
+
+
+def ours(analysis: Analysis, method: str, limits: list[Limit], table: Callable[[], Any]) -> onnx.ModelProto:
+    """Cut to the limits by this allocation, and proved."""
+    found = allocate(analysis, score(analysis, "l2"), limits, method=method, table=table)
+    assert found.reached, found.lines
+    pruned = prune(analysis, found.plan)
+    assert prove(analysis, found.plan, pruned, inputs_per_size=1).passed
+    return pruned
+
+
+def fastest_at(analysis: Analysis, ratio: float, table: Any) -> onnx.ModelProto:
+    """The lowest latency budget, to a hundredth, with which the MACs still come within 1.5 % of what they may be."""
+    best = ours(analysis, "latency", [macs_limit(analysis, ratio)], lambda: table)
+    scores = score(analysis, "l2")
+    for percent in range(round(ratio * 100), 0, -1):
+        limits = [macs_limit(analysis, ratio), latency_limit(table, percent / 100)]
+        found = allocate(analysis, scores, limits, method="latency", table=lambda: table)
+        if not found.reached or found.macs < 0.985 * ratio * analysis.macs:
+            break
+        best = prune(analysis, found.plan)
+    return best
+
+
+def variants(name: str) -> dict[str, onnx.ModelProto]:
+    """The original and what the pruners make of it at the same MACs."""
+    original = exported(build(name))
+    analysis = analyze(original)
+    ratio = MACS_KEPT[name]
+    goal = int(ratio * analysis.macs)
+    table = measure_table(analysis)
+    return {
+        "original": original,
+        "ours, latency": fastest_at(analysis, ratio, table),
+        "ours, MACs": ours(analysis, "uniform", [macs_limit(analysis, ratio)], lambda: table),
+        "Torch-Pruning, uniform": torch_pruning(name, goal, everywhere=False),
+        "Torch-Pruning, global": torch_pruning(name, goal, everywhere=True),
+    }
+
+
+def measure(models: dict[str, onnx.ModelProto], threads: int, batch: int) -> dict[str, np.ndarray]:
+    """Seconds of each run by variant, (rounds,), all variants in turn in every round."""
+    sessions = {name: cpu_session(model, threads) for name, model in models.items()}
+    images = np.random.default_rng(0).random((batch, 3, SIZE, SIZE), dtype=np.float32)
+    for session in sessions.values():
+        _seconds(session, images)
+    times: dict[str, list[float]] = {name: [] for name in models}
+    start, rounds = time.monotonic(), 0
+    while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and time.monotonic() - start < SECONDS_PER_SETTING):
+        order = list(sessions) if rounds % 2 == 0 else list(reversed(sessions))
+        for name in order:
+            times[name].append(_seconds(sessions[name], images))
+        rounds += 1
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def _seconds(session: onnxruntime.InferenceSession, images: np.ndarray) -> float:
+    start = time.perf_counter()
+    session.run(None, {"x": images})
+    return time.perf_counter() - start
+
+
+def rows(name: str, models: dict[str, onnx.ModelProto], threads: int, batch: int) -> list[Row]:
+    times = measure(models, threads, batch)
+    macs = {variant: analyze(model).macs for variant, model in models.items()}
+    original = times["original"]
+    return [
+        {
+            "model": name,
+            "variant": variant,
+            "threads": threads,
+            "batch": batch,
+            "rounds": len(own),
+            "macs_ratio": round(macs[variant] / macs["original"], 4),
+            "p50_ms": round(float(np.median(own)) * 1000, 3),
+            "shortest_ms": round(float(own.min()) * 1000, 3),
+            "speedup": round(float(np.median(original / own)), 3),
+            "speedup_of_shortest": round(float(original.min() / own.min()), 3),
+            "over_uniform": round(float(np.median(times["Torch-Pruning, uniform"] / own)), 3),
+        }
+        for variant, own in times.items()
+    ]
+
+
+def claims(found: list[Row]) -> list[results.Claim]:
+    """The sentences of issue 4 about speed, each at the setting where it holds least."""
+    made = []
+    goals = (("vgg16", "speedup", 5.0), ("resnet34", "speedup", 1.72), ("vgg16", "over_uniform", 1.2))
+    for model, column, goal in (*goals, ("resnet50", "over_uniform", 1.2)):
+        measured = [row for row in found if row["model"] == model and row["variant"] == "ours, latency"]
+        if not measured:
+            continue
+        compared = "the original" if column == "speedup" else "Torch-Pruning's uniform result at equal MACs"
+        text = ", ".join(f"{row[column]:.2f} ({row['threads']} threads, batch {row['batch']})" for row in measured)
+        name = f"{model} at -{1 - MACS_KEPT[model]:.2%} MACs: times as fast as {compared}"
+        holds = min(row[column] for row in measured) >= goal
+        made.append(results.Claim(name, 4, text, f"at least {goal}", holds))
+    return made
+
+
+def main(names: list[str]) -> None:
+    contents = results.read(FILE) or {"rows": []}
+    found: list[Row] = contents["rows"]
+    for name in names or list(MACS_KEPT):
+        done = {(row["threads"], row["batch"]) for row in found if row["model"] == name}
+        missing = [setting for setting in SETTINGS if setting not in done]
+        models = variants(name) if missing else {}
+        for threads, batch in missing:
+            found += rows(name, models, threads, batch)
+            machine = describe("onnxruntime", "torch", "torchvision", "torch-pruning")
+            results.write(FILE, {"machine": machine, "rows": found}, claims(found))
+            show([row for row in found if (row["model"], row["threads"], row["batch"]) == (name, threads, batch)])
+
+
+def show(found: list[Row]) -> None:
+    table = Table(*found[0])
+    for row in found:
+        table.add_row(*map(str, row.values()))
+    Console(width=200).print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,85 @@
+"""The latency table and the allocation that uses it, measured on a small network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.worker.networks import convnet
+from worker.engine.allocation import LatencyTable, allocate, latency_limit, macs_limit, measure_table, params_limit
+from worker.engine.allocation.latency_table import Axis, TimedLayer
+from worker.engine.criteria import score
+from worker.engine.graph import Analysis, analyze
+from worker.engine.measure.layer_times import LayerShape, layer_times
+from worker.engine.proof import prove
+from worker.engine.surgery import prune
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyze(convnet(width=64, size=24))
+
+
+@pytest.fixture(scope="module")
+def table(analysis: Analysis) -> LatencyTable:
+    return measure_table(analysis)
+
+
+def test_every_layer_is_in_the_table(analysis: Analysis, table: LatencyTable) -> None:
+    assert [analysis.graph.nodes[layer.node].op_type for layer in table.layers] == ["Conv", "Conv", "Gemm"]
+    assert [(layer.inputs.whole, layer.outputs.whole) for layer in table.layers] == [(3, 64), (64, 64), (64, 4)]
+    assert table.layers[1].times.shape == (3, 3)  # 16, 32 and 64 channels on both sides
+    assert all((layer.times > 0).all() for layer in table.layers)
+    assert table.whole > 0
+
+
+def test_a_narrower_network_is_estimated_faster(analysis: Analysis, table: LatencyTable) -> None:
+    half = analysis.full // 4
+    assert float(table.cost(half)) < table.whole
+    many = np.stack([half, analysis.full])
+    np.testing.assert_allclose(table.cost(many), [float(table.cost(half)), table.whole])
+
+
+def test_times_between_the_grid_are_interpolated_by_whole_blocks() -> None:
+    side = np.array([1])
+    axis = Axis(fixed=0, multiplicity=side, whole=64, shares=(0.0, 0.5, 1.0))
+    assert axis.grid == (16, 32, 64)
+    times = np.array([[1.0, 2.0, 4.0], [2.0, 4.0, 8.0], [4.0, 8.0, 16.0]])
+    layer = TimedLayer(0, LayerShape("Conv", (1, 8, 8)), axis, axis, times)
+    assert [float(layer.cost(np.array([kept]))) for kept in (16, 32, 64)] == [1.0, 4.0, 16.0]
+    assert float(layer.cost(np.array([48]))) == pytest.approx(0.25 * (4 + 8 + 8 + 16))
+    assert float(layer.cost(np.array([33]))) == float(layer.cost(np.array([48])))  # a block is computed whole
+
+
+def test_more_channels_take_longer() -> None:
+    shape = LayerShape("Conv", (1, 32, 32), (3, 3), (("pads", (1, 1, 1, 1)),))
+    few, many = layer_times(shape, [(16, 16), (128, 128)], 1)
+    assert many > 4 * few
+
+
+def test_depthwise_layers_have_one_width() -> None:
+    (time,) = layer_times(LayerShape("Conv", (1, 16, 16), (3, 3), group=0, multiplier=2), [(16, 32)], 1)
+    assert time > 0
+
+
+def test_any_mix_of_limits_is_kept(analysis: Analysis, table: LatencyTable) -> None:
+    limits = [macs_limit(analysis, 0.6), params_limit(analysis, 0.6), latency_limit(table, 0.7)]
+    for method in ("latency", "uniform", "global", "heuristic"):
+        found = allocate(analysis, score(analysis, "l2"), limits, method=method, table=lambda: table)
+        assert found.reached, (method, found.lines)
+        assert [line.name for line in found.lines] == ["macs_ratio", "params_ratio", "latency_ratio"]
+        assert prove(analysis, found.plan, prune(analysis, found.plan), inputs_per_size=1).passed
+
+
+def test_widths_are_whole_blocks(analysis: Analysis, table: LatencyTable) -> None:
+    limits = [macs_limit(analysis, 0.5)]
+    found = allocate(analysis, score(analysis, "l2"), limits, method="latency", table=lambda: table, round_to=1)
+    assert {int(mask.sum()) % 16 for mask in found.plan.kept.values()} == {0}
+
+
+def test_what_cannot_be_reached_is_told_with_the_reason(analysis: Analysis, table: LatencyTable) -> None:
+    found = allocate(
+        analysis, score(analysis, "l2"), [latency_limit(table, 1e-6)], method="latency", table=lambda: table
+    )
+    assert not found.reached
+    assert "smallest width" in found.lines[0].reason

@@ -1,0 +1,111 @@
+"""Budgets of several lines: verdicts by themselves, and a job that keeps all of its lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from models_store.documents.job import JobState
+from models_store.documents.job_spec import Budget
+from models_store.documents.report import Accuracy, AccuracyRows, Cost, LatencyRow, LatencySummary, Report
+from tests.worker.networks import coloured_squares, convnet
+from tests.worker.plane import Plane
+from worker.runner.budget import latency_excess, verdicts
+
+ORIGINAL = Cost(params=100, macs=1000, flops=2000, size_bytes=4000)
+PRUNED = Cost(params=60, macs=480, flops=960, size_bytes=2500)
+SUMMARY = LatencySummary(p50_ms=3.0, p90_ms=3.1, p99_ms=3.2)
+ROW = LatencyRow(
+    batch_size=1,
+    threads=1,
+    rounds=30,
+    original=LatencySummary(p50_ms=6.0, p90_ms=6.1, p99_ms=6.2),
+    pruned=SUMMARY,
+    speedup=2.0,
+    speedup_low=1.9,
+    speedup_high=2.1,
+    noise=0.05,
+)
+
+
+def _accuracy(top1: float) -> Accuracy:
+    return Accuracy(top1=top1, loss=1.0, samples=100)
+
+
+ACCURACY = AccuracyRows(original=_accuracy(0.9), after_cut=_accuracy(0.5), final=_accuracy(0.87), changed_labels=0.1)
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "verdict"),
+    [
+        ({"macs_ratio": 0.5}, 0.48, "met"),
+        ({"macs_ratio": 0.4}, 0.48, "missed"),
+        ({"params_ratio": 0.6}, 0.6, "met"),
+        ({"size_bytes": 2499}, 2500, "missed"),
+        ({"latency_ratio": 0.5}, 0.5, "met"),
+        ({"latency_ms": 2.5}, 3.0, "missed"),
+        ({"max_accuracy_drop": 0.05}, 0.03, "met"),
+        ({"max_accuracy_drop": 0.01}, 0.03, "missed"),
+    ],
+)
+def test_verdict_per_line(line: dict[str, float], value: float, verdict: str) -> None:
+    (found,) = verdicts(Budget.model_validate(line), {}, ORIGINAL, PRUNED, (ROW,), ACCURACY)
+    assert found.value == pytest.approx(value)
+    assert found.verdict == verdict
+
+
+def test_what_no_plan_keeps_is_unreachable_and_says_why() -> None:
+    reasons = {"macs_ratio": "the rest is pinned", "latency_ratio": "nothing is faster"}
+    budget = Budget(macs_ratio=0.1, latency_ms=1.0, params_ratio=0.7)
+    found = {line.name: line for line in verdicts(budget, reasons, ORIGINAL, PRUNED, (ROW,), None)}
+    assert (found["macs_ratio"].verdict, found["macs_ratio"].reason) == ("unreachable", "the rest is pinned")
+    assert (found["latency_ms"].verdict, found["latency_ms"].reason) == ("unreachable", "nothing is faster")
+    assert found["params_ratio"].verdict == "met"
+
+
+def test_latency_excess_is_that_of_the_line_furthest_off() -> None:
+    assert latency_excess(Budget(latency_ratio=0.4), ROW) == pytest.approx(1.25)
+    assert latency_excess(Budget(latency_ratio=0.4, latency_ms=1.0), ROW) == pytest.approx(3.0)
+
+
+@pytest.fixture
+def inputs(plane: Plane) -> dict[str, str]:
+    model_id, first = plane.upload_model(convnet(width=48).SerializeToString())
+    dataset_id, second = plane.upload_dataset(coloured_squares(), "npz")
+    plane.work()
+    for job_id in (first, second):
+        plane.wait(job_id, JobState.SUCCEEDED)
+    return {"model_id": model_id, "dataset_id": dataset_id}
+
+
+def test_a_job_keeps_a_mix_of_lines(plane: Plane, inputs: dict[str, str]) -> None:
+    """The latency is one that is kept whatever else this machine does meanwhile."""
+    budget = {"params_ratio": 0.6, "size_bytes": 60_000, "latency_ms": 1000, "latency_batch_size": 2}
+    job = plane.submit(
+        **inputs,
+        budget={**budget, "max_accuracy_drop": 1.0},
+        pruning={"criterion": "apoz", "allocation": "latency"},
+        finetuning={"epochs": 0},
+        measuring={"rounds": 3},
+    )
+    plane.work()
+    plane.wait(job, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job))
+    assert [line.name for line in report.budget] == ["params_ratio", "size_bytes", "latency_ms", "max_accuracy_drop"]
+    assert [line.verdict for line in report.budget] == ["met"] * 4
+    assert (2, 1) in [(row.batch_size, row.threads) for row in report.latency]
+
+
+@pytest.mark.slow
+def test_accuracy_alone_asks_for_the_fewest_macs(plane: Plane, inputs: dict[str, str]) -> None:
+    job = plane.submit(
+        **inputs,
+        budget={"max_accuracy_drop": 0.05},
+        pruning={"criterion": "apoz", "round_to": 1},
+        finetuning={"epochs": 1},
+        measuring={"rounds": 3},
+    )
+    plane.work()
+    plane.wait(job, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job))
+    assert [line.name for line in report.budget] == ["max_accuracy_drop"]
+    assert report.pruned.macs < report.original.macs

@@ -1,0 +1,76 @@
+"""Importance per millisecond: a knapsack over groups by a latency table that is measured on the worker."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from worker.engine.allocation.latency_table import BLOCK
+from worker.engine.allocation.limits import Limit
+from worker.engine.allocation.registry import ALLOCATIONS, Problem
+from worker.engine.graph.analysis import Counts
+from worker.engine.methods import Options
+
+_SLACK = 1.01
+
+
+class LatencyOptions(Options):
+    """How widths move."""
+
+    block: int = Field(
+        default=BLOCK,
+        ge=1,
+        le=128,
+        description="Widths are multiples of this where layers are wide enough: convolutions are computed in blocks.",
+    )
+
+
+@ALLOCATIONS.register(
+    "latency",
+    title="Latency-aware knapsack",
+    summary="What costs most milliseconds for its importance goes, by a table of layer times measured on the worker.",
+    paper="Shen et al., Structural Pruning via Latency-Saliency Knapsack (HALP), NeurIPS 2022, arXiv 2210.06659",
+    cost="seconds to minutes: every distinct layer is timed at up to 16 pairs of widths",
+    uses=("latency",),
+    exactness="adapted",
+    options=LatencyOptions,
+)
+def latency(problem: Problem, options: LatencyOptions) -> Counts:
+    """Narrow one width after another by a step, the least importance lost per millisecond saved first, until every
+    limit is kept; then give back what fits.
+
+    Importance is relative to what is left of the layer, so that no layer starves for the others. Times of a layer
+    depend on the widths on both of its sides, so that HALP's knapsack over separate layers does not apply: the greedy
+    solution is the knapsack's for one step, taken anew after each.
+    """
+    widths, table = problem.widths, problem.table
+    finest = widths.step, widths.floor
+    widths.wider_steps(options.block)
+    chosen = _narrowed(problem, widths.whole)
+    if not problem.fits(chosen):  # blocks are too coarse for this budget
+        widths.step, widths.floor = finest
+        chosen = _narrowed(problem, chosen)
+    # What fits is given back where it costs hardly any time: importance per limit alone would undo the choice.
+    now = float(table.cost(widths.counts(chosen)))
+    time_now = Limit("latency", max(now * _SLACK, 1e-9), table.whole, table.cost)
+    return widths.refill(chosen, [*problem.limits, time_now])
+
+
+def _narrowed(problem: Problem, start: Counts) -> Counts:
+    """Step by step until every limit is kept, or nothing can go any more."""
+    widths, table, chosen = problem.widths, problem.table, start.copy()
+    kept = widths.counts(chosen)
+    while violated := [limit for limit in problem.limits if float(limit.cost(kept)) > limit.goal]:
+        able, after, lost, gone = widths.narrower(chosen)
+        if not len(able):
+            break
+        candidates = np.maximum(kept - lost, 0)
+        helps = np.any([limit.cost(candidates) < limit.cost(kept) for limit in violated], axis=0)
+        saved = np.maximum(float(table.cost(kept)) - table.cost(candidates), 0) + 1e-9 * table.whole
+        price = np.where(helps, gone / saved, np.inf)
+        best = int(np.argmin(price))
+        if not np.isfinite(price[best]):
+            break
+        chosen[able[best]] = after[best]
+        kept = widths.counts(chosen)
+    return chosen

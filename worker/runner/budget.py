@@ -1,0 +1,107 @@
+"""A job's budget: its lines as limits for the allocation, and the verdict on each at the end."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from models_store.documents.job_spec import Budget
+from models_store.documents.report import AccuracyRows, BudgetVerdict, Cost, LatencyRow
+from worker.engine.allocation import (
+    LatencyTable,
+    Limit,
+    latency_limit,
+    macs_limit,
+    measure_table,
+    params_limit,
+    size_limit,
+)
+from worker.runner.workbench import Workbench
+
+
+def latency_table(bench: Workbench) -> LatencyTable:
+    """Measured at the batch size and threads of the budget's line, at most once per attempt."""
+    if bench.table is None:
+        budget = bench.spec.budget
+        bench.voice.log("measuring the latency of the model's layers at several widths")
+        bench.table = measure_table(
+            bench.analysis,
+            batch=budget.latency_batch_size,
+            threads=budget.latency_threads,
+            on_progress=bench.voice.progress,
+        )
+    return bench.table
+
+
+def limits(bench: Workbench, tightening: float = 1.0) -> list[Limit]:
+    """The lines that bound the plan. `tightening` multiplies what latency may be, where a table promised too much."""
+    budget, analysis = bench.spec.budget, bench.analysis
+    found = []
+    if budget.macs_ratio is not None:
+        found.append(macs_limit(analysis, budget.macs_ratio))
+    if budget.params_ratio is not None:
+        found.append(params_limit(analysis, budget.params_ratio))
+    if budget.size_bytes is not None:
+        found.append(size_limit(analysis, budget.size_bytes, bench.model_file.path.stat().st_size))
+    if budget.bounds_latency:
+        table = latency_table(bench)
+        ratios = []
+        if budget.latency_ratio is not None:
+            ratios.append(budget.latency_ratio)
+        if budget.latency_ms is not None:
+            ratios.append(budget.latency_ms / max(table.whole, 1e-9))
+        found.append(latency_limit(table, min(ratios) * tightening))
+    return found
+
+
+def latency_excess(budget: Budget, row: LatencyRow) -> float:
+    """Measured latency over what the budget allows, the line that is furthest off; at most 1 where all are met."""
+    ratios = [0.0]
+    if budget.latency_ratio is not None:
+        ratios.append(1 / row.speedup / budget.latency_ratio)
+    if budget.latency_ms is not None:
+        ratios.append(row.pruned.p50_ms / budget.latency_ms)
+    return max(ratios)
+
+
+def verdicts(
+    budget: Budget,
+    reasons: dict[str, str],
+    original: Cost,
+    pruned: Cost,
+    latency: tuple[LatencyRow, ...],
+    accuracy: AccuracyRows | None,
+) -> tuple[BudgetVerdict, ...]:
+    """One per line that was asked for. `reasons`: line -> why no plan can keep it."""
+    row = next(
+        (r for r in latency if (r.batch_size, r.threads) == (budget.latency_batch_size, budget.latency_threads)), None
+    )
+    values = {
+        "macs_ratio": pruned.macs / max(original.macs, 1),
+        "params_ratio": pruned.params / max(original.params, 1),
+        "size_bytes": float(pruned.size_bytes),
+        "latency_ratio": 1 / row.speedup if row else None,
+        "latency_ms": row.pruned.p50_ms if row else None,
+        "max_accuracy_drop": accuracy.original.top1 - accuracy.final.top1 if accuracy else None,
+    }
+    judge = partial(_verdict, reasons=reasons)
+    return tuple(
+        judge(name, float(goal), values[name]) for name, goal in budget.lines().items() if values[name] is not None
+    )
+
+
+def _verdict(name: str, goal: float, value: float | None, reasons: dict[str, str]) -> BudgetVerdict:
+    value = float(value or 0.0)
+    if value <= goal:
+        return BudgetVerdict(name=name, goal=goal, value=value, verdict="met")
+    impossible = reasons.get("latency_ratio" if name.startswith("latency") else name, "")
+    if impossible:
+        return BudgetVerdict(name=name, goal=goal, value=value, verdict="unreachable", reason=impossible)
+    return BudgetVerdict(name=name, goal=goal, value=value, verdict="missed", reason=_WHY_MISSED.get(name, ""))
+
+
+_WHY_MISSED = {
+    "latency_ratio": "the estimate from the layers' times kept the budget, and the whole model, as measured, does not",
+    "latency_ms": "the estimate from the layers' times kept the budget, and the whole model, as measured, does not",
+    "max_accuracy_drop": "what the cut cost was not won back: train longer, or prune less",
+    "size_bytes": "the file was estimated smaller than it came out",
+}
