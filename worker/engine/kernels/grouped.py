@@ -1,9 +1,10 @@
 """The grouped layout: each block of output channels reads its own subset of the input channels, in plain ONNX ops.
 
 A convolution becomes a Gather, which lays the subsets side by side, and a Conv whose `group` is the number of blocks.
-(Gather and Conv per block with a Concat behind them was slower wherever it was measured: benchmarks/kernels.py.) The
-blocks' outputs come out in another order. Where the channels' group may be reordered that order is folded into every
-weight that knows them, so that nothing is left of it; elsewhere a second Gather restores the order.
+(Gather and Conv per block with a Concat behind them was slower in most of what benchmarks/kernels.py measures, and
+never ahead by more than the noise.) The blocks' outputs come out in another order. Where the channels' group may be
+reordered that order is folded into every weight that knows them, so that nothing is left of it; elsewhere a second
+Gather restores the order.
 """
 
 from __future__ import annotations
