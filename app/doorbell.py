@@ -14,7 +14,9 @@ from redis import Redis, RedisError
 
 log = logging.getLogger(__name__)
 
-TASK = "espalier.ring"
+RING = "espalier.ring"
+DELIVER = "espalier.deliver"
+ROUTES = {DELIVER: {"queue": "deliveries"}}
 TIMEOUT_S = 1.0
 MAX_WAITING_RINGS = 1000
 TRANSPORT_OPTIONS = {
@@ -32,15 +34,17 @@ class Doorbell:
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
         self._celery = Celery("espalier-api", broker=redis_url, set_as_current=False)
-        self._celery.conf.update(broker_transport_options=TRANSPORT_OPTIONS, broker_connection_timeout=TIMEOUT_S)
-        self._waiting: Queue[bool] = Queue(MAX_WAITING_RINGS)
+        self._celery.conf.update(
+            broker_transport_options=TRANSPORT_OPTIONS, broker_connection_timeout=TIMEOUT_S, task_routes=ROUTES
+        )
+        self._waiting: Queue[str | None] = Queue(MAX_WAITING_RINGS)
         self._thread = threading.Thread(target=self._send_rings, name="doorbell", daemon=True)
         self._thread.start()
 
-    def ring(self) -> None:
-        """Ask for one worker's attention. Returns at once and raises nothing; call it after the commit."""
+    def ring(self, task: str = RING) -> None:
+        """Ask one worker, or courier, to look. Returns at once and raises nothing; call it after the commit."""
         try:
-            self._waiting.put_nowait(True)
+            self._waiting.put_nowait(task)
         except Full:
             log.warning("the broker is too slow: a ring is left to the sweeper")
 
@@ -55,14 +59,14 @@ class Doorbell:
         """Stop; what waits is left to the sweeper."""
         while not self._waiting.empty():
             self._waiting.get()
-        self._waiting.put(False)
+        self._waiting.put(None)
         self._thread.join(timeout=5 * TIMEOUT_S)
         self._celery.close()
 
     def _send_rings(self) -> None:
-        while self._waiting.get():
+        while task := self._waiting.get():
             try:
                 # Once more at once, because a connection that was good may have died since.
-                self._celery.send_task(TASK, ignore_result=True, retry=True, retry_policy=RETRY_ONCE)
+                self._celery.send_task(task, ignore_result=True, retry=True, retry_policy=RETRY_ONCE)
             except (OperationalError, RedisError, OSError) as error:
                 log.warning("the doorbell did not ring, the sweeper will: %s", error)

@@ -21,6 +21,7 @@ from app.methods.endpoints import router as methods
 from app.models.endpoints import router as models
 from app.security_headers import SecurityHeaders
 from app.settings import ApiSettings
+from app.webhooks.endpoints import router as webhooks
 from models_store.blobs import BlobStore
 from models_store.database import Database
 
@@ -43,6 +44,7 @@ TAGS = [
     {"name": "datasets", "description": "Labelled images: for finetuning and for measuring accuracy."},
     {"name": "methods", "description": "What a job can be told to prune by: criteria, allocations and the rest."},
     {"name": "jobs", "description": "Pruning, from the request to the report."},
+    {"name": "webhooks", "description": "Who is told what happens here, and a log of it."},
     {"name": "operation", "description": "For whoever runs the service."},
 ]
 
@@ -65,7 +67,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     error_responses.install(app)
     openapi.install(app)
     common = errors.problems(errors.InvalidRequest, errors.DatabaseUnavailable, errors.InternalError)
-    for router in (models, datasets, methods, jobs):
+    for router in (models, datasets, methods, jobs, webhooks):
         app.include_router(router, responses=common)
     app.include_router(health)
     app.include_router(docs)

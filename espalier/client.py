@@ -11,7 +11,8 @@ with Client("http://127.0.0.1:8000") as espalier:
 import base64
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -33,20 +34,25 @@ from espalier.errors import (
     TookTooLong,
     UploadRejected,
 )
-from espalier.resources import Artifacts, Job, Upload
+from espalier.resources import Artifacts, Delivery, Job, Listing, Row, Upload, Webhook
 from models_store.documents.event import Event, EventType
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobSpec
 from models_store.documents.report import Artifact, Report
+from models_store.documents.webhook import Happening
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CHUNK_BYTES = 1 << 20
+PAGE = 100
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 120.0
 STREAM_SILENCE_S = 60.0  # the service sends a comment at least every 15 s
 LASTING_STREAM_S = 15.0  # longer than an attempt to connect: one that broke later than that had worked
 RECONNECT_FOR_S = 120.0
 RECONNECT_PAUSE_S = 1.0
+RETRY_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
+LONGEST_RETRY_AFTER_S = 30.0
+IDEMPOTENCY_KEY = "Idempotency-Key"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 Progress = Callable[[int, int], None]
@@ -125,8 +131,10 @@ class Client:
     # Jobs
 
     def create_job(self, spec: JobSpec) -> Job:
+        """Start a job. Sent again where its answer was lost, and still started once."""
         body = spec.model_dump(mode="json", exclude_unset=True)
-        return self._ask(self._http.build_request("POST", "/v1/jobs", json=body), Job)
+        request = self._http.build_request("POST", "/v1/jobs", json=body, headers=_once())
+        return self._ask(request, Job)
 
     def get_job(self, job_id: str) -> Job:
         return self._get(f"/v1/jobs/{quote(job_id)}", Job)
@@ -211,7 +219,48 @@ class Client:
             partial.unlink(missing_ok=True)
         return artifact
 
+    # Webhooks
+
+    def create_webhook(self, url: str, events: Sequence[Happening] = (), description: str = "") -> Webhook:
+        """Have `url` told what happens (all of it without `events`). The answer alone has the `secret`."""
+        body = {"url": url, "events": [str(event) for event in events], "description": description}
+        return self._ask(self._http.build_request("POST", "/v1/webhooks", json=body, headers=_once()), Webhook)
+
+    def webhooks(self) -> Iterator[Webhook]:
+        """Every endpoint, newest first."""
+        return self._pages("/v1/webhooks", Webhook)
+
+    def test_webhook(self, webhook_id: str) -> Delivery:
+        """Have a `webhook.test` event sent."""
+        path = f"/v1/webhooks/{quote(webhook_id)}/test"
+        return self._ask(self._http.build_request("POST", path, headers=_once()), Delivery)
+
+    def deliveries(self, webhook_id: str) -> Iterator[Delivery]:
+        """Every delivery to an endpoint, newest first."""
+        return self._pages(f"/v1/webhooks/{quote(webhook_id)}/deliveries", Delivery)
+
+    def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
+        """Have the same message sent again."""
+        path = f"/v1/webhooks/{quote(webhook_id)}/deliveries/{quote(delivery_id)}/redeliver"
+        return self._ask(self._http.build_request("POST", path, headers=_once()), Delivery)
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """The endpoint, its deliveries and their log."""
+        with self._answer(self._http.build_request("DELETE", f"/v1/webhooks/{quote(webhook_id)}")):
+            pass
+
     # The wire
+
+    def _pages(self, path: str, kind: type[Row]) -> Iterator[Row]:
+        """All rows of a list, fetched a page at a time."""
+        after: str | None = None
+        while True:
+            query = f"{path}?limit={PAGE}" + (f"&after={after}" if after else "")
+            page = self._get(query, Listing[kind])  # type: ignore[valid-type]
+            yield from page.items
+            after = page.next
+            if after is None:
+                return
 
     def _put(
         self,
@@ -250,8 +299,16 @@ class Client:
         return self._ask(self._http.build_request("GET", path, headers={"Accept": "application/json"}), kind)
 
     def _ask(self, request: httpx.Request, kind: type[Answer]) -> Answer:
-        with self._answer(request) as response:
-            return kind.model_validate_json(response.read())
+        """The answer; asked again a few times where that can do no harm and may help."""
+        for pause in (*RETRY_PAUSES_S, None):
+            try:
+                with self._answer(request) as response:
+                    return kind.model_validate_json(response.read())
+            except (ServiceUnreachable, RequestRefused) as error:
+                if pause is None or not _repeatable(request) or not _worth_repeating(error):
+                    raise
+                time.sleep(max(pause, error.retry_after_s) if isinstance(error, RequestRefused) else pause)
+        raise AssertionError("the last round returns or raises")
 
     @contextmanager
     def _answer(self, request: httpx.Request) -> Iterator[httpx.Response]:
@@ -266,12 +323,31 @@ class Client:
             finally:
                 response.close()
         except httpx.TransportError as error:
-            raise ServiceUnreachable(self.url, str(error) or type(error).__name__) from error
+            connected = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            raise ServiceUnreachable(self.url, str(error) or type(error).__name__, connected) from error
 
 
 def _may_pass(error: EspalierError) -> bool:
     """Whether the same request may be answered later: nobody answered, or a proxy did in the service's place."""
     return not isinstance(error, RequestRefused) or error.status in (502, 503, 504)
+
+
+def _once() -> dict[str, str]:
+    """The header that makes a creation repeatable."""
+    return {IDEMPOTENCY_KEY: str(uuid.uuid4())}
+
+
+def _repeatable(request: httpx.Request) -> bool:
+    """Whether sending it twice does what sending it once does. A body that was streamed cannot be sent again."""
+    return request.method == "GET" or IDEMPOTENCY_KEY in request.headers
+
+
+def _worth_repeating(error: ServiceUnreachable | RequestRefused) -> bool:
+    """Whether the next answer may differ: not where nobody listens, which no second's wait mends."""
+    if isinstance(error, ServiceUnreachable):
+        return error.connected
+    passing = error.status in (429, 502, 503, 504) or error.code == "idempotency_key_in_flight"
+    return passing and error.retry_after_s <= LONGEST_RETRY_AFTER_S
 
 
 def _read(file: BinaryIO, size: int, progress: Progress | None) -> Iterator[bytes]:
@@ -295,4 +371,5 @@ def _refusal(response: httpx.Response) -> RequestRefused:
         or f"HTTP {response.status_code} {response.reason_phrase}",
         hint=problem.get("hint", ""),
         faults=tuple(f"{fault['location']}: {fault['message']}" for fault in problem.get("errors", ())),
+        retry_after_s=float(after) if (after := response.headers.get("Retry-After", "")).isdigit() else 0.0,
     )

@@ -17,7 +17,8 @@ class EspalierError(Exception):
 class ServiceUnreachable(EspalierError):
     """Nothing answers at the service's address, or it stopped answering."""
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, connected: bool = False) -> None:
+        self.connected = connected  # it had answered a connection before
         super().__init__(
             "service_unreachable",
             f"no answer from {url}: {reason}",
@@ -28,10 +29,19 @@ class ServiceUnreachable(EspalierError):
 class RequestRefused(EspalierError):
     """The service answered with an error (RFC 9457 problem+json)."""
 
-    def __init__(self, status: int, code: str, message: str, hint: str, faults: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        hint: str,
+        faults: tuple[str, ...] = (),
+        retry_after_s: float = 0.0,
+    ) -> None:
         super().__init__(code, message, hint)
         self.status = status
         self.faults = faults
+        self.retry_after_s = retry_after_s
 
 
 class UploadRejected(EspalierError):

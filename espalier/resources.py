@@ -1,7 +1,7 @@
 """What the service says about uploads and jobs. Fields that this version does not know are ignored."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,6 +9,9 @@ from models_store.documents.event import JobError
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState, Stage
 from models_store.documents.report import Artifact
+from models_store.documents.webhook import DeliveryState, Happening
+
+Row = TypeVar("Row", bound="Resource")
 
 
 class Resource(BaseModel):
@@ -46,6 +49,39 @@ class Job(Resource):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+class Webhook(Resource):
+    """An endpoint that is told what happens; its secret is there only when it was just made."""
+
+    id: str
+    url: str
+    events: tuple[Happening, ...]
+    description: str
+    enabled: bool
+    disabled_reason: str | None = None
+    secret: str | None = None
+    created_at: datetime
+
+
+class Delivery(Resource):
+    """One message to one endpoint."""
+
+    id: str
+    message_id: str
+    event: Happening
+    state: DeliveryState
+    attempts: int
+    next_attempt_at: datetime | None = None
+    created_at: datetime
+    delivered_at: datetime | None = None
+
+
+class Listing(Resource, Generic[Row]):
+    """A page of a list."""
+
+    items: tuple[Row, ...]
+    next: str | None = None
 
 
 class Artifacts(Resource):

@@ -1,4 +1,4 @@
-"""The whole service on one machine: API, workers, sweeper and Redis, children of one process, over one data folder."""
+"""The whole service on one machine: API, workers, sweeper, courier and Redis over one data folder."""
 
 import fcntl
 import os
@@ -141,6 +141,7 @@ class Service:
         self._children.append(api)
         self._children.append(run("worker", "worker", "--concurrency", str(self.jobs)))
         self._children.append(run("sweeper", "worker.sweeper"))
+        self._children.append(run("courier", "worker.courier"))
         _await("the API", api, lambda: _is_ready(self.url))
 
     def _migrate(self, migration: Process) -> None:

@@ -35,3 +35,15 @@ class BlobCorrupt(StoreError):
 
 class BlobsUnavailable(StoreError):
     """The blob store cannot be reached or written."""
+
+
+class KeyReused(StoreError):
+    """The idempotency key was used for another request."""
+
+
+class KeyInFlight(StoreError):
+    """Another request with this idempotency key has not been answered yet."""
+
+
+class TargetRefused(StoreError):
+    """This service does not call that URL."""

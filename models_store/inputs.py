@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from models_store.documents.job import JobState
 from models_store.errors import InUse
 from models_store.identifiers import Prefix, new_id
+from models_store.spans import ALWAYS, Span
 from models_store.tables import Dataset, InputState, Job, Model
 
 Row = TypeVar("Row", Model, Dataset)
@@ -45,14 +46,26 @@ class InputRepository(Generic[Row]):
     def get(self, id: str) -> Row | None:
         return self._session.get(self._table, id)
 
-    def list(self, after: str | None = None, limit: int = 50, state: InputState | None = None) -> Sequence[Row]:
+    def list(
+        self,
+        after: str | None = None,
+        limit: int = 50,
+        state: InputState | None = None,
+        format: str | None = None,
+        name: str | None = None,
+        span: Span = ALWAYS,
+    ) -> Sequence[Row]:
         """Newest first; `after` is the id of the last row of the page before."""
         query = select(self._table).order_by(self._table.id.desc()).limit(limit)
         if after is not None:
             query = query.where(self._table.id < after)
         if state is not None:
             query = query.where(self._table.state == state)
-        return self._session.scalars(query).all()
+        if format is not None:
+            query = query.where(self._table.format == format)
+        if name is not None:
+            query = query.where(self._table.name == name)
+        return self._session.scalars(query.where(*span.holds(self._table.created_at))).all()
 
     def delete(self, id: str) -> bool:
         """Delete the row and say whether there was one; its blob stays, since others may share it.

@@ -14,7 +14,7 @@ from typing import Any, TypeVarTuple
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from models_store import stages
+from models_store import outbox, stages
 from models_store.database_time import database_now
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import ErrorClass, EventType, JobError
@@ -24,6 +24,7 @@ from models_store.documents.job_spec import JobKind
 from models_store.errors import LeaseLost, NotFound
 from models_store.identifiers import new_id
 from models_store.models import ModelRepository
+from models_store.spans import ALWAYS, Span
 from models_store.tables import Dataset, Job, JobArtifact, JobEvent, JobReport, Model
 
 LEASE_S = 60.0
@@ -130,6 +131,7 @@ class JobRepository:
         kind: JobKind | None = None,
         model_id: str | None = None,
         label: str | None = None,
+        span: Span = ALWAYS,
     ) -> Sequence[Job]:
         """Newest first; `after` is the id of the last row of the page before. Inspections only where asked for."""
         query = select(Job).order_by(Job.id.desc()).limit(limit)
@@ -142,7 +144,7 @@ class JobRepository:
             query = query.where(Job.model_id == model_id)
         if label is not None:
             query = query.where(Job.label == label)
-        return self._session.scalars(query).all()
+        return self._session.scalars(query.where(*span.holds(Job.created_at))).all()
 
     def request_cancel(self, id: str) -> Job | None:
         """Cancel a queued job at once and ask a running one to stop; an ended one stays as it is."""
@@ -393,6 +395,7 @@ class JobRepository:
         if error is not None:
             data["error"] = error.model_dump(mode="json")
         self._emit(job, now, EventType.STATE, data)
+        outbox.job_changed(self._session, job, now)
 
     def _emit(self, job: Job, now: datetime, type: EventType, data: Mapping[str, Any]) -> None:
         """Number the event. The row is held, so numbers have no gaps and become visible in order."""

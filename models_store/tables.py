@@ -4,12 +4,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Enum, ForeignKey, Index, MetaData, String
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Enum, ForeignKey, Index, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models_store.database_time import UtcDateTime, database_now
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
+from models_store.documents.webhook import DeliveryState
 
 ID_LENGTH = 36
 SHA256_LENGTH = 64
@@ -153,3 +154,67 @@ class JobArtifact(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
     blob_key: Mapped[str] = mapped_column(String(200))
+
+
+class IdempotencyKey(Base):
+    """A request that creates something, by the key that its sender chose: sent twice, it happens once."""
+
+    __tablename__ = "idempotency_keys"
+
+    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(SHA256_LENGTH))  # of method, path and body
+    token: Mapped[str] = mapped_column(String(32))  # of the request that may complete it
+    locked_until: Mapped[datetime]  # until then it is in flight, unless answered
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    status: Mapped[int | None]  # of the answer, once there is one
+    location: Mapped[str | None] = mapped_column(String(200))
+    body: Mapped[str | None] = mapped_column(Text)
+
+
+class WebhookEndpoint(Base):
+    """Where somebody wants to be told what happens."""
+
+    __tablename__ = "webhook_endpoints"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), index=True)
+    url: Mapped[str] = mapped_column(String(2000))
+    happenings: Mapped[list[str]] = mapped_column(JSON)  # Happening words; empty: all
+    description: Mapped[str] = mapped_column(String(200))
+    secret: Mapped[str] = mapped_column(String(100))  # whsec_…: signing needs it in clear
+    enabled: Mapped[bool] = mapped_column(default=True)
+    disabled_reason: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(default=database_now())
+
+
+class WebhookDelivery(Base):
+    """One message to one endpoint: written in the transaction of what it tells, sent afterwards."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (Index(None, "state", "due_at"),)
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), index=True)
+    message_id: Mapped[str] = mapped_column(String(ID_LENGTH))  # the receiver's idempotency key
+    happening: Mapped[str] = mapped_column(String(32))
+    body: Mapped[str] = mapped_column(Text)  # as it is signed
+    state: Mapped[DeliveryState] = mapped_column(_words(DeliveryState, "state"), default=DeliveryState.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime] = mapped_column(default=database_now())  # of the next attempt; the end of one's lease
+    created_at: Mapped[datetime] = mapped_column(default=database_now())
+    delivered_at: Mapped[datetime | None]
+
+
+class WebhookAttempt(Base):
+    """One try at a delivery, and what came of it."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: Mapped[str] = mapped_column(ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=database_now())
+    took_ms: Mapped[int]
+    status: Mapped[int | None]  # of the answer, if there was one
+    error: Mapped[str | None] = mapped_column(String(500))
+    answer: Mapped[str | None] = mapped_column(Text)  # the beginning of it

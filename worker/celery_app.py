@@ -4,16 +4,20 @@ Messages are acknowledged before the job runs and carry nothing, so losing or do
 rings again for every queued row, and only a claim on the row starts work.
 """
 
+from collections.abc import Sequence
+
 from celery import Celery
 
 from worker.settings import WorkerSettings
 
 RING = "espalier.ring"
+DELIVER = "espalier.deliver"
+DELIVERIES = "deliveries"  # the courier's queue
 
 
-def make_celery(redis_url: str) -> Celery:
+def make_celery(redis_url: str, include: Sequence[str] = ("worker.tasks",)) -> Celery:
     """An application on this broker; importing it imports no engine."""
-    application = Celery("espalier", broker=redis_url, include=["worker.tasks"])
+    application = Celery("espalier", broker=redis_url, include=include)
     application.conf.update(
         accept_content=["json"],
         broker_connection_max_retries=None,
@@ -22,6 +26,7 @@ def make_celery(redis_url: str) -> Celery:
         task_acks_late=False,
         task_ignore_result=True,
         task_publish_retry=False,
+        task_routes={DELIVER: {"queue": DELIVERIES}},
         task_serializer="json",
         worker_disable_prefetch=True,  # a busy worker must not sit on a ring that an idle one could answer
         worker_prefetch_multiplier=1,

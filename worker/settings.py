@@ -23,6 +23,11 @@ class WorkerSettings(StoreSettings):
     checkpoint_s: float = Field(default=30, ge=0, description="Between two checkpoints of a training.")
     cancel_grace_s: float = Field(default=2, ge=0, description="Between SIGTERM and SIGKILL at a cancel.")
 
+    webhook_http: bool = Field(default=False, description="Webhooks may also go to http:// addresses.")
+    webhook_private_networks: bool = Field(
+        default=False, description="Webhooks may also go to loopback and private addresses."
+    )
+
     sandbox: Literal["auto", "T0", "T1"] = Field(
         default="auto", description="auto: the best tier this kernel has; T1 refuses to start a job without it."
     )

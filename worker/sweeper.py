@@ -20,7 +20,8 @@ from models_store.checkpoints import SCOPES, CheckpointRepository, scope
 from models_store.database import Database
 from models_store.errors import BlobsUnavailable
 from models_store.jobs import JobRepository
-from worker.celery_app import RING, celery_app
+from models_store.webhooks import WebhookRepository
+from worker.celery_app import DELIVER, DELIVERIES, RING, celery_app
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -50,10 +51,13 @@ def sweep(database: Database, application: Celery) -> Swept:
         reaped = JobRepository(session).reap_expired()
     with database.session(read_only=True) as session:
         queued = JobRepository(session).queued_count()
+        news = WebhookRepository(session).any_due()
     wanted = min(queued, _MAX_RINGS)
-    rings = max(0, wanted - _waiting_rings(application)) if wanted else 0
+    rings = max(0, wanted - _waiting(application, application.conf.task_default_queue)) if wanted else 0
     for _ in range(rings):
         application.send_task(RING)
+    if news and not _waiting(application, DELIVERIES):
+        application.send_task(DELIVER)
     return Swept(tuple(reaped), queued, rings)
 
 
@@ -89,10 +93,10 @@ def remove_checkpoints(database: Database, blobs: BlobStore, retention_s: float 
     return over
 
 
-def _waiting_rings(application: Celery) -> int:
-    """Rings that no worker has taken yet."""
+def _waiting(application: Celery, queue: str) -> int:
+    """Messages that no worker has taken yet."""
     with Redis.from_url(application.conf.broker_url) as broker:
-        return int(broker.llen(application.conf.task_default_queue))
+        return int(broker.llen(queue))
 
 
 def main() -> None:

@@ -7,16 +7,20 @@ import os
 import secrets
 import socket
 import threading
+from contextlib import suppress
 from functools import cache
 
 from celery.signals import worker_ready, worker_shutting_down
+from kombu.exceptions import OperationalError
+from redis import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.jobs import Claim, JobRepository
+from models_store.webhooks import WebhookRepository
 from worker import supervisor
-from worker.celery_app import RING, celery_app
+from worker.celery_app import DELIVER, RING, celery_app
 from worker.leftovers import remove_leftovers
 from worker.settings import WorkerSettings
 
@@ -37,6 +41,7 @@ def ring() -> None:
         logger.info("%s: attempt %s %s", claim.job_id, claim.attempt, outcome.name.lower())
         if outcome is supervisor.Outcome.RELEASED:
             ring.delay()
+        _tell_courier()
 
 
 @worker_shutting_down.connect
@@ -64,6 +69,15 @@ def _claim_if_possible() -> Claim | None:
 def _claim() -> Claim | None:
     with _database().session() as session:
         return JobRepository(session).claim(_worker, _settings().lease_s)
+
+
+def _tell_courier() -> None:
+    """Have news sent at once; where the broker is away, the sweeper sees to it."""
+    with _database().session(read_only=True) as session:
+        news = WebhookRepository(session).any_due()
+    if news:
+        with suppress(OperationalError, RedisError, OSError):
+            celery_app.send_task(DELIVER)
 
 
 @cache

@@ -1,18 +1,21 @@
 """/v1/datasets."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from app import names
 from app.datasets import service
 from app.datasets.schemas import DatasetForm, DatasetPage, DatasetParameters, DatasetView
-from app.dependencies import Plane, PlaneDep, ReadSession, WriteSession
+from app.dependencies import ReadSession, WriteSession
 from app.errors import problems
+from app.idempotency import IDEMPOTENCY_ERRORS, Creation, CreationDep
 from app.links import links
 from app.names import Name
-from app.pages import After, Limit
+from app.pages import After, Filter, Limit, SpanDep
+from app.uploads.door import DatasetFormat
 from app.uploads.errors import UPLOAD_ERRORS
 from app.uploads.incoming import ReceivedFile
 from app.uploads.receive import IncomingFileDep, ReprDigest, bare_body, form_body, receive_body, receive_form
@@ -25,7 +28,9 @@ DatasetId = Annotated[
     str, Path(alias="dataset", description="The dataset's id.", examples=["dst_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
 ]
 DatasetName = Annotated[Name, Path(alias="dataset")]
-UPLOAD_RESPONSES = links(201, "dataset", "get_dataset", "delete_dataset") | problems(*UPLOAD_ERRORS)
+UPLOAD_RESPONSES = links(201, "dataset", "get_dataset", "delete_dataset") | problems(
+    *UPLOAD_ERRORS, *IDEMPOTENCY_ERRORS
+)
 FILE = "A zip, tar, tar.gz or tar.xz archive with one folder of images per class, or an npz file of x and y."
 
 
@@ -36,6 +41,10 @@ class DatasetUpload:
     name: str
     parameters: DatasetParameters
     file: ReceivedFile
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this upload from another one."""
+        return {"name": self.name, "sha256": self.file.sha256, **self.parameters.model_dump(exclude={"sha256"})}
 
 
 async def _from_form(request: Request, incoming: IncomingFileDep) -> DatasetUpload:
@@ -56,55 +65,60 @@ async def _from_body(
 @router.post(
     "",
     status_code=201,
+    response_model=DatasetView,
     summary="Upload a dataset",
     openapi_extra=form_body(DatasetForm, FILE),
     responses=UPLOAD_RESPONSES,
 )
 def upload_dataset(
     upload: Annotated[DatasetUpload, Depends(_from_form)],
-    plane: PlaneDep,
-    session: WriteSession,
+    creation: CreationDep,
     background: BackgroundTasks,
-    response: Response,
-) -> DatasetView:
+) -> Response:
     """Send labelled images as an archive of class folders or an npz file; its inspection begins at once."""
-    return _add(upload, plane, session, background, response)
+    return _add(upload, creation, background)
 
 
 @router.put(
     "/{dataset}",
     status_code=201,
+    response_model=DatasetView,
     summary="Upload a dataset as bare bytes",
     openapi_extra=bare_body(FILE),
     responses=UPLOAD_RESPONSES,
 )
 def put_dataset(
     upload: Annotated[DatasetUpload, Depends(_from_body)],
-    plane: PlaneDep,
-    session: WriteSession,
+    creation: CreationDep,
     background: BackgroundTasks,
-    response: Response,
-) -> DatasetView:
+) -> Response:
     """The same for `curl -T images.tar.xz`: the body is the file; a Repr-Digest header is checked."""
-    return _add(upload, plane, session, background, response)
+    return _add(upload, creation, background)
 
 
-def _add(
-    upload: DatasetUpload, plane: Plane, session: WriteSession, background: BackgroundTasks, response: Response
-) -> DatasetView:
-    format, blob = service.keep(upload.file, upload.parameters, plane.blobs)
-    dataset = service.register(session, upload.name, format, blob)
-    background.add_task(plane.doorbell.ring)  # runs after the commit and the answer
-    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
-    return DatasetView.of(dataset)
+def _add(upload: DatasetUpload, creation: Creation, background: BackgroundTasks) -> Response:
+    format, blob = service.keep(upload.file, upload.parameters, creation.plane.blobs)
+
+    def create(session: Session) -> tuple[DatasetView, str]:
+        dataset = service.register(session, upload.name, format, blob)
+        return DatasetView.of(dataset), f"/v1/datasets/{dataset.id}"
+
+    background.add_task(creation.plane.doorbell.ring)  # runs after the commit and the answer
+    return creation.once(upload.identity(), create)
 
 
 @router.get("", summary="List datasets")
 def list_datasets(
-    session: ReadSession, limit: Limit = 50, after: After = None, state: InputState | None = None
+    session: ReadSession,
+    span: SpanDep,
+    limit: Limit = 50,
+    after: After = None,
+    state: InputState | None = None,
+    format: DatasetFormat | None = None,
+    name: Filter = None,
 ) -> DatasetPage:
     """Newest first, a page at a time."""
-    rows = service.page(session, after, limit + 1, state)
+    rows = service.page(session, after, limit + 1, state=state, format=format, name=name, span=span)
     return DatasetPage.of([DatasetView.of(dataset) for dataset in rows], limit)
 
 

@@ -17,6 +17,7 @@ from models_store.documents.inspection import Rejection
 from models_store.documents.job_spec import JobKind
 from models_store.errors import InUse
 from models_store.jobs import JobRepository
+from models_store.spans import Span
 from models_store.tables import Dataset, InputState
 
 DATASET_ID = re.compile(r"dst_[0-9a-f]{32}")
@@ -70,8 +71,17 @@ def register(session: Session, name: str, format: DatasetFormat, blob: Blob) -> 
     return dataset
 
 
-def page(session: Session, after: str | None, limit: int, state: InputState | None) -> Sequence[Dataset]:
-    return DatasetRepository(session).list(after, limit, state)
+def page(
+    session: Session,
+    after: str | None,
+    limit: int,
+    *,
+    state: InputState | None,
+    format: str | None,
+    name: str | None,
+    span: Span,
+) -> Sequence[Dataset]:
+    return DatasetRepository(session).list(after, limit, state, format, name, span)
 
 
 def get(session: Session, dataset_id: str) -> Dataset:

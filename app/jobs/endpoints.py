@@ -1,21 +1,26 @@
 """/v1/jobs."""
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
+from sqlalchemy.orm import Session
 
+from app import etags
 from app.body_limit import BoundedRoute
 from app.byte_ranges import RangeNotSatisfiable
 from app.datasets.service import DatasetNotFound, DatasetNotReady, DatasetRejected
 from app.dependencies import PlaneDep, ReadSession, WriteSession
+from app.doorbell import DELIVER
 from app.errors import BodyTooLarge, UnreadableBody, problems
+from app.idempotency import IDEMPOTENCY_ERRORS, CreationDep
 from app.jobs import events, files, service
 from app.jobs.accept import prefers_html
 from app.jobs.schemas import SPEC_EXAMPLES, ArtifactList, JobPage, JobView
 from app.links import links
 from app.models.service import ModelNotFound, ModelNotReady, ModelRejected
-from app.pages import After, Limit
+from app.pages import After, Filter, Limit, SpanDep
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind, JobSpec
@@ -24,7 +29,6 @@ from models_store.documents.report import Report
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=BoundedRoute)
 
 JobId = Annotated[str, Path(examples=["job_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])]
-Filter = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 EventNumber = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**31)]
 
 JOB_LINKS = links(202, "job_id", "get_job", "follow_job", "cancel_job", "list_artifacts", "get_report")
@@ -50,11 +54,11 @@ EVENTS: Responses = {
     },
     204: {"description": "The job has ended, and no event is left."},
 }
+UNCHANGED: Responses = {304: {"description": "The version that If-None-Match names is the current one."}}
 ALSO_HTML: Responses = {200: {"content": {"text/html": {}}}}
-FILE_RESPONSES: Responses = {
+FILE_RESPONSES: Responses = UNCHANGED | {
     200: {"description": "The file.", "content": {"*/*": {"schema": {"type": "string"}}}},
     206: {"description": "The part of it that a Range header asked for."},
-    304: {"description": "The version that If-None-Match names is the current one."},
 }
 
 
@@ -62,25 +66,31 @@ FILE_RESPONSES: Responses = {
     "",
     status_code=202,
     summary="Start a job",
-    responses=JOB_LINKS | problems(*INPUT_ERRORS, service.NoStateDict, service.InputGone, UnreadableBody, BodyTooLarge),
+    response_model=JobView,
+    responses=JOB_LINKS
+    | problems(
+        *INPUT_ERRORS, service.NoStateDict, service.InputGone, UnreadableBody, BodyTooLarge, *IDEMPOTENCY_ERRORS
+    ),
 )
 def create_job(
     spec: Annotated[JobSpec, Body(openapi_examples=SPEC_EXAMPLES)],
-    plane: PlaneDep,
-    session: WriteSession,
+    creation: CreationDep,
     background: BackgroundTasks,
-    response: Response,
-) -> JobView:
+) -> Response:
     """Queue a pruning job on a model that is `ready`; what is left out has the defaults that the schema shows."""
-    job = service.create(session, spec)
-    background.add_task(plane.doorbell.ring)  # runs after the commit and the answer
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return JobView.of(job)
+
+    def create(session: Session) -> tuple[JobView, str]:
+        job = service.create(session, spec)
+        return JobView.of(job), f"/v1/jobs/{job.id}"
+
+    background.add_task(creation.plane.doorbell.ring)  # runs after the commit and the answer
+    return creation.once(spec, create, HTTPStatus.ACCEPTED)
 
 
 @router.get("", summary="List jobs")
 def list_jobs(
     session: ReadSession,
+    span: SpanDep,
     limit: Limit = 50,
     after: After = None,
     state: JobState | None = None,
@@ -89,7 +99,7 @@ def list_jobs(
     label: Filter = None,
 ) -> JobPage:
     """Newest first, a page at a time; inspections of uploads only with `kind=inspect`."""
-    rows = service.page(session, after, limit + 1, state=state, kind=kind, model_id=model_id, label=label)
+    rows = service.page(session, after, limit + 1, state=state, kind=kind, model_id=model_id, label=label, span=span)
     return JobPage.of([JobView.of(job) for job in rows], limit)
 
 
@@ -105,8 +115,9 @@ def get_job(job_id: JobId, session: ReadSession) -> JobView:
     summary="Cancel a job",
     responses=problems(service.JobNotFound, service.JobEnded),
 )
-def cancel_job(job_id: JobId, session: WriteSession) -> JobView:
+def cancel_job(job_id: JobId, plane: PlaneDep, session: WriteSession, background: BackgroundTasks) -> JobView:
     """A queued job is cancelled at once, a running one within seconds: it is `cancelling` until then."""
+    background.add_task(plane.doorbell.ring, DELIVER)
     return JobView.of(service.cancel(session, job_id))
 
 
@@ -136,7 +147,7 @@ def follow_job(
     "/{job_id}/report",
     summary="Read a job's report",
     response_model=Report,
-    responses=ALSO_HTML | problems(*REPORT_ERRORS),
+    responses=ALSO_HTML | UNCHANGED | problems(*REPORT_ERRORS),
 )
 def get_report(
     job_id: JobId, request: Request, plane: PlaneDep, session: ReadSession, accept: AcceptHeader = None
@@ -145,7 +156,7 @@ def get_report(
     if prefers_html(accept or ""):
         response = files.send(request, service.html_report(session, job_id), plane.blobs, as_page=True)
     else:
-        response = JSONResponse(service.report(session, job_id))
+        response = etags.send_json(request, service.report(session, job_id))
     response.headers["Vary"] = "Accept"
     return response
 
@@ -154,7 +165,7 @@ def get_report(
     "/{job_id}/report.html",
     summary="Read a job's report as a page",
     response_class=HTMLResponse,
-    responses=problems(*REPORT_ERRORS),
+    responses=UNCHANGED | problems(*REPORT_ERRORS),
 )
 def get_html_report(job_id: JobId, request: Request, plane: PlaneDep, session: ReadSession) -> Response:
     """The same report for people: one page that can be saved and sent around."""

@@ -5,7 +5,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app import byte_ranges
+from app import byte_ranges, etags
 from app.uploads.digests import to_repr_digest
 from models_store.blobs import BlobStore
 from models_store.tables import JobArtifact
@@ -24,14 +24,14 @@ def send(request: Request, artifact: JobArtifact, blobs: BlobStore, *, as_page: 
     """
     tag = f'"{artifact.sha256}"'
     headers = {
+        **etags.REVALIDATE,
         "Accept-Ranges": "bytes",
-        "Cache-Control": "private, no-cache",
         "ETag": tag,
         "Repr-Digest": to_repr_digest(artifact.sha256),
         "Content-Disposition": "inline" if as_page else f'attachment; filename="{quote(artifact.name)}"',
         "Content-Security-Policy": PAGE_POLICY,
     }
-    if tag in request.headers.get("If-None-Match", ""):
+    if etags.is_current(request, tag):
         return Response(status_code=304, headers=headers)
     wanted = request.headers.get("Range") if request.headers.get("If-Range", tag) == tag else None
     part = byte_ranges.parse(wanted, artifact.size_bytes)

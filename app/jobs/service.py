@@ -14,6 +14,7 @@ from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind, JobSpec
 from models_store.errors import NotFound
 from models_store.jobs import JobRepository
+from models_store.spans import Span
 from models_store.tables import Job, JobArtifact
 
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
@@ -103,8 +104,9 @@ def page(
     kind: JobKind | None,
     model_id: str | None,
     label: str | None,
+    span: Span,
 ) -> Sequence[Job]:
-    return JobRepository(session).list(after, limit, state, kind, model_id, label)
+    return JobRepository(session).list(after, limit, state, kind, model_id, label, span)
 
 
 def get(session: Session, job_id: str) -> Job:

@@ -1,18 +1,21 @@
 """/v1/models."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from app import names
-from app.dependencies import Plane, PlaneDep, ReadSession, WriteSession
+from app.dependencies import ReadSession, WriteSession
 from app.errors import problems
+from app.idempotency import IDEMPOTENCY_ERRORS, Creation, CreationDep
 from app.links import links
 from app.models import service
 from app.models.schemas import ModelForm, ModelGraph, ModelPage, ModelParameters, ModelView
 from app.names import Name
-from app.pages import After, Limit
+from app.pages import After, Filter, Limit, SpanDep
+from app.uploads.door import ModelFormat
 from app.uploads.errors import UPLOAD_ERRORS
 from app.uploads.incoming import ReceivedFile
 from app.uploads.receive import IncomingFileDep, ReprDigest, bare_body, form_body, receive_body, receive_form
@@ -26,7 +29,9 @@ ModelId = Annotated[
 ]
 ModelName = Annotated[Name, Path(alias="model")]
 MODEL_FILE = "An ONNX file, a zip for format onnx_zip, or safetensors weights for format torchvision."
-UPLOAD_RESPONSES = links(201, "model", "get_model", "get_model_graph", "delete_model") | problems(*UPLOAD_ERRORS)
+UPLOAD_RESPONSES = links(201, "model", "get_model", "get_model_graph", "delete_model") | problems(
+    *UPLOAD_ERRORS, *IDEMPOTENCY_ERRORS
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,10 @@ class ModelUpload:
     name: str
     parameters: ModelParameters
     file: ReceivedFile
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this upload from another one."""
+        return {"name": self.name, "sha256": self.file.sha256, **self.parameters.model_dump(exclude={"sha256"})}
 
 
 async def _from_form(request: Request, incoming: IncomingFileDep) -> ModelUpload:
@@ -56,55 +65,66 @@ async def _from_body(
 @router.post(
     "",
     status_code=201,
+    response_model=ModelView,
     summary="Upload a model",
     openapi_extra=form_body(ModelForm, MODEL_FILE),
     responses=UPLOAD_RESPONSES,
 )
 def upload_model(
     upload: Annotated[ModelUpload, Depends(_from_form)],
-    plane: PlaneDep,
-    session: WriteSession,
+    creation: CreationDep,
     background: BackgroundTasks,
-    response: Response,
-) -> ModelView:
+) -> Response:
     """Send an ONNX file, or a torchvision architecture's weights as safetensors; its inspection begins at once."""
-    return _add(upload, plane, session, background, response)
+    return _add(upload, creation, background)
 
 
 @router.put(
     "/{model}",
     status_code=201,
+    response_model=ModelView,
     summary="Upload a model as bare bytes",
     openapi_extra=bare_body(MODEL_FILE),
     responses=UPLOAD_RESPONSES,
 )
 def put_model(
     upload: Annotated[ModelUpload, Depends(_from_body)],
-    plane: PlaneDep,
-    session: WriteSession,
+    creation: CreationDep,
     background: BackgroundTasks,
-    response: Response,
-) -> ModelView:
+) -> Response:
     """The same for `curl -T model.onnx`: the body is the file; a Repr-Digest header is checked."""
-    return _add(upload, plane, session, background, response)
+    return _add(upload, creation, background)
 
 
-def _add(
-    upload: ModelUpload, plane: Plane, session: WriteSession, background: BackgroundTasks, response: Response
-) -> ModelView:
-    blob = service.keep(upload.file, upload.parameters, plane.blobs)
-    model = service.register(session, upload.name, upload.parameters, blob)
-    background.add_task(plane.doorbell.ring)  # runs after the commit and the answer
-    response.headers["Location"] = f"/v1/models/{model.id}"
-    return ModelView.of(model)
+def _add(upload: ModelUpload, creation: Creation, background: BackgroundTasks) -> Response:
+    blob = service.keep(upload.file, upload.parameters, creation.plane.blobs)
+
+    def create(session: Session) -> tuple[ModelView, str]:
+        model = service.register(session, upload.name, upload.parameters, blob)
+        return ModelView.of(model), f"/v1/models/{model.id}"
+
+    background.add_task(creation.plane.doorbell.ring)  # runs after the commit and the answer
+    return creation.once(upload.identity(), create)
 
 
 @router.get("", summary="List models")
 def list_models(
-    session: ReadSession, limit: Limit = 50, after: After = None, state: InputState | None = None
+    session: ReadSession,
+    span: SpanDep,
+    limit: Limit = 50,
+    after: After = None,
+    state: InputState | None = None,
+    format: ModelFormat | None = None,
+    name: Filter = None,
 ) -> ModelPage:
     """Newest first, a page at a time."""
-    return ModelPage.of([ModelView.of(model) for model in service.page(session, after, limit + 1, state)], limit)
+    return ModelPage.of(
+        [
+            ModelView.of(model)
+            for model in service.page(session, after, limit + 1, state=state, format=format, name=name, span=span)
+        ],
+        limit,
+    )
 
 
 @router.get("/{model}", summary="Look at a model", responses=problems(service.ModelNotFound))

@@ -16,6 +16,7 @@ from models_store.documents.job_spec import JobKind
 from models_store.errors import InUse
 from models_store.jobs import JobRepository
 from models_store.models import ModelRepository
+from models_store.spans import Span
 from models_store.tables import InputState, Model
 
 MODEL_ID = re.compile(r"mdl_[0-9a-f]{32}")
@@ -75,8 +76,17 @@ def register(session: Session, name: str, parameters: ModelParameters, blob: Blo
     return model
 
 
-def page(session: Session, after: str | None, limit: int, state: InputState | None) -> Sequence[Model]:
-    return ModelRepository(session).list(after, limit, state)
+def page(
+    session: Session,
+    after: str | None,
+    limit: int,
+    *,
+    state: InputState | None,
+    format: str | None,
+    name: str | None,
+    span: Span,
+) -> Sequence[Model]:
+    return ModelRepository(session).list(after, limit, state, format, name, span)
 
 
 def get(session: Session, model_id: str) -> Model:

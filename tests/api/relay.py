@@ -11,6 +11,7 @@ class Relay:
 
     def __init__(self, target: str) -> None:
         self.target = target
+        self.swallow_answers = 0  # so many next answers are read and not passed on: the connection breaks instead
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: list[socket.socket] = []
@@ -38,8 +39,17 @@ class Relay:
                     near.close()
                     continue
                 self._open += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=_pump, args=(near, far), daemon=True).start()
+                threading.Thread(target=self._answer, args=(far, near), daemon=True).start()
+
+    def _answer(self, far: socket.socket, near: socket.socket) -> None:
+        if self.swallow_answers:
+            with suppress(OSError):
+                far.recv(65_536)
+                self.swallow_answers -= 1
+                near.shutdown(socket.SHUT_RDWR)
+            return
+        _pump(far, near)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

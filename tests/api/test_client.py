@@ -23,6 +23,7 @@ from espalier.errors import (
 )
 from models_store.documents.event import EventType
 from models_store.documents.job_spec import Budget, JobSpec
+from models_store.documents.webhook import Happening
 
 
 @pytest.fixture
@@ -167,3 +168,18 @@ def test_nobody_there_is_said_at_once():
     with Client("http://127.0.0.1:1") as client, pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:1") as error:
         client.get_job(f"job_{0:032x}")
     assert "espalier serve" in error.value.hint
+
+
+def test_webhooks_from_the_client(client, sqlite_service):
+    first = client.create_webhook("https://example.org/a", description="one")
+    second = client.create_webhook("https://example.org/b", [Happening.JOB_FAILED])
+    assert first.secret.startswith("whsec_")
+    assert [(hook.id, hook.secret) for hook in client.webhooks()] == [(second.id, None), (first.id, None)]
+    sent = client.test_webhook(first.id)
+    again = client.redeliver(first.id, sent.id)
+    assert [(each.id, each.event) for each in client.deliveries(first.id)] == [
+        (again.id, Happening.WEBHOOK_TEST),
+        (sent.id, Happening.WEBHOOK_TEST),
+    ]
+    client.delete_webhook(first.id)
+    assert [hook.id for hook in client.webhooks()] == [second.id]

@@ -61,6 +61,20 @@ def test_accept_chooses_the_form_of_the_report(done: tuple[Service, str], accept
     assert "Accept" in response.headers["Vary"]
 
 
+def test_a_report_is_not_sent_twice(done: tuple[Service, str]) -> None:
+    service, path = done
+    for name, accept in (("report", "*/*"), ("report", "text/html"), ("report.html", "*/*")):
+        first = service.http.get(f"{path}/{name}", headers={"Accept": accept})
+        tag = first.headers["ETag"]
+        assert first.headers["Cache-Control"] == "private, no-cache"
+        for header in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+            headers = {"Accept": accept, "If-None-Match": header}
+            unchanged = service.http.get(f"{path}/{name}", headers=headers)
+            assert (unchanged.status_code, unchanged.content, unchanged.headers["ETag"]) == (304, b"", tag)
+        changed = service.http.get(f"{path}/{name}", headers={"Accept": accept, "If-None-Match": '"other"'})
+        assert (changed.status_code, changed.content) == (200, first.content)
+
+
 def test_a_report_page_cannot_run_scripts(done: tuple[Service, str]) -> None:
     service, path = done
     policy = service.http.get(f"{path}/report.html").headers["Content-Security-Policy"]

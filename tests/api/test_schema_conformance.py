@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Serve, Service
 from reports import report_document
+from running_api import Serve, Service
 
 CASES, MANY_CASES = 2, 100
 # Whether a well-formed upload is a model at all, or whether fields suit each other, no schema can say.

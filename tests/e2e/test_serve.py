@@ -23,7 +23,7 @@ def test_one_service_per_folder_and_port_until_ctrl_c(tmp_path):
         assert httpx.get(f"{service.url}/readyz").is_success
 
         children = descendants(service.process.pid)
-        assert len(children) >= 4  # Redis, API, worker, sweeper
+        assert len(children) >= 5  # Redis, API, worker, sweeper, courier
         assert service.interrupt() == 0
         assert alive(children) == set()
         with socket.socket() as probe:

@@ -40,7 +40,7 @@ def test_every_secret_must_be_given():
 
 def test_every_service_that_stays_is_watched_or_says_why_not():
     lasting = {name for name, service in SERVICES.items() if service.get("restart") != "no"}
-    assert lasting == {"api", "worker-cpu", "worker-gpu", "sweeper", "postgres", "redis", "storage"}
+    assert lasting == {"api", "worker-cpu", "worker-gpu", "sweeper", "courier", "postgres", "redis", "storage"}
     assert {name for name in lasting if "healthcheck" not in SERVICES[name]} == set()
 
 

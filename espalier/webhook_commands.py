@@ -1,0 +1,73 @@
+"""`espalier webhooks`: who is told what happens."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from espalier.client import DEFAULT_URL, Client
+from models_store.documents.webhook import Happening
+
+app = typer.Typer(help="URLs that are told what happens.", no_args_is_help=True)
+out = Console(highlight=False, soft_wrap=True)
+
+Url = Annotated[str, typer.Option("--url", envvar="ESPALIER_URL", help="Where the service is.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+WebhookId = Annotated[str, typer.Argument(help="An endpoint's id, whk_….", metavar="WEBHOOK")]
+
+
+@app.command()
+def add(
+    target: Annotated[str, typer.Argument(help="Called with POST.", metavar="URL")],
+    event: Annotated[list[Happening] | None, typer.Option(help="What it is told; all of it without this.")] = None,
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Have a URL told, and print its id and its secret, which is shown this once."""
+    with Client(url) as client:
+        webhook = client.create_webhook(target, event or (), description)
+    out.print_json(webhook.model_dump_json()) if as_json else out.print(f"{webhook.id} {webhook.secret}")
+
+
+@app.command("list")
+def list_endpoints(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Every endpoint, newest first."""
+    with Client(url) as client:
+        for webhook in client.webhooks():
+            state = "enabled" if webhook.enabled else f"disabled: {webhook.disabled_reason}"
+            print(webhook.model_dump_json() if as_json else f"{webhook.id} {webhook.url} {state}")
+
+
+@app.command("test")
+def send_test(webhook_id: WebhookId, url: Url = DEFAULT_URL) -> None:
+    """Send it a `webhook.test` event."""
+    with Client(url) as client:
+        print(client.test_webhook(webhook_id).id)
+
+
+@app.command()
+def deliveries(webhook_id: WebhookId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """What it was told and is to be told, newest first."""
+    with Client(url) as client:
+        for each in client.deliveries(webhook_id):
+            line = f"{each.id} {each.created_at:%Y-%m-%d %H:%M:%S} {each.event} {each.state} after {each.attempts}"
+            print(each.model_dump_json() if as_json else line)
+
+
+@app.command()
+def redeliver(
+    webhook_id: WebhookId,
+    delivery_id: Annotated[str, typer.Argument(help="A delivery's id, dlv_….", metavar="DELIVERY")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Send a message again."""
+    with Client(url) as client:
+        print(client.redeliver(webhook_id, delivery_id).id)
+
+
+@app.command()
+def remove(webhook_id: WebhookId, url: Url = DEFAULT_URL) -> None:
+    """Tell it no more, and forget what it was told."""
+    with Client(url) as client:
+        client.delete_webhook(webhook_id)

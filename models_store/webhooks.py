@@ -1,0 +1,256 @@
+"""Webhook endpoints and the outbox of what they are to be told.
+
+A delivery's row is written in the transaction of the change that it tells, so neither happens without the other.
+Sending comes later, as often as the schedule says: at least once, with one `message_id` by which the receiver can
+tell a repetition.
+"""
+
+import base64
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, delete, select, update
+from sqlalchemy.orm import Session, aliased
+
+from models_store.database_time import database_now
+from models_store.documents.webhook import DeliveryState, Happening, Notice
+from models_store.identifiers import new_id
+from models_store.spans import ALWAYS, Span
+from models_store.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+
+SCHEDULE_S = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+"""Before the first attempt, the second, … (the example of the Standard Webhooks specification)."""
+
+LEASE_S = 60.0  # longer than an attempt may take: a sender that died gives its delivery back
+SECRET_BYTES = 32
+ANSWER_CHARACTERS = 1000
+GONE = 410
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A sender's right to one attempt."""
+
+    delivery_id: str
+    attempt: int
+    message_id: str
+    url: str
+    secret: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an attempt; `status` None: there was no answer, and `error` says why."""
+
+    took_ms: int
+    status: int | None = None
+    answer: str | None = None
+    error: str | None = None
+
+    @property
+    def taken(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+
+class WebhookRepository:
+    """All SQL on webhooks. Never commits: the caller's session does."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    # Endpoints
+
+    def add(self, project_id: str, url: str, happenings: Sequence[Happening], description: str) -> WebhookEndpoint:
+        """A new endpoint with a secret of its own."""
+        endpoint = WebhookEndpoint(
+            id=new_id("whk"),
+            project_id=project_id,
+            url=url,
+            happenings=[str(happening) for happening in happenings],
+            description=description,
+            secret="whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode(),
+        )
+        self._session.add(endpoint)
+        self._session.flush()
+        return endpoint
+
+    def get(self, project_id: str, id: str) -> WebhookEndpoint | None:
+        query = select(WebhookEndpoint).where(WebhookEndpoint.id == id, WebhookEndpoint.project_id == project_id)
+        return self._session.scalar(query)
+
+    def list(
+        self,
+        project_id: str,
+        after: str | None = None,
+        limit: int = 50,
+        enabled: bool | None = None,
+        span: Span = ALWAYS,
+    ) -> Sequence[WebhookEndpoint]:
+        """Newest first; `after` is the id of the last row of the page before."""
+        table = WebhookEndpoint
+        query = select(table).where(table.project_id == project_id).order_by(table.id.desc()).limit(limit)
+        if after is not None:
+            query = query.where(table.id < after)
+        if enabled is not None:
+            query = query.where(table.enabled == enabled)
+        return self._session.scalars(query.where(*span.holds(table.created_at))).all()
+
+    def delete(self, project_id: str, id: str) -> bool:
+        """Delete the endpoint with its deliveries; whether there was one."""
+        statement = delete(WebhookEndpoint).where(WebhookEndpoint.id == id, WebhookEndpoint.project_id == project_id)
+        return self._session.scalar(statement.returning(WebhookEndpoint.id)) is not None
+
+    # The outbox
+
+    def tell(self, project_id: str, happening: Happening, at: datetime, data: dict[str, Any]) -> None:
+        """Write a delivery for every endpoint of the project that asked for such news."""
+        query = select(WebhookEndpoint).where(
+            WebhookEndpoint.project_id == project_id, WebhookEndpoint.enabled.is_(True)
+        )
+        message_id = new_id("msg")
+        for endpoint in self._session.scalars(query).all():
+            if not endpoint.happenings or happening in endpoint.happenings:
+                self._put(endpoint, happening, at, data, message_id)
+
+    def tell_one(
+        self, endpoint: WebhookEndpoint, happening: Happening, at: datetime, data: dict[str, Any]
+    ) -> WebhookDelivery:
+        """A delivery to one endpoint, whatever it asked for."""
+        return self._put(endpoint, happening, at, data, new_id("msg"))
+
+    def now(self) -> datetime:
+        """The database's time."""
+        return self._session.execute(select(database_now())).scalar_one()
+
+    def redeliver(self, delivery: WebhookDelivery) -> WebhookDelivery:
+        """A new delivery of the same message."""
+        again = WebhookDelivery(
+            id=new_id("dlv"),
+            endpoint_id=delivery.endpoint_id,
+            message_id=delivery.message_id,
+            happening=delivery.happening,
+            body=delivery.body,
+        )
+        self._session.add(again)
+        self._session.flush()
+        return again
+
+    def delivery(self, endpoint_id: str, id: str) -> WebhookDelivery | None:
+        query = select(WebhookDelivery).where(WebhookDelivery.id == id, WebhookDelivery.endpoint_id == endpoint_id)
+        return self._session.scalar(query)
+
+    def deliveries(
+        self,
+        endpoint_id: str,
+        after: str | None = None,
+        limit: int = 50,
+        state: DeliveryState | None = None,
+        happening: Happening | None = None,
+        span: Span = ALWAYS,
+    ) -> Sequence[WebhookDelivery]:
+        """Newest first; `after` is the id of the last row of the page before."""
+        table = WebhookDelivery
+        query = select(table).where(table.endpoint_id == endpoint_id).order_by(table.id.desc()).limit(limit)
+        if after is not None:
+            query = query.where(table.id < after)
+        if state is not None:
+            query = query.where(table.state == state)
+        if happening is not None:
+            query = query.where(table.happening == str(happening))
+        return self._session.scalars(query.where(*span.holds(table.created_at))).all()
+
+    def attempts(self, delivery_id: str) -> Sequence[WebhookAttempt]:
+        query = select(WebhookAttempt).where(WebhookAttempt.delivery_id == delivery_id)
+        return self._session.scalars(query.order_by(WebhookAttempt.number)).all()
+
+    # What senders do
+
+    def any_due(self) -> bool:
+        return self._session.scalar(_due()) is not None
+
+    def claim(self) -> Sending | None:
+        """The right to attempt the delivery that has waited longest, or none. It lapses after LEASE_S."""
+        first = _due().with_for_update(skip_locked=True)
+        statement = (
+            update(WebhookDelivery)
+            .where(WebhookDelivery.id == first.scalar_subquery(), WebhookDelivery.state == DeliveryState.PENDING)
+            .values(attempts=WebhookDelivery.attempts + 1, due_at=database_now(LEASE_S))
+            .returning(WebhookDelivery)
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        delivery = self._session.scalar(statement)
+        if delivery is None:
+            return None
+        endpoint = self._session.get_one(WebhookEndpoint, delivery.endpoint_id)
+        return Sending(
+            delivery.id, delivery.attempts, delivery.message_id, endpoint.url, endpoint.secret, delivery.body
+        )
+
+    def record(self, sending: Sending, outcome: Outcome) -> None:
+        """Log the attempt and decide what follows: an answer of 410 disables the endpoint.
+
+        Nothing is written for an attempt whose lease lapsed and which another sender repeated.
+        """
+        query = select(WebhookDelivery).where(
+            WebhookDelivery.id == sending.delivery_id, WebhookDelivery.attempts == sending.attempt
+        )
+        delivery = self._session.scalar(query.with_for_update().execution_options(populate_existing=True))
+        if delivery is None:
+            return
+        self._session.add(
+            WebhookAttempt(
+                delivery_id=delivery.id,
+                number=sending.attempt,
+                took_ms=outcome.took_ms,
+                status=outcome.status,
+                error=outcome.error[:500] if outcome.error else None,
+                answer=outcome.answer[:ANSWER_CHARACTERS] if outcome.answer else None,
+            )
+        )
+        now = self.now()
+        if outcome.taken:
+            delivery.state = DeliveryState.DELIVERED
+            delivery.delivered_at = now
+        elif outcome.status == GONE:
+            self._disable(delivery)
+        elif sending.attempt >= len(SCHEDULE_S):
+            delivery.state = DeliveryState.FAILED
+        else:
+            delivery.due_at = self._session.execute(select(database_now(SCHEDULE_S[sending.attempt]))).scalar_one()
+        self._session.flush()
+
+    def _disable(self, delivery: WebhookDelivery) -> None:
+        """The receiver does not want to be told any more: neither this nor what waits."""
+        endpoint = self._session.get_one(WebhookEndpoint, delivery.endpoint_id)
+        endpoint.enabled = False
+        endpoint.disabled_reason = "It answered 410 Gone."
+        self._session.execute(
+            update(WebhookDelivery)
+            .where(WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.state == DeliveryState.PENDING)
+            .values(state=DeliveryState.FAILED)
+            .execution_options(synchronize_session="fetch")
+        )
+
+    def _put(
+        self, endpoint: WebhookEndpoint, happening: Happening, at: datetime, data: dict[str, Any], message_id: str
+    ) -> WebhookDelivery:
+        delivery = WebhookDelivery(
+            id=new_id("dlv"),
+            endpoint_id=endpoint.id,
+            message_id=message_id,
+            happening=str(happening),
+            body=Notice(type=happening, timestamp=at, data=data).model_dump_json(ensure_ascii=True),
+        )
+        self._session.add(delivery)
+        self._session.flush()
+        return delivery
+
+
+def _due() -> Select[str]:
+    waiting = aliased(WebhookDelivery)
+    query = select(waiting.id).where(waiting.state == DeliveryState.PENDING, waiting.due_at <= database_now())
+    return query.order_by(waiting.due_at).limit(1)
