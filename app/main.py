@@ -16,9 +16,11 @@ from app.dependencies import Plane
 from app.docs.endpoints import router as docs
 from app.doorbell import Doorbell
 from app.health.endpoints import router as health
+from app.hooks.endpoints import router as hooks
 from app.jobs.endpoints import router as jobs
 from app.methods.endpoints import router as methods
 from app.models.endpoints import router as models
+from app.pipelines.endpoints import router as pipelines
 from app.security_headers import SecurityHeaders
 from app.settings import ApiSettings
 from app.webhooks.endpoints import router as webhooks
@@ -44,6 +46,7 @@ TAGS = [
     {"name": "datasets", "description": "Labelled images: for finetuning and for measuring accuracy."},
     {"name": "methods", "description": "What a job can be told to prune by: criteria, allocations and the rest."},
     {"name": "jobs", "description": "Pruning, from the request to the report."},
+    {"name": "pipelines", "description": "Saved jobs with gates, and what starts them: CI."},
     {"name": "webhooks", "description": "Who is told what happens here, and a log of it."},
     {"name": "operation", "description": "For whoever runs the service."},
 ]
@@ -67,7 +70,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     error_responses.install(app)
     openapi.install(app)
     common = errors.problems(errors.InvalidRequest, errors.DatabaseUnavailable, errors.InternalError)
-    for router in (models, datasets, methods, jobs, webhooks):
+    for router in (models, datasets, methods, jobs, pipelines, hooks, webhooks):
         app.include_router(router, responses=common)
     app.include_router(health)
     app.include_router(docs)

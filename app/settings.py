@@ -19,6 +19,11 @@ class ApiSettings(StoreSettings):
     max_upload_bytes: int = Field(default=8 * 2**30, ge=1, description="Largest model or dataset file.")
     event_poll_s: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
 
+    public_url: str = Field(
+        default="",
+        pattern=r"^(https?://[\x21-\x7e]+)?$",
+        description="Where users find this service, for links.",
+    )
     webhook_http: bool = Field(default=False, description="Webhooks may also go to http:// addresses.")
     webhook_private_networks: bool = Field(
         default=False, description="Webhooks may also go to loopback and private addresses."

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from espalier import job_form, live, packing, tables, webhook_commands
+from espalier import job_form, live, packing, pipeline_commands, tables, webhook_commands
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError, RequestRefused
 from espalier.resources import Upload
@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 database = typer.Typer(help="The database of a service that you run yourself.", no_args_is_help=True)
 app.add_typer(database, name="db")
+app.add_typer(pipeline_commands.app, name="pipelines")
+app.command("ci")(pipeline_commands.ci)
 app.add_typer(webhook_commands.app, name="webhooks")
 
 # Lines are for copying and for other programs: they are not wrapped.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -34,7 +34,7 @@ from espalier.errors import (
     TookTooLong,
     UploadRejected,
 )
-from espalier.resources import Artifacts, Delivery, Job, Listing, Row, Upload, Webhook
+from espalier.resources import Artifacts, Delivery, Job, Listing, Pipeline, Row, Run, Upload, Webhook
 from models_store.documents.event import Event, EventType
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobSpec
@@ -219,6 +219,55 @@ class Client:
             partial.unlink(missing_ok=True)
         return artifact
 
+    # Pipelines
+
+    def create_pipeline(self, body: Mapping[str, Any]) -> Pipeline:
+        """Save a pipeline, of the form that /docs shows. The answer alone has the `secret` of its inbound events."""
+        request = self._http.build_request("POST", "/v1/pipelines", json=dict(body), headers=_once())
+        return self._ask(request, Pipeline)
+
+    def pipelines(self) -> Iterator[Pipeline]:
+        """Every pipeline, newest first."""
+        return self._pages("/v1/pipelines", Pipeline)
+
+    def delete_pipeline(self, pipeline_id: str) -> None:
+        """The pipeline and its runs; their jobs stay."""
+        with self._answer(self._http.build_request("DELETE", f"/v1/pipelines/{quote(pipeline_id)}")):
+            pass
+
+    def start_run(
+        self,
+        pipeline_id: str,
+        *,
+        model_id: str | None = None,
+        dataset_id: str | None = None,
+        sha: str | None = None,
+        ref: str = "",
+        repository: str = "",
+    ) -> Run:
+        """Run a pipeline; without `model_id` on the model that the pipeline itself names."""
+        body = {"model_id": model_id, "dataset_id": dataset_id, "sha": sha, "ref": ref, "repository": repository}
+        path = f"/v1/pipelines/{quote(pipeline_id)}/runs"
+        return self._ask(self._http.build_request("POST", path, json=body, headers=_once()), Run)
+
+    def get_run(self, pipeline_id: str, run_id: str) -> Run:
+        return self._get(self._run_path(pipeline_id, run_id), Run)
+
+    def runs(self, pipeline_id: str) -> Iterator[Run]:
+        """Every run of a pipeline, newest first."""
+        return self._pages(f"/v1/pipelines/{quote(pipeline_id)}/runs", Run)
+
+    def junit(self, run: Run) -> bytes:
+        """The run as JUnit XML."""
+        return self._read(f"{self._run_path(run.pipeline_id, run.id)}/junit.xml")
+
+    def summary(self, run: Run) -> str:
+        """The run as Markdown."""
+        return self._read(f"{self._run_path(run.pipeline_id, run.id)}/summary.md").decode()
+
+    def _run_path(self, pipeline_id: str, run_id: str) -> str:
+        return f"/v1/pipelines/{quote(pipeline_id)}/runs/{quote(run_id)}"
+
     # Webhooks
 
     def create_webhook(self, url: str, events: Sequence[Happening] = (), description: str = "") -> Webhook:
@@ -297,6 +346,10 @@ class Client:
 
     def _get(self, path: str, kind: type[Answer]) -> Answer:
         return self._ask(self._http.build_request("GET", path, headers={"Accept": "application/json"}), kind)
+
+    def _read(self, path: str) -> bytes:
+        with self._answer(self._http.build_request("GET", path)) as response:
+            return response.read()
 
     def _ask(self, request: httpx.Request, kind: type[Answer]) -> Answer:
         """The answer; asked again a few times where that can do no harm and may help."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from models_store.documents.event import JobError
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState, Stage
+from models_store.documents.pipeline import Gate, GateVerdict, RunState
 from models_store.documents.report import Artifact
 from models_store.documents.webhook import DeliveryState, Happening
 
@@ -75,6 +76,30 @@ class Delivery(Resource):
     next_attempt_at: datetime | None = None
     created_at: datetime
     delivered_at: datetime | None = None
+
+
+class Pipeline(Resource):
+    """A saved job with gates; its secret is there only when it was just made."""
+
+    id: str
+    name: str
+    gates: tuple[Gate, ...]
+    hooks: dict[str, str]
+    secret: str | None = None
+    created_at: datetime
+
+
+class Run(Resource):
+    """A run of a pipeline, and what its gates said."""
+
+    id: str
+    pipeline_id: str
+    job_id: str | None = None
+    state: RunState
+    reason: str
+    gates: tuple[GateVerdict, ...]
+    created_at: datetime
+    finished_at: datetime | None = None
 
 
 class Listing(Resource, Generic[Row]):

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from models_store import pipeline_runs
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind
 from models_store.documents.webhook import Happening
@@ -28,6 +29,8 @@ def job_changed(session: Session, job: Job, at: datetime) -> None:
             webhooks.tell(DEFAULT_PROJECT, _verdict(job), at, _upload(job))
     elif job.state in TOLD:
         webhooks.tell(DEFAULT_PROJECT, TOLD[job.state], at, _job(job))
+    if job.state.ended:
+        pipeline_runs.settle(session, job, at)
 
 
 def _verdict(job: Job) -> Happening:

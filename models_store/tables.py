@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from models_store.database_time import UtcDateTime, database_now
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
+from models_store.documents.pipeline import RunState
 from models_store.documents.webhook import DeliveryState
 
 ID_LENGTH = 36
@@ -182,7 +183,8 @@ class WebhookEndpoint(Base):
     url: Mapped[str] = mapped_column(String(2000))
     happenings: Mapped[list[str]] = mapped_column(JSON)  # Happening words; empty: all
     description: Mapped[str] = mapped_column(String(200))
-    secret: Mapped[str] = mapped_column(String(100))  # whsec_…: signing needs it in clear
+    secret: Mapped[str] = mapped_column(String(300))  # whsec_… or a host's token: sending needs it in clear
+    kind: Mapped[str] = mapped_column(String(16), default="webhook")  # or github, gitlab: told a commit's status
     enabled: Mapped[bool] = mapped_column(default=True)
     disabled_reason: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(default=database_now())
@@ -199,6 +201,7 @@ class WebhookDelivery(Base):
     message_id: Mapped[str] = mapped_column(String(ID_LENGTH))  # the receiver's idempotency key
     happening: Mapped[str] = mapped_column(String(32))
     body: Mapped[str] = mapped_column(Text)  # as it is signed
+    url: Mapped[str | None] = mapped_column(String(2000))  # where it is not the endpoint's own
     state: Mapped[DeliveryState] = mapped_column(_words(DeliveryState, "state"), default=DeliveryState.PENDING)
     attempts: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime] = mapped_column(default=database_now())  # of the next attempt; the end of one's lease
@@ -218,3 +221,50 @@ class WebhookAttempt(Base):
     status: Mapped[int | None]  # of the answer, if there was one
     error: Mapped[str | None] = mapped_column(String(500))
     answer: Mapped[str | None] = mapped_column(Text)  # the beginning of it
+
+
+class Pipeline(Base):
+    """A job to run again and again, with gates."""
+
+    __tablename__ = "pipelines"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    template: Mapped[dict[str, Any]]  # a JobTemplate
+    gates: Mapped[list[dict[str, Any]]]  # Gate documents
+    model_name: Mapped[str | None] = mapped_column(String(200))  # runs take the newest ready model of this name
+    branches: Mapped[list[str]] = mapped_column(JSON)  # patterns; empty: all
+    secret: Mapped[str] = mapped_column(String(100))  # of inbound hooks
+    status_endpoint_id: Mapped[str | None] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="SET NULL"))
+    status_repository: Mapped[str] = mapped_column(String(300), default="")
+    status_context: Mapped[str] = mapped_column(String(200), default="")
+    created_at: Mapped[datetime] = mapped_column(default=database_now())
+
+
+class PipelineRun(Base):
+    """One job of a pipeline, and what its gates said."""
+
+    __tablename__ = "pipeline_runs"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    pipeline_id: Mapped[str] = mapped_column(ForeignKey("pipelines.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
+    state: Mapped[RunState] = mapped_column(_words(RunState, "state"), default=RunState.RUNNING)
+    trigger: Mapped[dict[str, Any]]  # a Trigger
+    verdicts: Mapped[list[dict[str, Any]]]  # GateVerdict documents, once the job has ended
+    reason: Mapped[str] = mapped_column(Text, default="")
+    target_url: Mapped[str | None] = mapped_column(String(2000))
+    created_at: Mapped[datetime] = mapped_column(default=database_now())
+    finished_at: Mapped[datetime | None]
+
+
+class HookEvent(Base):
+    """An inbound event that was accepted: sent again, it starts nothing."""
+
+    __tablename__ = "hook_events"
+
+    pipeline_id: Mapped[str] = mapped_column(ForeignKey("pipelines.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(300), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("pipeline_runs.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(default=database_now())

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session, aliased
 
+from models_store.commit_status import Host
 from models_store.database_time import database_now
 from models_store.documents.webhook import DeliveryState, Happening, Notice
 from models_store.identifiers import new_id
@@ -28,6 +29,7 @@ LEASE_S = 60.0  # longer than an attempt may take: a sender that died gives its 
 SECRET_BYTES = 32
 ANSWER_CHARACTERS = 1000
 GONE = 410
+WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Sending:
     url: str
     secret: str
     body: str
+    kind: str = "webhook"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Outcome:
     status: int | None = None
     answer: str | None = None
     error: str | None = None
+
+    @property
+    def refused(self) -> bool:
+        """By a host that says that this very request is wrong: it will not be right later."""
+        return self.status is not None and 400 <= self.status < 500 and self.status not in (408, 425, 429)
 
     @property
     def taken(self) -> bool:
@@ -80,7 +88,7 @@ class WebhookRepository:
 
     def get(self, project_id: str, id: str) -> WebhookEndpoint | None:
         query = select(WebhookEndpoint).where(WebhookEndpoint.id == id, WebhookEndpoint.project_id == project_id)
-        return self._session.scalar(query)
+        return self._session.scalar(query.where(WebhookEndpoint.kind == WEBHOOK))
 
     def list(
         self,
@@ -92,7 +100,8 @@ class WebhookRepository:
     ) -> Sequence[WebhookEndpoint]:
         """Newest first; `after` is the id of the last row of the page before."""
         table = WebhookEndpoint
-        query = select(table).where(table.project_id == project_id).order_by(table.id.desc()).limit(limit)
+        query = select(table).where(table.project_id == project_id, table.kind == WEBHOOK)
+        query = query.order_by(table.id.desc()).limit(limit)
         if after is not None:
             query = query.where(table.id < after)
         if enabled is not None:
@@ -104,12 +113,53 @@ class WebhookRepository:
         statement = delete(WebhookEndpoint).where(WebhookEndpoint.id == id, WebhookEndpoint.project_id == project_id)
         return self._session.scalar(statement.returning(WebhookEndpoint.id)) is not None
 
+    # Hosts of repositories
+
+    def add_host(self, project_id: str, kind: Host, base_url: str, token: str) -> WebhookEndpoint:
+        """Where the status of commits is told; not among the webhooks of the project."""
+        endpoint = WebhookEndpoint(
+            id=new_id("whk"),
+            project_id=project_id,
+            url=base_url,
+            happenings=[],
+            description="",
+            secret=token,
+            kind=kind,
+        )
+        self._session.add(endpoint)
+        self._session.flush()
+        return endpoint
+
+    def host(self, id: str) -> WebhookEndpoint | None:
+        return self._session.get(WebhookEndpoint, id)
+
+    def tell_status(self, endpoint_id: str, run_id: str, url: str, body: str) -> None:
+        """A status in place of those of the same run that still wait."""
+        self._session.execute(
+            update(WebhookDelivery)
+            .where(
+                WebhookDelivery.endpoint_id == endpoint_id,
+                WebhookDelivery.message_id == run_id,
+                WebhookDelivery.state == DeliveryState.PENDING,
+            )
+            .values(state=DeliveryState.FAILED)
+            .execution_options(synchronize_session="fetch")
+        )
+        self._session.add(
+            WebhookDelivery(
+                id=new_id("dlv"), endpoint_id=endpoint_id, message_id=run_id, happening="status", body=body, url=url
+            )
+        )
+        self._session.flush()
+
     # The outbox
 
     def tell(self, project_id: str, happening: Happening, at: datetime, data: dict[str, Any]) -> None:
         """Write a delivery for every endpoint of the project that asked for such news."""
         query = select(WebhookEndpoint).where(
-            WebhookEndpoint.project_id == project_id, WebhookEndpoint.enabled.is_(True)
+            WebhookEndpoint.project_id == project_id,
+            WebhookEndpoint.enabled.is_(True),
+            WebhookEndpoint.kind == WEBHOOK,
         )
         message_id = new_id("msg")
         for endpoint in self._session.scalars(query).all():
@@ -187,7 +237,13 @@ class WebhookRepository:
             return None
         endpoint = self._session.get_one(WebhookEndpoint, delivery.endpoint_id)
         return Sending(
-            delivery.id, delivery.attempts, delivery.message_id, endpoint.url, endpoint.secret, delivery.body
+            delivery_id=delivery.id,
+            attempt=delivery.attempts,
+            message_id=delivery.message_id,
+            url=delivery.url or endpoint.url,
+            secret=endpoint.secret,
+            body=delivery.body,
+            kind=endpoint.kind,
         )
 
     def record(self, sending: Sending, outcome: Outcome) -> None:
@@ -215,9 +271,9 @@ class WebhookRepository:
         if outcome.taken:
             delivery.state = DeliveryState.DELIVERED
             delivery.delivered_at = now
-        elif outcome.status == GONE:
+        elif outcome.status == GONE and sending.kind == WEBHOOK:
             self._disable(delivery)
-        elif sending.attempt >= len(SCHEDULE_S):
+        elif sending.attempt >= len(SCHEDULE_S) or (sending.kind != WEBHOOK and outcome.refused):
             delivery.state = DeliveryState.FAILED
         else:
             delivery.due_at = self._session.execute(select(database_now(SCHEDULE_S[sending.attempt]))).scalar_one()

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 from standardwebhooks import Webhook
 
+from models_store import commit_status
 from models_store.database import Database
 from models_store.targets import Rules
-from models_store.webhooks import Sending, WebhookRepository
+from models_store.webhooks import WEBHOOK, Sending, WebhookRepository
 from worker.post import post
 
 USER_AGENT = "Espalier-Webhooks/1"
@@ -31,7 +32,9 @@ def deliver_all(database: Database, rules: Rules, stop: threading.Event) -> int:
 
 
 def headers(sending: Sending, at: datetime) -> dict[str, str]:
-    """Identifier, time of the attempt, and the signature over both and the body."""
+    """Identifier, time of the attempt, and the signature over both and the body; or what a host of commits wants."""
+    if sending.kind != WEBHOOK:
+        return commit_status.headers(sending.kind, sending.secret)
     return {
         "Content-Type": "application/json",
         "User-Agent": USER_AGENT,

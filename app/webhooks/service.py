@@ -55,7 +55,7 @@ class TargetNotAllowed(ApiError):
 
 def create(session: Session, new: NewWebhook, settings: ApiSettings) -> WebhookEndpoint:
     """Raises TargetNotAllowed."""
-    _check(new.url, settings)
+    check_target(new.url, settings)
     return WebhookRepository(session).add(DEFAULT_PROJECT, new.url, new.events, new.description)
 
 
@@ -78,7 +78,7 @@ def change(session: Session, webhook_id: str, wanted: WebhookChange, settings: A
     """Raises WebhookNotFound, TargetNotAllowed."""
     endpoint = get(session, webhook_id)
     if wanted.url is not None:
-        _check(wanted.url, settings)
+        check_target(wanted.url, settings)
         endpoint.url = wanted.url
     if wanted.events is not None:
         endpoint.happenings = [str(event) for event in wanted.events]
@@ -146,7 +146,8 @@ def _enabled(session: Session, webhook_id: str) -> WebhookEndpoint:
     return endpoint
 
 
-def _check(url: str, settings: ApiSettings) -> None:
+def check_target(url: str, settings: ApiSettings) -> None:
+    """Raises TargetNotAllowed."""
     rules = targets.Rules(http=settings.webhook_http, private_networks=settings.webhook_private_networks)
     try:
         targets.parse(url, rules)

@@ -20,6 +20,9 @@ class Happening(StrEnum):
     MODEL_REJECTED = "model.rejected"
     DATASET_READY = "dataset.ready"
     DATASET_REJECTED = "dataset.rejected"
+    RUN_PASSED = "pipeline_run.passed"
+    RUN_FAILED = "pipeline_run.failed"
+    RUN_ERRORED = "pipeline_run.errored"
     WEBHOOK_TEST = "webhook.test"
 
 

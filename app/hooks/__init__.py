@@ -1,0 +1,1 @@
+"""/v1/hooks: events of other services that start runs."""

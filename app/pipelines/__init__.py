@@ -1,0 +1,1 @@
+"""/v1/pipelines: saved jobs with gates, and their runs."""

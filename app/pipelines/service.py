@@ -1,0 +1,146 @@
+"""What happens to pipelines: saved, run, judged."""
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from app.errors import ApiError
+from app.jobs import service as jobs
+from app.pipelines.schemas import PUBLIC_HOSTS, NewPipeline, NewRun
+from app.settings import ApiSettings
+from app.webhooks.service import check_target
+from models_store.documents.job_spec import JobSpec
+from models_store.documents.pipeline import RunState, Trigger
+from models_store.pipelines import PipelineRepository
+from models_store.projects import DEFAULT_PROJECT
+from models_store.spans import Span
+from models_store.tables import Pipeline, PipelineRun, WebhookEndpoint
+from models_store.webhooks import WebhookRepository
+
+PIPELINE_ID = re.compile(r"pip_[0-9a-f]{32}")
+RUN_ID = re.compile(r"run_[0-9a-f]{32}")
+
+
+class PipelineNotFound(ApiError):
+    """There is no such pipeline."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "pipeline_not_found"
+    hint = "GET /v1/pipelines lists the pipelines with their ids."
+
+
+class RunNotFound(ApiError):
+    """The pipeline has no such run."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "run_not_found"
+    hint = "GET /v1/pipelines/{id}/runs lists the runs with their ids."
+
+
+class NoModel(ApiError):
+    """The run has no model."""
+
+    status = HTTPStatus.CONFLICT
+    code = "no_model"
+    hint = "Send `model_id` with the run, or upload a model of the pipeline's `model_name` and wait until it is ready."
+
+
+class UnsuitableInputs(ApiError):
+    """The pipeline's job does not suit what the run brings along."""
+
+    status = HTTPStatus.CONFLICT
+    code = "unsuitable_inputs"
+    hint = "Send a dataset with the run, or choose methods that need none in the pipeline."
+
+
+RUN_ERRORS = (PipelineNotFound, NoModel, UnsuitableInputs)
+
+
+def create(session: Session, new: NewPipeline, settings: ApiSettings) -> tuple[Pipeline, WebhookEndpoint | None]:
+    """With the host that is told of commits, if any. Raises TargetNotAllowed."""
+    pipeline = PipelineRepository(session, DEFAULT_PROJECT).add(
+        new.name,
+        new.job.model_dump(mode="json"),
+        [gate.model_dump(mode="json") for gate in new.gates],
+        new.model_name,
+        new.branches,
+    )
+    status = new.commit_status
+    if status is None:
+        return pipeline, None
+    base_url = status.base_url or PUBLIC_HOSTS[status.host]
+    check_target(base_url, settings)
+    host = WebhookRepository(session).add_host(DEFAULT_PROJECT, status.host, base_url, status.token)
+    pipeline.status_endpoint_id = host.id
+    pipeline.status_repository = status.repository
+    pipeline.status_context = status.context or f"espalier/{new.name}"[:200]
+    session.flush()
+    return pipeline, host
+
+
+def page(session: Session, after: str | None, limit: int, name: str | None, span: Span) -> Sequence[Pipeline]:
+    return PipelineRepository(session, DEFAULT_PROJECT).list(after, limit, name, span)
+
+
+def host_of(session: Session, pipeline: Pipeline) -> WebhookEndpoint | None:
+    """Who is told of commits."""
+    return WebhookRepository(session).host(pipeline.status_endpoint_id) if pipeline.status_endpoint_id else None
+
+
+def get(session: Session, pipeline_id: str) -> Pipeline:
+    """Raises PipelineNotFound."""
+    known = PIPELINE_ID.fullmatch(pipeline_id)
+    pipeline = PipelineRepository(session, DEFAULT_PROJECT).get(pipeline_id) if known else None
+    if pipeline is None:
+        raise PipelineNotFound(f"There is no pipeline {pipeline_id}.")
+    return pipeline
+
+
+def delete(session: Session, pipeline_id: str) -> None:
+    """With its runs; their jobs stay. Raises PipelineNotFound."""
+    pipeline = get(session, pipeline_id)
+    host = host_of(session, pipeline)
+    PipelineRepository(session, DEFAULT_PROJECT).delete(pipeline)
+    if host is not None:
+        session.delete(host)
+        session.flush()
+
+
+def start(session: Session, pipeline: Pipeline, new: NewRun, trigger: Trigger, settings: ApiSettings) -> PipelineRun:
+    """A run and its job. Raises NoModel, UnsuitableInputs, and what the creation of the job raises."""
+    repository = PipelineRepository(session, DEFAULT_PROJECT)
+    newest = repository.newest_model(pipeline.model_name) if pipeline.model_name else None
+    model_id = new.model_id or pipeline.template["model_id"] or newest
+    if model_id is None:
+        wanted = f"no model named {pipeline.model_name} is ready" if pipeline.model_name else "none was named"
+        raise NoModel(f"{pipeline.id} cannot run: {wanted}.")
+    body = {**pipeline.template, "model_id": model_id}
+    body["label"] = body["label"] or pipeline.name
+    if new.dataset_id is not None:
+        body["dataset_id"] = new.dataset_id
+    try:
+        spec = JobSpec.model_validate(body)
+    except ValidationError as error:
+        raise UnsuitableInputs("; ".join(fault["msg"] for fault in error.errors())) from error
+    return repository.add_run(pipeline, jobs.create(session, spec), trigger, settings.public_url)
+
+
+def runs(
+    session: Session, pipeline_id: str, after: str | None, limit: int, state: RunState | None, span: Span
+) -> Sequence[PipelineRun]:
+    """Raises PipelineNotFound."""
+    pipeline = get(session, pipeline_id)
+    return PipelineRepository(session, DEFAULT_PROJECT).runs(pipeline.id, after, limit, state, span)
+
+
+def run(session: Session, pipeline_id: str, run_id: str) -> PipelineRun:
+    """Raises PipelineNotFound, RunNotFound."""
+    pipeline = get(session, pipeline_id)
+    known = RUN_ID.fullmatch(run_id)
+    found = PipelineRepository(session, DEFAULT_PROJECT).run(pipeline.id, run_id) if known else None
+    if found is None:
+        raise RunNotFound(f"{pipeline_id} has no run {run_id}.")
+    return found

@@ -1,0 +1,120 @@
+"""Pipelines and their runs."""
+
+import base64
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store import pipeline_runs
+from models_store.documents.pipeline import RunState, Trigger
+from models_store.identifiers import new_id
+from models_store.spans import ALWAYS, Span
+from models_store.tables import HookEvent, InputState, Job, Model, Pipeline, PipelineRun
+from models_store.webhooks import SECRET_BYTES
+
+
+class PipelineRepository:
+    """Pipelines of one project, and their runs. Never commits: the caller's session does."""
+
+    def __init__(self, session: Session, project_id: str) -> None:
+        self._session = session
+        self._project_id = project_id
+
+    def add(
+        self,
+        name: str,
+        template: dict[str, Any],
+        gates: list[dict[str, Any]],
+        model_name: str | None,
+        branches: Sequence[str],
+    ) -> Pipeline:
+        """A new pipeline with a secret of its own for inbound hooks."""
+        pipeline = Pipeline(
+            id=new_id("pip"),
+            project_id=self._project_id,
+            name=name,
+            template=template,
+            gates=gates,
+            model_name=model_name,
+            branches=list(branches),
+            secret="whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode(),
+        )
+        self._session.add(pipeline)
+        self._session.flush()
+        return pipeline
+
+    def get(self, id: str) -> Pipeline | None:
+        query = select(Pipeline).where(Pipeline.id == id, Pipeline.project_id == self._project_id)
+        return self._session.scalar(query)
+
+    def list(
+        self, after: str | None = None, limit: int = 50, name: str | None = None, span: Span = ALWAYS
+    ) -> Sequence[Pipeline]:
+        """Newest first; `after` is the id of the last row of the page before."""
+        query = select(Pipeline).where(Pipeline.project_id == self._project_id)
+        if after is not None:
+            query = query.where(Pipeline.id < after)
+        if name is not None:
+            query = query.where(Pipeline.name == name)
+        query = query.where(*span.holds(Pipeline.created_at)).order_by(Pipeline.id.desc()).limit(limit)
+        return self._session.scalars(query).all()
+
+    def delete(self, pipeline: Pipeline) -> None:
+        """With its runs; their jobs stay."""
+        self._session.delete(pipeline)
+        self._session.flush()
+
+    def newest_model(self, name: str) -> str | None:
+        """The id of the newest ready model of that name."""
+        query = select(Model.id).where(Model.name == name, Model.state == InputState.READY)
+        return self._session.scalar(query.order_by(Model.id.desc()).limit(1))
+
+    def add_run(self, pipeline: Pipeline, job: Job, trigger: Trigger, public_url: str) -> PipelineRun:
+        """A run of this job, which has just been created; its commit is told."""
+        run = PipelineRun(
+            id=new_id("run"),
+            pipeline_id=pipeline.id,
+            job_id=job.id,
+            trigger=trigger.model_dump(mode="json"),
+            verdicts=[],
+            target_url=f"{public_url.rstrip('/')}/v1/jobs/{job.id}/report.html" if public_url else None,
+        )
+        self._session.add(run)
+        self._session.flush()
+        pipeline_runs.tell_commit(self._session, pipeline, run)
+        return run
+
+    def run(self, pipeline_id: str, id: str) -> PipelineRun | None:
+        query = select(PipelineRun).where(PipelineRun.id == id, PipelineRun.pipeline_id == pipeline_id)
+        return self._session.scalar(query)
+
+    def runs(
+        self,
+        pipeline_id: str,
+        after: str | None = None,
+        limit: int = 50,
+        state: RunState | None = None,
+        span: Span = ALWAYS,
+    ) -> Sequence[PipelineRun]:
+        """Newest first; `after` is the id of the last row of the page before."""
+        query = select(PipelineRun).where(PipelineRun.pipeline_id == pipeline_id)
+        if after is not None:
+            query = query.where(PipelineRun.id < after)
+        if state is not None:
+            query = query.where(PipelineRun.state == state)
+        query = query.where(*span.holds(PipelineRun.created_at)).order_by(PipelineRun.id.desc()).limit(limit)
+        return self._session.scalars(query).all()
+
+    def run_of_event(self, pipeline: Pipeline, key: str) -> PipelineRun | None:
+        """The run that an inbound event has started already. Holds the pipeline, so that no other request starts it."""
+        self._session.refresh(pipeline, with_for_update=True)
+        event = self._session.get(HookEvent, (pipeline.id, key))
+        return self._session.get(PipelineRun, event.run_id) if event else None
+
+    def remember_event(self, pipeline: Pipeline, key: str, run: PipelineRun) -> None:
+        """That the event has started this run."""
+        self._session.add(HookEvent(pipeline_id=pipeline.id, key=key, run_id=run.id))
+        self._session.flush()
