@@ -17,7 +17,7 @@ from espalier.embedded_redis import EmbeddedRedis
 from espalier.errors import EspalierError
 from espalier.processes import Process
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 240.0  # a machine may be busy with other things; a part that fails is noticed at once
 DRAIN_S = 25.0  # a worker gives its jobs 20 s to leave a checkpoint behind
 MAX_FAILURES = 3
 FAILURES_COUNT_FOR_S = 60.0
@@ -139,10 +139,10 @@ class Service:
         fd = listener.fileno()
         api = run("api", "app", "--fd", str(fd), fds=(fd,))
         self._children.append(api)
+        _await("the API", api, lambda: _is_ready(self.url))  # before the others, which would only slow its start
         self._children.append(run("worker", "worker", "--concurrency", str(self.jobs)))
         self._children.append(run("sweeper", "worker.sweeper"))
         self._children.append(run("courier", "worker.courier"))
-        _await("the API", api, lambda: _is_ready(self.url))
 
     def _migrate(self, migration: Process) -> None:
         migration.end(by=time.monotonic() + START_TIMEOUT_S)

@@ -14,13 +14,21 @@ from reports import report_document
 from running_api import Serve, Service
 
 CASES, MANY_CASES = 2, 100
-# Whether a well-formed upload is a model at all, or whether fields suit each other, no schema can say.
+# Whether a well-formed upload is a model at all, whether fields suit each other, whether an Idempotency-Key was used
+# before or a URL may be called, no schema can say.
 REFUSED_FOR_THEIR_CONTENT = {
     "/v1/models": [400, 415, 422],
     "/v1/models/{model}": [400, 415, 422],
     "/v1/datasets": [400, 415, 422],
     "/v1/datasets/{dataset}": [400, 415, 422],
     "/v1/jobs": [422],
+    "/v1/pipelines": [422],
+    "/v1/pipelines/{pipeline_id}/runs": [422],
+    "/v1/hooks/{source}/{pipeline_id}": [422],
+    "/v1/webhooks": [422],
+    "/v1/webhooks/{webhook_id}": [422],
+    "/v1/webhooks/{webhook_id}/test": [422],
+    "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": [422],
 }
 USUAL = ["2xx", "3xx", 401, 403, 404, 409, 429]
 
@@ -40,11 +48,24 @@ def configuration(ids: dict[str, str]) -> str:
 
 
 def existing(service: Service) -> dict[str, str]:
-    """A job with a report and its model, by the names of the path parameters they fill."""
+    """A job with a report, its model, a pipeline, a webhook, by the names of the path parameters they fill."""
     job_id = service.start_job()
     service.worker.succeed(service.worker.claim(), report_document(), {"pruned.onnx": b"x", "report.html": b"x"})
     model_id = service.http.get(f"/v1/jobs/{job_id}").json()["model_id"]
-    return {"model": model_id, "job_id": job_id, "name": "pruned.onnx"}
+    pipeline = {"name": "p", "job": {"model_id": model_id, "budget": {"macs_ratio": 0.5}}, "gates": []}
+    pipeline_id = service.http.post("/v1/pipelines", json=pipeline).json()["id"]
+    run_id = service.http.post(f"/v1/pipelines/{pipeline_id}/runs", json={}).json()["id"]
+    webhook_id = service.http.post("/v1/webhooks", json={"url": "https://example.org/"}).json()["id"]
+    delivery_id = service.http.post(f"/v1/webhooks/{webhook_id}/test").json()["id"]
+    return {
+        "model": model_id,
+        "job_id": job_id,
+        "name": "pruned.onnx",
+        "pipeline_id": pipeline_id,
+        "run_id": run_id,
+        "webhook_id": webhook_id,
+        "delivery_id": delivery_id,
+    }
 
 
 def conform(service: Service, folder: Path, cases: int) -> None:

@@ -21,7 +21,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
     for name in ("examples", ".venv"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -38,7 +38,7 @@ def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        said, complaints = shell.communicate(timeout=240)
+        said, complaints = shell.communicate(timeout=560)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)

@@ -5,8 +5,8 @@ import sqlalchemy as sa
 from alembic import op
 from models_store.database_time import UtcDateTime
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
