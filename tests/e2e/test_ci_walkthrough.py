@@ -21,6 +21,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow  # eight jobs and inspections of real workers
 @pytest.mark.timeout(600)
 def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
     for name in ("examples", ".venv"):
