@@ -181,6 +181,11 @@ class JobSpec(Document):
             raise ValueError("recovery.reconstruction refits whole kernels: it does not go with kernels")
         return self
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the weights that remain are refitted, where there are images to do so."""
+        return self.kernels is None if self.recovery.reconstruction is None else self.recovery.reconstruction
+
     @model_validator(mode="after")
     def _accuracy_needs_data(self) -> "JobSpec":
         if self.budget.max_accuracy_drop is not None and self.dataset_id is None:

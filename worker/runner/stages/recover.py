@@ -30,7 +30,7 @@ def run(bench: Workbench) -> Recovered:
     wanted, seed = bench.spec.recovery, bench.spec.seed
     pruned, parity = checked_form(load_model(bench.cut_path), seed)
     layers: tuple[ReconstructedLayer, ...] = ()
-    if wanted.reconstruction:
+    if bench.spec.reconstructs:
         original, _ = checked_form(bench.original, seed)
         batches = calibration_batches(bench.dataset.train, wanted.calibration_images, (original, pruned), seed)
         plan = bench.read(estimate.STAGE).plan(bench.analysis)
@@ -48,7 +48,8 @@ def run(bench: Workbench) -> Recovered:
 def reason_to_skip(bench: Workbench) -> str | None:
     if bench.order.dataset is None:
         return "The job has no dataset."
-    return None if bench.spec.recovery.asked_for else "The job asks for none."
+    asked_for = bench.spec.reconstructs or bench.spec.recovery.bn_reestimation
+    return None if asked_for else "The job asks for none."
 
 
 STAGE = Stage("recover", Recovered, run, reason_to_skip)
