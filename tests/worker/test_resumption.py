@@ -27,7 +27,7 @@ from worker.sweeper import remove_checkpoints
 from worker.work_folder import WorkFolder
 
 # Dropout is all that is missing: batch statistics, momentum, shuffling, crops and flips are in.
-TRAINING = {"epochs": 12, "batch_size": 16, "crop_padding": 1, "horizontal_flip": True, "label_smoothing": 0.1}
+TRAINING = {"epochs": 60, "batch_size": 16, "crop_padding": 1, "horizontal_flip": True, "label_smoothing": 0.1}
 QUICK = {"rounds": 3}
 ERROR = JobError(code="x", error_class=ErrorClass.USER, message="x")
 TRAINED = "state/training.safetensors"
@@ -83,13 +83,13 @@ def test_cut_off_twice_and_bit_equal(plane: Plane) -> None:
     assert plane.work() == [Outcome.ENDED]
 
     assert plane.wait(job_id).state is JobState.SUCCEEDED
-    assert stages_run(plane, job_id, 1) == ["baseline", "estimate", "prune", "finetune"]
+    assert stages_run(plane, job_id, 1) == ["baseline", "estimate", "prune", "recover", "finetune"]
     assert stages_run(plane, job_id, 2) == ["finetune"]
     assert stages_run(plane, job_id, 3) == ["finetune", "evaluate", "export", "measure", "report"]
     report = Report.model_validate(plane.report(job_id))
     assert report.training is not None
-    assert [row.epoch for row in report.training.epochs] == list(range(13))
-    assert {"baseline", "estimate", "prune", "finetune"} < set(report.stage_seconds)
+    assert [row.epoch for row in report.training.epochs] == list(range(TRAINING["epochs"] + 1))
+    assert {"baseline", "estimate", "prune", "recover", "finetune"} < set(report.stage_seconds)
 
     undisturbed = plane.submit(**inputs, finetuning=TRAINING, measuring=QUICK)
     assert plane.work() == [Outcome.ENDED]
