@@ -53,7 +53,9 @@ def test_the_budget_is_met_and_the_cut_is_proved(
     scores: Scores = scored(criterion)
     found = allocate(analysis, scores, [macs_limit(analysis, RATIO)], method=allocation, table=lambda: table)
     assert found.reached
-    assert 0.8 * RATIO <= found.macs / analysis.macs <= RATIO
+    assert found.macs / analysis.macs <= RATIO
+    if "latency" not in ALLOCATIONS[allocation].uses:  # it gives nothing back that costs time, as measured here and now
+        assert found.macs / analysis.macs >= 0.8 * RATIO
     pruned = prune(analysis, found.plan)
     assert prove(analysis, found.plan, pruned, inputs_per_size=1).passed
     assert analyze(pruned).macs == found.macs

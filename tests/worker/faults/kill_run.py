@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -62,7 +63,7 @@ class KillRun:
             raise self.failure
         until(lambda: self._ended() >= self.scale.jobs, self.scale.timeout_s, f"all jobs to end: {self.plane.logs()}")
         # Those that wrote last may still be putting things away.
-        until(lambda: not list((self.plane.folder / "work").rglob("order.json")), 60, "the work folders to go")
+        until(lambda: not self._orders(), 60, "the work folders to go")
 
     def figures(self) -> dict[str, int]:
         jobs = self._jobs()
@@ -158,6 +159,10 @@ class KillRun:
     def _jobs(self) -> list[Job]:
         with self.plane.database.session(read_only=True) as session:
             return list(session.scalars(select(Job)).all())
+
+    def _orders(self) -> bool:
+        """Whether a work folder still has an order; folders may go while they are walked, which os.walk passes over."""
+        return any("order.json" in files for _, _, files in os.walk(self.plane.folder / "work"))
 
     def _ended(self) -> int:
         ended = [state for state in JobState if state.ended]
