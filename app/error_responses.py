@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 HTTP_ERRORS: dict[int, type[ApiError]] = {
     error.status: error for error in (UnreadableBody, PathNotFound, MethodNotAllowed, BodyTooLarge)
 }
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, the largest file that this process may write
 
 

@@ -32,7 +32,7 @@ class Problem(BaseModel):
 class ApiError(Exception):
     """Base of the errors of this plane: a subclass is a kind of problem, its docstring the title."""
 
-    status: ClassVar[HTTPStatus]
+    status: ClassVar[int]  # an HTTPStatus, but for what other standards add to them
     code: ClassVar[str]
     hint: ClassVar[str] = ""
 
@@ -126,9 +126,7 @@ class InternalError(ApiError):
     code = "internal_error"
 
 
-def describe(
-    status: HTTPStatus, code: str, detail: str, hint: str, *, title: str, faults: Sequence[Fault] = ()
-) -> Problem:
+def describe(status: int, code: str, detail: str, hint: str, *, title: str, faults: Sequence[Fault] = ()) -> Problem:
     """The document of one problem."""
     return Problem(
         type=f"urn:espalier:problem:{code}",
@@ -148,7 +146,7 @@ def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
         response = responses.setdefault(
             int(error.status),
             {
-                "description": error.status.phrase,
+                "description": error.status.phrase if isinstance(error.status, HTTPStatus) else error.title(),
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
             },
         )

@@ -23,6 +23,8 @@ from app.models.endpoints import router as models
 from app.pipelines.endpoints import router as pipelines
 from app.security_headers import SecurityHeaders
 from app.settings import ApiSettings
+from app.tus.endpoints import router as uploads
+from app.tus.protocol import TusManners
 from app.webhooks.endpoints import router as webhooks
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -44,6 +46,7 @@ to do.
 TAGS = [
     {"name": "models", "description": "Networks, as ONNX or as weights of a torchvision architecture."},
     {"name": "datasets", "description": "Labelled images: for finetuning and for measuring accuracy."},
+    {"name": "uploads", "description": "Large files in pieces (tus 1.0): an upload that breaks off is resumed."},
     {"name": "methods", "description": "What a job can be told to prune by: criteria, allocations and the rest."},
     {"name": "jobs", "description": "Pruning, from the request to the report."},
     {"name": "pipelines", "description": "Saved jobs with gates, and what starts them: CI."},
@@ -66,11 +69,12 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         dependencies=[Depends(refuse_cross_site)],
     )
+    app.add_middleware(TusManners)
     app.add_middleware(SecurityHeaders)
     error_responses.install(app)
     openapi.install(app)
     common = errors.problems(errors.InvalidRequest, errors.DatabaseUnavailable, errors.InternalError)
-    for router in (models, datasets, methods, jobs, pipelines, hooks, webhooks):
+    for router in (models, datasets, uploads, methods, jobs, pipelines, hooks, webhooks):
         app.include_router(router, responses=common)
     app.include_router(health)
     app.include_router(docs)

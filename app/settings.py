@@ -17,6 +17,9 @@ class ApiSettings(StoreSettings):
         description="The broker; it carries doorbells only.",
     )
     max_upload_bytes: int = Field(default=8 * 2**30, ge=1, description="Largest model or dataset file.")
+    upload_kept_s: float = Field(
+        default=24 * 3600, gt=0, description="How long an upload in pieces waits for its next piece."
+    )
     event_poll_s: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
 
     public_url: str = Field(

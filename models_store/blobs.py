@@ -85,15 +85,16 @@ class BlobStore:
                 shutil.copyfileobj(source, copy, CHUNK_BYTES)
             return self.adopt(staged, scope)
 
-    def adopt(self, path: Path, scope: str = "") -> Blob:
+    def adopt(self, path: Path, scope: str = "", sha256: str | None = None) -> Blob:
         """Turn the complete file at `path`, in `incoming_dir`, into a blob: as `put_file`, without a second copy.
 
-        The file is gone afterwards, unless this raises.
+        `sha256`: of its bytes, where they were hashed as they were written. The file is gone afterwards, unless this
+        raises.
         """
         if path.parent != self.incoming_dir:
             raise ValueError(f"{path} does not lie in {self.incoming_dir}: use put_file")
         with self._errors(f"store {path}"):
-            digest, size = _flushed_digest(path)
+            digest, size = _flushed(path, sha256)
             blob = Blob(_key(digest, scope), digest, size)
             if not self.exists(blob.key):
                 self._publish(path, blob.key)
@@ -262,12 +263,12 @@ def _missing(key: str) -> Iterator[None]:
         raise BlobMissing(f"there is no blob {key}") from error
 
 
-def _flushed_digest(path: Path) -> tuple[str, int]:
-    """The SHA-256 and the size in bytes of a file, which is on the disk when this returns."""
+def _flushed(path: Path, sha256: str | None) -> tuple[str, int]:
+    """The SHA-256, computed unless given, and the size in bytes of a file, which is on the disk when this returns."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+        digest = sha256 or hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
-        return digest.hexdigest(), file.tell()
+        return digest, os.fstat(file.fileno()).st_size
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -47,3 +47,11 @@ class KeyInFlight(StoreError):
 
 class TargetRefused(StoreError):
     """This service does not call that URL."""
+
+
+class UploadHeld(StoreError):
+    """Another request is sending bytes for the upload."""
+
+
+class UploadMoved(StoreError):
+    """The upload stands at another offset than the bytes begin at, or another request took it over."""

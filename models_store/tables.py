@@ -268,3 +268,33 @@ class HookEvent(Base):
     key: Mapped[str] = mapped_column(String(300), primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("pipeline_runs.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(default=database_now())
+
+
+class Upload(Base):
+    """A file that arrives in pieces; what arrived before `offset` is kept."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), index=True)
+    purpose: Mapped[str] = mapped_column(Text)  # what is to become of it, as the sender wrote it
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    offset: Mapped[int] = mapped_column(BigInteger, default=0)
+    pieces: Mapped[int] = mapped_column(default=0)
+    holder: Mapped[str | None] = mapped_column(String(32))  # the request that is sending bytes
+    held_until: Mapped[datetime | None]  # unless renewed
+    result_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))  # the model or dataset that it became
+    refusal: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # why it became none
+    created_at: Mapped[datetime] = mapped_column(default=database_now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class UploadPiece(Base):
+    """Bytes of an upload, in a blob of the upload's own scope."""
+
+    __tablename__ = "upload_pieces"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    offset: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    blob_key: Mapped[str] = mapped_column(String(200))

@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 from sqlalchemy.exc import DBAPIError
 
+from models_store import uploads
 from models_store.blobs import BlobStore
 from models_store.checkpoints import SCOPES, CheckpointRepository, scope
 from models_store.database import Database
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 _MAX_RINGS = 64
 # Of a job that ended badly: as long, its owner may want another attempt to go on from there.
 _CHECKPOINT_RETENTION_S = 7 * 24 * 3600
-_CHECKPOINTS_AT_ONCE = 500
+_SCOPES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def run(database: Database, application: Celery, blobs: BlobStore, every_s: floa
             swept = sweep(database, application)
             blobs.remove_abandoned()
             remove_checkpoints(database, blobs)
+            remove_uploads(database, blobs)
         except (DBAPIError, OperationalError, RedisError, BlobsUnavailable, OSError) as error:
             logger.warning("this sweep failed, the next one may not: %s", error)
         else:
@@ -80,7 +82,7 @@ def remove_checkpoints(database: Database, blobs: BlobStore, retention_s: float 
 
     Of jobs that succeeded, that are gone, or that ended `retention_s` seconds ago; also what a killed worker left.
     """
-    stored = [found.split("/")[1] for found in blobs.scopes(SCOPES)][:_CHECKPOINTS_AT_ONCE]
+    stored = [found.split("/")[1] for found in blobs.scopes(SCOPES)][:_SCOPES_AT_ONCE]
     if not stored:
         return []
     with database.session() as session:
@@ -90,6 +92,20 @@ def remove_checkpoints(database: Database, blobs: BlobStore, retention_s: float 
             checkpoints.forget(job_id)
     for job_id in over:
         blobs.delete_scope(scope(job_id))
+    return over
+
+
+def remove_uploads(database: Database, blobs: BlobStore) -> list[str]:
+    """Forget uploads whose time is over, and delete the pieces that nobody needs any more; the ids of the uploads."""
+    with database.session() as session:
+        uploads.delete_expired(session)
+    stored = [found.split("/")[1] for found in blobs.scopes(uploads.SCOPES)][:_SCOPES_AT_ONCE]
+    if not stored:
+        return []
+    with database.session(read_only=True) as session:
+        over = sorted(set(stored) - uploads.unfinished(session, stored))
+    for upload_id in over:
+        blobs.delete_scope(uploads.scope(upload_id))
     return over
 
 

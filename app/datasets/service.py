@@ -59,7 +59,7 @@ def keep(file: ReceivedFile, parameters: DatasetParameters, blobs: BlobStore) ->
     """Check an upload at the door and put its bytes away; slow for large files, so before any transaction."""
     digests.verify(file, parameters.sha256)
     format = door.detect_dataset(file.path, parameters.format)
-    return format, blobs.adopt(file.path)
+    return format, blobs.adopt(file.path, sha256=file.sha256)
 
 
 def register(session: Session, name: str, format: DatasetFormat, blob: Blob) -> Dataset:

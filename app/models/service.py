@@ -58,7 +58,7 @@ def keep(file: ReceivedFile, parameters: ModelParameters, blobs: BlobStore) -> B
     """Check an upload at the door and put its bytes away; slow for large files, so before any transaction."""
     digests.verify(file, parameters.sha256)
     door.check_model(file.path, parameters.format)
-    return blobs.adopt(file.path)
+    return blobs.adopt(file.path, sha256=file.sha256)
 
 
 def register(session: Session, name: str, parameters: ModelParameters, blob: Blob) -> Model:

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +44,25 @@ class IncomingFile:
         if len(self._buffer) >= BUFFER_BYTES:
             await run_in_threadpool(self._flush)
 
+    @property
+    def size_bytes(self) -> int:
+        """What has arrived so far."""
+        return self._size_bytes
+
     async def complete(self) -> ReceivedFile:
         """The whole file, with its digest, readable at its path."""
         await run_in_threadpool(self._flush)
+        return self._received()
+
+    def copy(self, chunks: Iterable[bytes]) -> ReceivedFile:
+        """Take the whole file from `chunks`, in a thread where that may last."""
+        for chunk in chunks:
+            self._size_bytes += len(chunk)
+            self._buffer += chunk
+            self._flush()
+        return self._received()
+
+    def _received(self) -> ReceivedFile:
         return ReceivedFile(self._path, self._digest.hexdigest(), self._size_bytes)
 
     def _flush(self) -> None:

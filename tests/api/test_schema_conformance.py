@@ -21,6 +21,8 @@ REFUSED_FOR_THEIR_CONTENT = {
     "/v1/models/{model}": [400, 415, 422],
     "/v1/datasets": [400, 415, 422],
     "/v1/datasets/{dataset}": [400, 415, 422],
+    "/v1/uploads": [400, 413, 422, 460],
+    "/v1/uploads/{upload_id}": [400, 410, 413, 415, 422, 423, 460],
     "/v1/jobs": [422],
     "/v1/pipelines": [422],
     "/v1/pipelines/{pipeline_id}/runs": [422],
@@ -30,6 +32,13 @@ REFUSED_FOR_THEIR_CONTENT = {
     "/v1/webhooks/{webhook_id}/test": [422],
     "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": [422],
 }
+# The protocol of these has refusals of its own.
+TUS = ("/v1/uploads", "/v1/uploads/{upload_id}")
+REFUSED_BY_TUS = [400, 404, 409, 410, 412, 413, 415, 422, 423, 460]
+BODY_OF_TUS = (
+    "import schemathesis\n"
+    'schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")\n'
+)
 USUAL = ["2xx", "3xx", 401, 403, 404, 409, 429]
 
 
@@ -42,9 +51,15 @@ def configuration(ids: dict[str, str]) -> str:
         f"[operations.checks.positive_data_acceptance]\nexpected-statuses = {json.dumps(USUAL + statuses)}\n"
         for path, statuses in REFUSED_FOR_THEIR_CONTENT.items()
     )
+    operations += "\n".join(
+        f'[[operations]]\ninclude-path = "{path}"\n'
+        f"[operations.checks.negative_data_rejection]\nexpected-statuses = {REFUSED_BY_TUS}\n"
+        f"[operations.checks.missing_required_header]\nexpected-statuses = {REFUSED_BY_TUS}\n"
+        for path in TUS
+    )
     # A job that never ends has an event stream that never ends.
     operations += '[[operations]]\ninclude-path = "/v1/jobs/{job_id}/events"\nmax-stream-events = 1\n'
-    return f"[dictionaries]\n{dictionaries}\n[parameters]\n{parameters}\n{operations}"
+    return f'hooks = "hooks.py"\n[dictionaries]\n{dictionaries}\n[parameters]\n{parameters}\n{operations}'
 
 
 def existing(service: Service) -> dict[str, str]:
@@ -57,7 +72,10 @@ def existing(service: Service) -> dict[str, str]:
     run_id = service.http.post(f"/v1/pipelines/{pipeline_id}/runs", json={}).json()["id"]
     webhook_id = service.http.post("/v1/webhooks", json={"url": "https://example.org/"}).json()["id"]
     delivery_id = service.http.post(f"/v1/webhooks/{webhook_id}/test").json()["id"]
+    announced = {"Tus-Resumable": "1.0.0", "Upload-Length": "50", "Upload-Metadata": "kind bW9kZWw="}
+    upload_id = service.http.post("/v1/uploads", headers=announced).json()["id"]
     return {
+        "upload_id": upload_id,
         "model": model_id,
         "job_id": job_id,
         "name": "pruned.onnx",
@@ -70,6 +88,7 @@ def existing(service: Service) -> dict[str, str]:
 
 def conform(service: Service, folder: Path, cases: int) -> None:
     """Run every check; fails with what schemathesis found, each finding with a curl command that shows it."""
+    (folder / "hooks.py").write_text(BODY_OF_TUS)
     (folder / "schemathesis.toml").write_text(configuration(existing(service)))
     command = [Path(sys.executable).with_name("schemathesis"), "--config-file", folder / "schemathesis.toml", "run"]
     options = ["--seed", "1", "--max-examples", str(cases), "--request-timeout", "20", "--continue-on-failure"]

@@ -1,0 +1,1 @@
+"""/v1/uploads: files that arrive in pieces and may be resumed (tus 1.0)."""

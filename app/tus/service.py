@@ -1,0 +1,97 @@
+"""What happens to uploads in pieces: begun, looked at, made a model or a dataset, deleted."""
+
+import re
+from collections.abc import Iterator
+
+from sqlalchemy.orm import Session
+
+from app.datasets import service as datasets
+from app.datasets.schemas import DatasetForm
+from app.dependencies import Plane
+from app.errors import ApiError
+from app.models import service as models
+from app.tus import metadata
+from app.tus.errors import UploadExpired, UploadNotFound
+from app.uploads.errors import UploadTooLarge
+from app.uploads.incoming import ReceivedFile, incoming_file
+from models_store.projects import DEFAULT_PROJECT
+from models_store.tables import Upload
+from models_store.uploads import UploadRepository, scope
+
+UPLOAD_ID = re.compile(r"upl_[0-9a-f]{32}")
+
+
+def create(session: Session, plane: Plane, purpose: str, size_bytes: int) -> Upload:
+    """An upload of which nothing has arrived. Raises UploadTooLarge, RequestValidationError."""
+    metadata.read(purpose)
+    limit = plane.settings.max_upload_bytes
+    if size_bytes > limit:
+        raise UploadTooLarge(f"The file is larger than the {limit:,} bytes accepted here.")
+    return UploadRepository(session, DEFAULT_PROJECT).create(purpose, size_bytes, plane.settings.upload_kept_s)
+
+
+def get(session: Session, upload_id: str) -> Upload:
+    """Raises UploadNotFound, UploadExpired."""
+    found = UploadRepository(session, DEFAULT_PROJECT).get(upload_id) if UPLOAD_ID.fullmatch(upload_id) else None
+    if found is None:
+        raise UploadNotFound(f"There is no upload {upload_id}.")
+    upload, over = found
+    if over:
+        raise UploadExpired(f"{upload_id} was kept until {upload.expires_at:%Y-%m-%d %H:%M:%S} UTC.")
+    return upload
+
+
+def delete(plane: Plane, upload_id: str) -> None:
+    """Forget it, and what has arrived; what it became stays. Raises UploadNotFound, UploadExpired."""
+    with plane.database.session() as session:
+        get(session, upload_id)
+        UploadRepository(session, DEFAULT_PROJECT).delete(upload_id)
+    plane.blobs.delete_scope(scope(upload_id))
+
+
+def finish(plane: Plane, upload_id: str) -> Upload:
+    """Make a whole upload what it is to become, once, however often this is asked for; slow for large files.
+
+    Where its bytes are refused, that is kept as its end. Raises UploadNotFound, and what `keep` of models and datasets
+    raises.
+    """
+    with plane.database.session(read_only=True) as session:
+        upload = get(session, upload_id)
+    if upload.result_id is None and upload.refusal is None:
+        try:
+            with incoming_file(plane.blobs.incoming_dir, plane.settings.max_upload_bytes) as incoming:
+                upload = _keep(plane, upload, incoming.copy(_bytes(plane, upload_id)))
+        except ApiError as refusal:
+            with plane.database.session() as session:
+                uploads = UploadRepository(session, DEFAULT_PROJECT)
+                uploads.settle(uploads.ended(upload_id), refusal=refusal.problem.model_dump(mode="json"))
+            plane.blobs.delete_scope(scope(upload_id))
+            raise
+        plane.blobs.delete_scope(scope(upload_id))
+    return upload
+
+
+def _keep(plane: Plane, upload: Upload, file: ReceivedFile) -> Upload:
+    """Through the door that all files come through; registered in the transaction that ends the upload."""
+    purpose = metadata.read(upload.purpose)
+    if isinstance(purpose.form, DatasetForm):
+        format, blob = datasets.keep(file, purpose.form, plane.blobs)
+    else:
+        blob = models.keep(file, purpose.form, plane.blobs)
+    with plane.database.session() as session:
+        uploads = UploadRepository(session, DEFAULT_PROJECT)
+        upload = uploads.ended(upload.id)
+        if upload.result_id is None:
+            if isinstance(purpose.form, DatasetForm):
+                result_id = datasets.register(session, purpose.name, format, blob).id
+            else:
+                result_id = models.register(session, purpose.name, purpose.form, blob).id
+            uploads.settle(upload, result_id)
+    return upload
+
+
+def _bytes(plane: Plane, upload_id: str) -> Iterator[bytes]:
+    with plane.database.session(read_only=True) as session:
+        pieces = UploadRepository(session, DEFAULT_PROJECT).pieces(upload_id)
+    for piece in pieces:
+        yield from plane.blobs.stream(piece.blob_key)
