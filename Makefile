@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-random lint format claims catalogue lock clean
+.PHONY: help setup demo test test-slow test-random lint format claims catalogue client lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -55,6 +55,9 @@ claims: setup  ## the measured claims of benchmarks/results, with their goals
 catalogue: setup  ## write models_store/catalogue.json anew, after a method was added or changed
 	@$(BIN)/python -m worker.engine.catalogue > models_store/catalogue.json.new
 	@mv models_store/catalogue.json.new models_store/catalogue.json
+
+client: setup  ## write the plain Python client anew, after the one to be awaited was changed
+	@$(BIN)/python tools/make_client.py
 
 lock: setup  ## resolve constraints.txt anew for Python 3.11 and later
 	$(BIN)/python -m pip install --quiet uv

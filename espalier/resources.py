@@ -35,6 +35,26 @@ class Upload(Resource):
     created_at: datetime
 
 
+class Refusal(Resource):
+    """Why the service did not take a whole file."""
+
+    code: str
+    detail: str
+    hint: str = ""
+
+
+class UploadInPieces(Resource):
+    """A file on its way to the service."""
+
+    id: str
+    state: str
+    offset: int
+    size_bytes: int
+    model_id: str | None = None
+    dataset_id: str | None = None
+    refusal: Refusal | None = None
+
+
 class Job(Resource):
     """One piece of work."""
 

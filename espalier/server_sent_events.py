@@ -1,6 +1,6 @@
 """The text/event-stream format, as far as the service uses it (WHATWG HTML, 9.2.6)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -13,34 +13,34 @@ class Message:
     id: str
 
 
-def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Lines of the stream. They end in LF, CR or CR LF and in nothing else: JSON may hold U+2028 as it is."""
-    rest = b""
-    for chunk in chunks:
-        rest += chunk
-        if rest.endswith(b"\r"):  # the LF of a CR LF may be in the next chunk
-            continue
-        *whole, rest = rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        for line in whole:
-            yield line.decode("utf-8")
+class Reader:
+    """Messages out of the stream's bytes as they come; one that a broken connection cuts short never comes out."""
 
+    def __init__(self) -> None:
+        self._rest = b""
+        self._event, self._id = "message", ""
+        self._data: list[str] = []
 
-def messages(chunks: Iterable[bytes]) -> Iterator[Message]:
-    """Messages of the stream; one that a broken connection cut short is dropped, as the format demands."""
-    event, last_id = "message", ""
-    data: list[str] = []
-    for line in lines(chunks):
-        if not line:
-            if data:
-                yield Message(event, "\n".join(data), last_id)
-            event, data = "message", []
-            continue
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match field:
-            case "event":
-                event = value
-            case "data":
-                data.append(value)
-            case "id":
-                last_id = value
+    def feed(self, chunk: bytes) -> Iterator[Message]:
+        """The messages that end in this chunk."""
+        for line in self._lines(chunk):
+            field, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if not line:
+                if self._data:
+                    yield Message(self._event, "\n".join(self._data), self._id)
+                self._event, self._data = "message", []
+            elif field == "event":
+                self._event = value
+            elif field == "data":
+                self._data.append(value)
+            elif field == "id":
+                self._id = value
+
+    def _lines(self, chunk: bytes) -> list[str]:
+        """Lines that are whole by now. They end in LF, CR or CR LF and nothing else: JSON may hold U+2028 as it is."""
+        self._rest += chunk
+        if self._rest.endswith(b"\r"):  # the LF of a CR LF may be in the next chunk
+            return []
+        *whole, self._rest = self._rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        return [line.decode("utf-8") for line in whole]

@@ -1,16 +1,22 @@
 """The Python client against the real API."""
 
+import asyncio
 import hashlib
+import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from relay import Relay
 from running_api import Serve, Service
 from store_side import onnx_bytes
 
-from espalier import client as client_module
-from espalier.client import Client
+from espalier.client import AsyncClient, Client
+from espalier.client.exchange import refusal
+from espalier.client.synchronous import client as client_module
 from espalier.errors import (
     DigestMismatch,
     JobCancelled,
@@ -168,6 +174,52 @@ def test_nobody_there_is_said_at_once():
     with Client("http://127.0.0.1:1") as client, pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:1") as error:
         client.get_job(f"job_{0:032x}")
     assert "espalier serve" in error.value.hint
+
+
+def test_the_client_to_be_awaited_uploads_follows_and_fetches(sqlite_service, model_file, tmp_path):
+    async def use() -> tuple[list[str], bytes]:
+        async with AsyncClient(sqlite_service.url) as client:
+            uploaded = await client.upload_model(model_file)
+            sqlite_service.worker.inspect()
+            ready = await client.wait_until_ready(uploaded)
+            job = await client.create_job(JobSpec(model_id=ready.id, budget=Budget(macs_ratio=0.5)))
+            sqlite_service.worker.succeed(sqlite_service.worker.claim(), files={"pruned.onnx": b"small"})
+            states = [event.data["state"] async for event in client.events(job.id) if event.type is EventType.STATE]
+            await client.download(job.id, "pruned.onnx", tmp_path / "pruned.onnx")
+            hook = await client.create_webhook("https://example.org/a")
+            assert [each.id async for each in client.webhooks()] == [hook.id]
+            return states, (tmp_path / "pruned.onnx").read_bytes()
+
+    states, content = asyncio.run(use())
+    assert states == ["queued", "running", "succeeded"]
+    assert content == b"small"
+
+
+def test_a_download_that_breaks_off_goes_on(sqlite_service, tmp_path):
+    content = os.urandom(9 << 20)
+    with Client(sqlite_service.url) as direct:
+        job_id = job_id_of(direct, sqlite_service)
+    sqlite_service.worker.succeed(sqlite_service.worker.claim(), files={"pruned.onnx": content})
+    relay = Relay(sqlite_service.url)
+    told = []
+
+    def cut_once(done: int, total: int) -> None:
+        told.append(done)
+        if len(told) == 3:
+            relay.cut()
+
+    with Client(relay.url) as client:
+        client.download(job_id, "pruned.onnx", tmp_path / "pruned.onnx", progress=cut_once)
+    relay.close()
+    assert (tmp_path / "pruned.onnx").read_bytes() == content
+    assert told == sorted(told), "no byte came twice"
+
+
+def test_retry_after_is_honoured_in_seconds_and_as_a_time():
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
+    waits = [refusal(httpx.Response(503, headers={"Retry-After": said})).retry_after_s for said in ("7", soon, "x", "")]
+    assert (waits[0], waits[2], waits[3]) == (7.0, 0.0, 0.0)
+    assert 1.0 < waits[1] <= 3.0
 
 
 def test_webhooks_from_the_client(client, sqlite_service):

@@ -1,0 +1,1 @@
+"""The client to be awaited: what the plain one is made from."""

@@ -1,0 +1,171 @@
+"""Sending a file: at once where it is small, else in an upload that goes on where it broke off."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+from urllib.parse import quote
+
+from espalier.client import exchange
+from espalier.client.asynchronous.flow import in_thread, sleep
+from espalier.client.asynchronous.wire import Wire
+from espalier.client.files import CHUNK_BYTES, LocalFile, Progress, Unfinished, metadata, state_folder
+from espalier.errors import EspalierError, RequestRefused, ServiceUnreachable, UploadRejected
+from espalier.resources import Upload, UploadInPieces
+from models_store.documents.inspection import Rejection
+
+SMALL_BYTES = 8 << 20
+GIVE_UP_AFTER_S = 120.0  # without a byte that arrived
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+TUS = {"Tus-Resumable": "1.0.0"}
+BYTES = {**TUS, "Content-Type": "application/offset+octet-stream"}
+
+Resource = Literal["models", "datasets"]
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A file and what is said about it."""
+
+    resource: Resource
+    file: LocalFile
+    name: str
+    parameters: dict[str, str]
+    progress: Progress | None = None
+
+    def metadata(self) -> str:
+        kind = self.resource.removesuffix("s")
+        return metadata({"kind": kind, "name": self.name, "sha256": self.file.sha256, **self.parameters})
+
+    def tell(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(done, self.file.size_bytes)
+
+
+@dataclass
+class Sender:
+    """Sends parcels over a wire; `state` is where uploads that broke off are remembered across processes."""
+
+    wire: Wire
+    state: Path = field(default_factory=state_folder)
+
+    async def send(self, parcel: Parcel) -> Upload:
+        """The model or dataset that the file became."""
+        if parcel.file.size_bytes <= SMALL_BYTES:
+            return await self._at_once(parcel)
+        return await self._resumably(parcel)
+
+    async def _at_once(self, parcel: Parcel) -> Upload:
+        content = await in_thread(parcel.file.path.read_bytes)
+        request = self.wire.request(
+            "PUT",
+            f"/v1/{parcel.resource}/{quote(parcel.name, safe='')}",
+            params=parcel.parameters,
+            headers={
+                "Content-Type": "application/octet-stream",
+                "Repr-Digest": parcel.file.repr_digest,
+                **exchange.once(),
+            },
+            content=content,
+        )
+        upload = await self.wire.ask(request, Upload)
+        parcel.tell(len(content))
+        return upload
+
+    async def _resumably(self, parcel: Parcel) -> Upload:
+        """Raises UploadRejected where the whole file is refused, ServiceUnreachable where nothing more arrives."""
+        unfinished = Unfinished(self.state / "uploads")
+        fingerprint = unfinished.fingerprint(self.wire.url, parcel.metadata())
+        path = await in_thread(unfinished.recall, fingerprint)
+        if path is None or await self._look(path) is None:
+            path = await self._begin(parcel)
+            await in_thread(unfinished.remember, fingerprint, path)
+        try:
+            ended = await self._drive(path, parcel)
+        except (RequestRefused, UploadRejected):
+            await in_thread(unfinished.forget, fingerprint)
+            raise
+        await in_thread(unfinished.forget, fingerprint)
+        result_id = ended.model_id or ended.dataset_id
+        return await self.wire.get(f"/v1/{parcel.resource}/{result_id}", Upload)
+
+    async def _begin(self, parcel: Parcel) -> str:
+        headers = {
+            **TUS,
+            **exchange.once(),
+            "Upload-Length": str(parcel.file.size_bytes),
+            "Upload-Metadata": parcel.metadata(),
+        }
+        response = await self.wire.send(self.wire.request("POST", "/v1/uploads", headers=headers))
+        return response.headers["Location"]
+
+    async def _look(self, path: str) -> UploadInPieces | None:
+        """Where an upload stands; None where it can no longer be continued."""
+        try:
+            found = await self.wire.get(path, UploadInPieces)
+        except RequestRefused as error:
+            if error.status in (404, 410):
+                return None
+            raise
+        return None if found.state == "refused" else found
+
+    async def _drive(self, path: str, parcel: Parcel) -> UploadInPieces:
+        """Send what is missing until nothing is, however often the connection breaks."""
+        offset, pause = -1, FIRST_PAUSE_S
+        trouble_since: float | None = None
+        while True:
+            try:
+                standing = await self.wire.get(path, UploadInPieces)
+                if standing.state != "receiving":
+                    return _settled(standing)
+                if standing.offset > offset:
+                    offset, pause, trouble_since = standing.offset, FIRST_PAUSE_S, None
+                parcel.tell(offset)
+                await self._append(path, offset, parcel)
+            except (ServiceUnreachable, RequestRefused) as error:
+                trouble_since = trouble_since or time.monotonic()
+                if not _goes_on_after(error) or time.monotonic() - trouble_since > GIVE_UP_AFTER_S:
+                    raise
+                await sleep(max(pause, error.retry_after_s if isinstance(error, RequestRefused) else 0.0))
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _append(self, path: str, offset: int, parcel: Parcel) -> None:
+        file = await in_thread(parcel.file.path.open, "rb")
+        try:
+            await in_thread(file.seek, offset)
+            request = self.wire.request(
+                "PATCH",
+                path,
+                headers={
+                    **BYTES,
+                    "Upload-Offset": str(offset),
+                    "Content-Length": str(parcel.file.size_bytes - offset),
+                },
+                content=_chunks(file, parcel),
+            )
+            async with self.wire.answer(request) as response:
+                await response.aread()
+        finally:
+            await in_thread(file.close)
+
+
+async def _chunks(file: BinaryIO, parcel: Parcel) -> AsyncIterator[bytes]:
+    while chunk := await in_thread(file.read, CHUNK_BYTES):
+        yield chunk
+        parcel.tell(file.tell())
+
+
+def _goes_on_after(error: EspalierError) -> bool:
+    """Whether asking where the upload stands and going on from there may help."""
+    if isinstance(error, RequestRefused):
+        return error.status in (409, 423, 429, 502, 503, 504)
+    return True
+
+
+def _settled(upload: UploadInPieces) -> UploadInPieces:
+    """Raises UploadRejected."""
+    if upload.refusal is not None:
+        told = upload.refusal
+        raise UploadRejected(Rejection(code=told.code, message=told.detail, hint=told.hint))
+    return upload

@@ -1,0 +1,321 @@
+# Made by `make client` from espalier/client/asynchronous/client.py: change that file, not this one.
+"""The service's resources, one method for each thing that can be asked of it."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from espalier import packing, server_sent_events
+from espalier.client import exchange, files
+from espalier.client.files import CHUNK_BYTES, Arrival, LocalFile, Progress
+from espalier.client.synchronous.flow import in_thread, sleep
+from espalier.client.synchronous.sending import Parcel, Resource, Sender
+from espalier.client.synchronous.wire import Wire
+from espalier.errors import (
+    EspalierError,
+    JobCancelled,
+    JobFailed,
+    NoSuchArtifact,
+    RequestRefused,
+    ServiceUnreachable,
+    TookTooLong,
+    UploadRejected,
+)
+from espalier.resources import Artifacts, Delivery, Job, Pipeline, Run, Upload, Webhook
+from models_store.documents.event import Event, EventType
+from models_store.documents.job import JobState
+from models_store.documents.job_spec import JobSpec
+from models_store.documents.report import Artifact, Report
+from models_store.documents.webhook import Happening
+
+LASTING_STREAM_S = 15.0  # longer than an attempt to connect: one that broke later than that had worked
+RECONNECT_FOR_S = 120.0
+RECONNECT_PAUSE_S = 1.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+
+
+class Client:
+    """One service, with an API key if it asks for one. Every method may raise ServiceUnreachable and RequestRefused.
+
+    What can be repeated without harm is, a few times, where that may help; uploads go on where they broke off.
+    """
+
+    def __init__(
+        self,
+        url: str = exchange.DEFAULT_URL,
+        *,
+        api_key: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+        state: Path | None = None,
+    ) -> None:
+        """Without `api_key`, that of the environment variable ESPALIER_API_KEY is sent, if there is one.
+
+        `state`: the folder where uploads that broke off are remembered, so that another process may go on.
+        """
+        self._wire = Wire(url, api_key, transport)
+        self._sender = Sender(self._wire, state or files.state_folder())
+
+    @property
+    def url(self) -> str:
+        return self._wire.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._wire.close()
+
+    # Uploads
+
+    def upload_model(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        architecture: str | None = None,
+        num_classes: int | None = None,
+        input_shape: tuple[int, int, int] | None = None,
+        progress: Progress | None = None,
+    ) -> Upload:
+        """Send an ONNX file, or safetensors weights with their torchvision `architecture`; it is then inspected."""
+        parameters = {
+            "format": packing.recognise(path).format,
+            "architecture": architecture,
+            "num_classes": num_classes,
+            "input_shape": ",".join(map(str, input_shape)) if input_shape else None,
+        }
+        return self._send("models", path, name or path.name, parameters, progress)
+
+    def upload_dataset(self, path: Path, *, name: str | None = None, progress: Progress | None = None) -> Upload:
+        """Send an .npz, an archive with one folder of images per class, or such a folder itself."""
+        parameters = {"format": packing.recognise(path).format}
+        with packing.as_file(path) as file:
+            return self._send("datasets", file, name or file.name, parameters, progress)
+
+    def _send(
+        self,
+        resource: Resource,
+        path: Path,
+        name: str,
+        parameters: Mapping[str, str | int | None],
+        progress: Progress | None,
+    ) -> Upload:
+        file = in_thread(LocalFile.of, path)
+        said = {key: str(value) for key, value in parameters.items() if value is not None}
+        return self._sender.send(Parcel(resource, file, name, said, progress))
+
+    def get_model(self, model_id: str) -> Upload:
+        return self._wire.get(f"/v1/models/{quote(model_id)}", Upload)
+
+    def get_dataset(self, dataset_id: str) -> Upload:
+        return self._wire.get(f"/v1/datasets/{quote(dataset_id)}", Upload)
+
+    def wait_until_ready(self, upload: Upload, timeout_s: float = 600) -> Upload:
+        """The upload once its inspection has passed. Raises UploadRejected, TookTooLong."""
+        look = self.get_model if upload.id.startswith("mdl_") else self.get_dataset
+        deadline = time.monotonic() + timeout_s
+        pause = FIRST_PAUSE_S
+        while upload.state == "inspecting":
+            if time.monotonic() > deadline:
+                raise TookTooLong(f"{upload.id} is still being inspected", timeout_s)
+            sleep(pause)
+            pause = min(1.5 * pause, LONGEST_PAUSE_S)
+            upload = look(upload.id)
+        if upload.rejection is not None:
+            raise UploadRejected(upload.rejection)
+        return upload
+
+    # Jobs
+
+    def create_job(self, spec: JobSpec) -> Job:
+        """Start a job. Sent again where its answer was lost, and still started once."""
+        body = spec.model_dump(mode="json", exclude_unset=True)
+        request = self._wire.request("POST", "/v1/jobs", json=body, headers=exchange.once())
+        return self._wire.ask(request, Job)
+
+    def get_job(self, job_id: str) -> Job:
+        return self._wire.get(f"/v1/jobs/{quote(job_id)}", Job)
+
+    def cancel(self, job_id: str) -> Job:
+        return self._wire.ask(self._wire.request("POST", f"/v1/jobs/{quote(job_id)}/cancel"), Job)
+
+    def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
+        """Everything that happens in a job, from its beginning or after event `after`, until the job has ended.
+
+        A stream that breaks is taken up again where it broke; an error is raised only once nothing has answered for
+        RECONNECT_FOR_S.
+        """
+        trouble_since: float | None = None
+        while True:
+            began = time.monotonic()
+            try:
+                with self._wire.answer(self._event_request(job_id, after)) as response:
+                    if response.status_code == httpx.codes.NO_CONTENT:  # the job has ended, and nothing came after
+                        return
+                    reader = server_sent_events.Reader()
+                    for chunk in response.iter_bytes():
+                        for message in reader.feed(chunk):
+                            event = Event.model_validate_json(message.data)
+                            after, trouble_since = event.seq, None
+                            yield event
+                            if event.type is EventType.STATE and JobState(event.data["state"]).ended:
+                                return
+                broken: EspalierError = ServiceUnreachable(self.url, "the event stream ended before the job")
+            except (ServiceUnreachable, RequestRefused) as error:
+                broken = error
+            now = time.monotonic()
+            if trouble_since is None or now - began > LASTING_STREAM_S:
+                trouble_since = now
+            if not exchange.may_pass(broken) or now - trouble_since > RECONNECT_FOR_S:
+                raise broken
+            sleep(RECONNECT_PAUSE_S)
+
+    def _event_request(self, job_id: str, after: int) -> httpx.Request:
+        return self._wire.request(
+            "GET",
+            f"/v1/jobs/{quote(job_id)}/events",
+            headers={"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {}),
+            timeout=exchange.STREAM_TIMEOUT,
+        )
+
+    def wait(self, job_id: str) -> Report:
+        """The report, once the job has succeeded. Raises JobFailed, JobCancelled."""
+        for _ in self.events(job_id):
+            pass
+        return self.result(job_id)
+
+    def result(self, job_id: str) -> Report:
+        """The report of a job that has ended. Raises JobFailed, JobCancelled."""
+        job = self.get_job(job_id)
+        if job.state is JobState.CANCELLED:
+            raise JobCancelled(job_id)
+        if job.error is not None:
+            raise JobFailed(job.error)
+        return self.report(job_id)
+
+    def report(self, job_id: str) -> Report:
+        return self._wire.get(f"/v1/jobs/{quote(job_id)}/report", Report)
+
+    def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
+        """The files that a job made."""
+        return (self._wire.get(f"/v1/jobs/{quote(job_id)}/artifacts", Artifacts)).items
+
+    def download(self, job_id: str, name: str, to: Path, progress: Progress | None = None) -> Artifact:
+        """Fetch one file of a job to the path `to`, which appears only once its SHA-256 is right.
+
+        Raises NoSuchArtifact, DigestMismatch.
+        """
+        listed = {artifact.name: artifact for artifact in self.artifacts(job_id)}
+        if name not in listed:
+            raise NoSuchArtifact(job_id, name, tuple(listed))
+        artifact = listed[name]
+        path = f"/v1/jobs/{quote(job_id)}/artifacts/{quote(name, safe='')}"
+        with Arrival(to, artifact.size_bytes) as arrival:
+            failures = 0
+            while not arrival.complete:
+                arrived = arrival.size_bytes
+                try:
+                    self._fetch(path, arrival, progress)
+                except ServiceUnreachable as error:
+                    failures = 1 if arrival.size_bytes > arrived else failures + 1
+                    if failures > len(exchange.RETRY_PAUSES_S) or not error.connected:
+                        raise
+                    sleep(exchange.RETRY_PAUSES_S[failures - 1])
+            arrival.keep(name, artifact.sha256)
+        return artifact
+
+    def _fetch(self, path: str, arrival: Arrival, progress: Progress | None) -> None:
+        """What is missing of a file."""
+        headers = {"Range": f"bytes={arrival.size_bytes}-"} if arrival.size_bytes else {}
+        with self._wire.answer(self._wire.request("GET", path, headers=headers)) as response:
+            for chunk in response.iter_bytes(CHUNK_BYTES):
+                in_thread(arrival.add, chunk)
+                if progress is not None:
+                    progress(arrival.size_bytes, arrival.expected_bytes)
+
+    # Pipelines
+
+    def create_pipeline(self, body: Mapping[str, Any]) -> Pipeline:
+        """Save a pipeline, of the form that /docs shows. The answer alone has the `secret` of its inbound events."""
+        request = self._wire.request("POST", "/v1/pipelines", json=dict(body), headers=exchange.once())
+        return self._wire.ask(request, Pipeline)
+
+    def pipelines(self) -> Iterator[Pipeline]:
+        """Every pipeline, newest first."""
+        return self._wire.pages("/v1/pipelines", Pipeline)
+
+    def delete_pipeline(self, pipeline_id: str) -> None:
+        """The pipeline and its runs; their jobs stay."""
+        self._wire.send(self._wire.request("DELETE", f"/v1/pipelines/{quote(pipeline_id)}"))
+
+    def start_run(
+        self,
+        pipeline_id: str,
+        *,
+        model_id: str | None = None,
+        dataset_id: str | None = None,
+        sha: str | None = None,
+        ref: str = "",
+        repository: str = "",
+    ) -> Run:
+        """Run a pipeline; without `model_id` on the model that the pipeline itself names."""
+        body = {"model_id": model_id, "dataset_id": dataset_id, "sha": sha, "ref": ref, "repository": repository}
+        path = f"/v1/pipelines/{quote(pipeline_id)}/runs"
+        return self._wire.ask(self._wire.request("POST", path, json=body, headers=exchange.once()), Run)
+
+    def get_run(self, pipeline_id: str, run_id: str) -> Run:
+        return self._wire.get(self._run_path(pipeline_id, run_id), Run)
+
+    def runs(self, pipeline_id: str) -> Iterator[Run]:
+        """Every run of a pipeline, newest first."""
+        return self._wire.pages(f"/v1/pipelines/{quote(pipeline_id)}/runs", Run)
+
+    def junit(self, run: Run) -> bytes:
+        """The run as JUnit XML."""
+        return self._wire.read(f"{self._run_path(run.pipeline_id, run.id)}/junit.xml")
+
+    def summary(self, run: Run) -> str:
+        """The run as Markdown."""
+        return (self._wire.read(f"{self._run_path(run.pipeline_id, run.id)}/summary.md")).decode()
+
+    def _run_path(self, pipeline_id: str, run_id: str) -> str:
+        return f"/v1/pipelines/{quote(pipeline_id)}/runs/{quote(run_id)}"
+
+    # Webhooks
+
+    def create_webhook(self, url: str, events: Sequence[Happening] = (), description: str = "") -> Webhook:
+        """Have `url` told what happens (all of it without `events`). The answer alone has the `secret`."""
+        body = {"url": url, "events": [str(event) for event in events], "description": description}
+        return self._wire.ask(self._wire.request("POST", "/v1/webhooks", json=body, headers=exchange.once()), Webhook)
+
+    def webhooks(self) -> Iterator[Webhook]:
+        """Every endpoint, newest first."""
+        return self._wire.pages("/v1/webhooks", Webhook)
+
+    def test_webhook(self, webhook_id: str) -> Delivery:
+        """Have a `webhook.test` event sent."""
+        path = f"/v1/webhooks/{quote(webhook_id)}/test"
+        return self._wire.ask(self._wire.request("POST", path, headers=exchange.once()), Delivery)
+
+    def deliveries(self, webhook_id: str) -> Iterator[Delivery]:
+        """Every delivery to an endpoint, newest first."""
+        return self._wire.pages(f"/v1/webhooks/{quote(webhook_id)}/deliveries", Delivery)
+
+    def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
+        """Have the same message sent again."""
+        path = f"/v1/webhooks/{quote(webhook_id)}/deliveries/{quote(delivery_id)}/redeliver"
+        return self._wire.ask(self._wire.request("POST", path, headers=exchange.once()), Delivery)
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """The endpoint, its deliveries and their log."""
+        self._wire.send(self._wire.request("DELETE", f"/v1/webhooks/{quote(webhook_id)}"))
