@@ -1,5 +1,6 @@
 """The `espalier` command. Results go to standard output, progress and errors to standard error."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -7,21 +8,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from typer.core import TyperGroup
 
-from espalier import job_form, live, packing, pipeline_commands, tables, webhook_commands
+from espalier import config, job_form, live, pipeline_commands, tables, webhook_commands
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError, RequestRefused
+from espalier.options import AsJson, Url, err, out, show
 from espalier.resources import Upload
+from espalier.uploading import bar, send
 from models_store.documents.report import Report
 
 app = typer.Typer(
     help="Pruning convolutional networks as a service: ONNX in, a smaller ONNX and a measured report out.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -31,19 +31,15 @@ app.add_typer(pipeline_commands.app, name="pipelines")
 app.command("ci")(pipeline_commands.ci)
 app.add_typer(webhook_commands.app, name="webhooks")
 
-# Lines are for copying and for other programs: they are not wrapped.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
-
-Url = Annotated[str, typer.Option(envvar="ESPALIER_URL", help="Where the service is.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 JobId = Annotated[str, typer.Argument(help="A job's id, job_….", metavar="JOB")]
 
 
 def main() -> None:
     """Run the command; errors that a user can act on become one paragraph and exit code 1."""
     try:
-        app()
+        command = typer.main.get_command(app)
+        assert isinstance(command, TyperGroup)  # noqa: S101  it has commands
+        command(default_map=config.apply(command))
     except EspalierError as error:
         err.print(f"[bold red]error[/bold red] [dim]({escape(error.code)})[/dim] {escape(error.message)}")
         if isinstance(error, RequestRefused):
@@ -67,6 +63,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on. There is no authentication yet.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 8000,
     jobs: Annotated[int, typer.Option(min=1, help="Jobs that run at once.")] = 2,
+    as_json: AsJson = False,
 ) -> None:
     """Run the whole service on this machine: API, worker, sweeper, SQLite and a private Redis. Ctrl-C stops all."""
     from espalier.serve import Service
@@ -75,7 +72,10 @@ def serve(
     err.print(f"Starting over {data_dir.absolute()} …")
     try:
         with Service(data_dir, host, port, jobs) as service:
-            out.print(f"Espalier is ready at [bold]{service.url}[/bold]; try it at {service.url}/docs")
+            if as_json:
+                print(json.dumps({"url": service.url, "docs": f"{service.url}/docs"}), flush=True)
+            else:
+                out.print(f"Espalier is ready at [bold]{service.url}[/bold]; try it at {service.url}/docs")
             if host not in ("127.0.0.1", "::1", "localhost"):
                 err.print(
                     f"[yellow]Whoever reaches {host}:{port} can use this service: it asks for no key yet.[/yellow]"
@@ -86,21 +86,27 @@ def serve(
 
 
 @database.command("upgrade")
-def upgrade_database() -> None:
+def upgrade_database(as_json: AsJson = False) -> None:
     """Bring the database named by ESPALIER_DATABASE_URL to this version; `serve` does it by itself."""
     ended = subprocess.run([sys.executable, "-P", "-m", "models_store.migrate"], check=False)
+    if as_json:
+        print(json.dumps({"upgraded": ended.returncode == 0}))
     raise typer.Exit(ended.returncode)
 
 
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the pruned model and the report.")] = Path("demo-output"),
+    as_json: AsJson = False,
 ) -> None:
     """Train a small network on scanned digits, prune it through a real service, compare. About two minutes."""
     from espalier.demo import run
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if not run(output, out):
+    succeeded = run(output, err if as_json else out)
+    if as_json:
+        print((output / "report.json").read_text())
+    if not succeeded:
         raise typer.Exit(1)
 
 
@@ -119,9 +125,9 @@ def upload(
 ) -> None:
     """Send a model or a dataset and print its id."""
     with Client(url) as client:
-        sent = _upload(client, path, name, architecture, num_classes)
+        sent = send(client, path, name, architecture, num_classes)
         upload = _inspected(client, sent) if wait else sent
-        _print(upload, as_json, upload.id)
+        show(upload, as_json, upload.id)
 
 
 @app.command()
@@ -201,7 +207,7 @@ def prune(
         dataset_id = _id_of(client, "dst_", dataset) if dataset else None
         job = client.create_job(form.model_copy(update={"model_id": model_id, "dataset_id": dataset_id}))
         if not (wait or output):
-            _print(job, as_json, f"{job.id} is {job.state}; follow it with: espalier watch {job.id}")
+            show(job, as_json, f"{job.id} is {job.state}; follow it with: espalier watch {job.id}")
             return
         _watch(client, job.id)
         _print_report(client.report(job.id), as_json)
@@ -222,7 +228,7 @@ def cancel(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
     """Stop a job: at once if it waits, within seconds if it runs."""
     with Client(url) as client:
         job = client.cancel(job_id)
-        _print(job, as_json, f"{job.id} is {job.state}")
+        show(job, as_json, f"{job.id} is {job.state}")
 
 
 @app.command()
@@ -238,27 +244,13 @@ def download(
     names: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="All files if none is named.")] = None,
     to: Annotated[Path, typer.Option(help="Folder; created if need be.")] = Path(),
     url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch the files that a job made, and check their SHA-256."""
     with Client(url) as client:
-        _fetch(client, job_id, tuple(names or ()), to)
-
-
-def _upload(
-    client: Client, path: Path, name: str | None = None, architecture: str | None = None, num_classes: int | None = None
-) -> Upload:
-    """Send it, with a bar where there is a terminal."""
-    kind = packing.recognise(path)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(escape(path.name), total=None)
-
-        def sent(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        if kind.resource == "datasets":
-            return client.upload_dataset(path, name=name, progress=sent)
-        return client.upload_model(path, name=name, architecture=architecture, num_classes=num_classes, progress=sent)
+        fetched = _fetch(client, job_id, tuple(names or ()), to)
+    if as_json:
+        print(json.dumps(fetched, indent=2))
 
 
 def _inspected(client: Client, upload: Upload) -> Upload:
@@ -270,7 +262,7 @@ def _id_of(client: Client, prefix: str, given: str) -> str:
     """The id itself, or that of the file it names, once uploaded and inspected."""
     if given.startswith(prefix) and not Path(given).exists():
         return given
-    upload = _inspected(client, _upload(client, Path(given)))
+    upload = _inspected(client, send(client, Path(given)))
     err.print(f"{given} is {upload.id}")
     return upload.id
 
@@ -285,11 +277,17 @@ def _watch(client: Client, job_id: str) -> None:
     client.result(job_id)
 
 
-def _fetch(client: Client, job_id: str, names: tuple[str, ...], to: Path) -> None:
+def _fetch(client: Client, job_id: str, names: tuple[str, ...], to: Path) -> list[dict[str, str | int]]:
+    """Paths, sizes and digests, with a bar for each where there is a terminal."""
     to.mkdir(parents=True, exist_ok=True)
+    fetched: list[dict[str, str | int]] = []
     for name in names or [artifact.name for artifact in client.artifacts(job_id)]:
-        artifact = client.download(job_id, name, to / Path(name).name)
-        err.print(f"{to / Path(name).name}  {artifact.size_bytes:,} bytes, SHA-256 {artifact.sha256}")
+        path = to / Path(name).name
+        with bar(path.name) as progress:
+            artifact = client.download(job_id, name, path, progress)
+        fetched.append({"path": str(path), "size_bytes": artifact.size_bytes, "sha256": artifact.sha256})
+        err.print(f"{path}  {artifact.size_bytes:,} bytes, SHA-256 {artifact.sha256}")
+    return fetched
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -300,13 +298,6 @@ def _numbers(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.5,0.5,0.5") from error
-
-
-def _print(thing: BaseModel, as_json: bool, line: str) -> None:
-    if as_json:
-        print(thing.model_dump_json(indent=2))
-    else:
-        out.print(line)
 
 
 def _print_report(report: Report, as_json: bool) -> None:

@@ -5,23 +5,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from espalier import live
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError
+from espalier.options import AsJson, Url, err, out
 from espalier.resources import Run
+from espalier.uploading import send
 from models_store.documents.pipeline import RunState
 
 PASSED, FAILED, ERRORED = 0, 1, 2
 
 app = typer.Typer(help="Saved jobs with gates.", no_args_is_help=True)
-out = Console(highlight=False, soft_wrap=True)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
 
-Url = Annotated[str, typer.Option(envvar="ESPALIER_URL", help="Where the service is.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 PipelineId = Annotated[str, typer.Argument(help="A pipeline's id, pip_….", metavar="PIPELINE")]
 
 
@@ -61,10 +58,12 @@ def runs(pipeline_id: PipelineId, url: Url = DEFAULT_URL, as_json: AsJson = Fals
 
 
 @app.command()
-def remove(pipeline_id: PipelineId, url: Url = DEFAULT_URL) -> None:
+def remove(pipeline_id: PipelineId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Delete a pipeline and its runs; their jobs stay."""
     with Client(url) as client:
         client.delete_pipeline(pipeline_id)
+    if as_json:
+        print(json.dumps({"removed": pipeline_id}))
 
 
 def ci(
@@ -128,7 +127,7 @@ def _run(
 def _model_id(client: Client, model: str | None) -> str | None:
     if model is None or (model.startswith("mdl_") and not Path(model).exists()):
         return model
-    return client.wait_until_ready(client.upload_model(Path(model))).id
+    return client.wait_until_ready(send(client, Path(model))).id
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,18 +1,16 @@
 """`espalier webhooks`: who is told what happens."""
 
+import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from espalier.client import DEFAULT_URL, Client
+from espalier.options import AsJson, Url, out, show
 from models_store.documents.webhook import Happening
 
 app = typer.Typer(help="URLs that are told what happens.", no_args_is_help=True)
-out = Console(highlight=False, soft_wrap=True)
 
-Url = Annotated[str, typer.Option("--url", envvar="ESPALIER_URL", help="Where the service is.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 WebhookId = Annotated[str, typer.Argument(help="An endpoint's id, whk_….", metavar="WEBHOOK")]
 
 
@@ -40,10 +38,11 @@ def list_endpoints(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 
 @app.command("test")
-def send_test(webhook_id: WebhookId, url: Url = DEFAULT_URL) -> None:
+def send_test(webhook_id: WebhookId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Send it a `webhook.test` event."""
     with Client(url) as client:
-        print(client.test_webhook(webhook_id).id)
+        delivery = client.test_webhook(webhook_id)
+    show(delivery, as_json, delivery.id)
 
 
 @app.command()
@@ -60,14 +59,18 @@ def redeliver(
     webhook_id: WebhookId,
     delivery_id: Annotated[str, typer.Argument(help="A delivery's id, dlv_….", metavar="DELIVERY")],
     url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Send a message again."""
     with Client(url) as client:
-        print(client.redeliver(webhook_id, delivery_id).id)
+        delivery = client.redeliver(webhook_id, delivery_id)
+    show(delivery, as_json, delivery.id)
 
 
 @app.command()
-def remove(webhook_id: WebhookId, url: Url = DEFAULT_URL) -> None:
+def remove(webhook_id: WebhookId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Tell it no more, and forget what it was told."""
     with Client(url) as client:
         client.delete_webhook(webhook_id)
+    if as_json:
+        print(json.dumps({"removed": webhook_id}))
