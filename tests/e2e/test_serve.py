@@ -40,7 +40,7 @@ def test_a_child_that_dies_is_started_again_but_not_for_ever(tmp_path):
         def kill_all() -> bool:
             for child in descendants(service.process.pid):
                 with suppress(ProcessLookupError):  # it ended by itself meanwhile
-                os.kill(child, signal.SIGKILL)
+                    os.kill(child, signal.SIGKILL)
             return service.process.poll() is not None
 
         wait_until(kill_all, 60, "the end of the service")
