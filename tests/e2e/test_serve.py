@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from contextlib import suppress
 
 import httpx
 from served import alive, command, descendants, run, served, wait_until
