@@ -31,6 +31,7 @@ from app.errors import (
     describe,
 )
 from app.security_headers import API_HEADERS
+from models_store.documents.job_spec import UNKNOWN_KIND, JobKind
 from models_store.errors import BlobsUnavailable
 
 log = logging.getLogger(__name__)
@@ -90,13 +91,20 @@ def _allowed(request: Request) -> list[str]:
 
 
 def _invalid(request: Request, error: RequestValidationError) -> InvalidRequest:
-    places = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
+    places = [(_location(fault["loc"], fault["type"]), fault["msg"]) for fault in error.errors()]
     faults = [Fault(location=location, message=message) for location, message in places]
     detail = "; ".join(f"{location}: {message}" for location, message in places[:3])
     readable = any(word in request.headers.get("Content-Type", "") for word in ("json", "multipart"))
     unread = [location for location, _ in places] == ["body"] and not readable
     hint = "Send the body with the header `Content-Type: application/json`." if unread else None
     return InvalidRequest(detail, hint, faults=faults)
+
+
+def _location(place: Sequence[str | int], error: str) -> str:
+    """Such as `body.budget.macs_ratio`; the kind of job, by which the body's schema was chosen, is no part of it."""
+    tagged = tuple(place[:1]) == ("body",) and len(place) > 1 and place[1] in list(JobKind)
+    chosen_by = ("kind",) if error == UNKNOWN_KIND else ()
+    return ".".join(map(str, (*((place[0], *place[2:]) if tagged else place), *chosen_by)))
 
 
 def _gone(request: Request, error: Exception) -> Response:

@@ -11,13 +11,15 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from espalier import config, job_form, live, pipeline_commands, tables, webhook_commands
+from espalier import config, estimate_tables, job_form, live, pipeline_commands, tables, webhook_commands
+from espalier import job_options as options
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError, RequestRefused
 from espalier.options import AsJson, Url, err, out, show
-from espalier.resources import Upload
+from espalier.resources import Job, Upload
 from espalier.uploading import bar, send
-from models_store.documents.report import Report
+from models_store.documents.estimate_report import EstimateReport
+from models_store.documents.job_spec import AnySpec
 
 app = typer.Typer(
     help="Pruning convolutional networks as a service: ONNX in, a smaller ONNX and a measured report out.",
@@ -31,6 +33,11 @@ app.add_typer(pipeline_commands.app, name="pipelines")
 app.command("ci")(pipeline_commands.ci)
 app.add_typer(webhook_commands.app, name="webhooks")
 
+SpecFile = Annotated[
+    Path | None, typer.Option(help="A JSON file with more of the job's body (see /docs); options come on top.")
+]
+Wait = Annotated[bool, typer.Option(help="Show the job while it runs, then its result.")]
+Output = Annotated[Path | None, typer.Option(help="Folder to fetch the job's files into.")]
 JobId = Annotated[str, typer.Argument(help="A job's id, job_….", metavar="JOB")]
 
 
@@ -132,16 +139,21 @@ def upload(
 
 @app.command()
 def prune(
-    model: Annotated[str, typer.Argument(help="A model's id, mdl_…, or a file, which is then uploaded.")],
-    dataset: Annotated[
-        str | None, typer.Option(help="A dataset's id, dst_…, or a path. Without one: no training, no accuracy.")
-    ] = None,
-    macs_ratio: Annotated[
-        float | None, typer.Option(help="MACs to keep: 0.4 keeps 40 %. Needed here or in SPEC.")
-    ] = None,
-    criterion: Annotated[str | None, typer.Option(help="How important each channel is: l1, fpgm, taylor, …")] = None,
-    allocation: Annotated[str | None, typer.Option(help="How much goes where: uniform, global, heuristic, …")] = None,
-    round_to: Annotated[int | None, typer.Option(help="Channel counts become multiples of this.")] = None,
+    model: options.Model,
+    dataset: options.Dataset = None,
+    macs_ratio: options.MacsRatio = None,
+    params_ratio: options.ParamsRatio = None,
+    size_bytes: options.SizeBytes = None,
+    latency_ratio: options.LatencyRatio = None,
+    latency_ms: options.LatencyMs = None,
+    latency_batch_size: options.LatencyBatchSize = None,
+    latency_threads: options.LatencyThreads = None,
+    max_accuracy_drop: options.MaxAccuracyDrop = None,
+    criterion: options.Criterion = None,
+    criterion_options: options.CriterionOptions = None,
+    allocation: options.Allocation = None,
+    allocation_options: options.AllocationOptions = None,
+    round_to: options.RoundTo = None,
     kernel_layout: Annotated[
         str | None, typer.Option(help="Prune kernels, too: grouped, free, pattern, strided or n_m.")
     ] = None,
@@ -159,24 +171,22 @@ def prune(
         bool | None, typer.Option(help="Refit the remaining weights to the original by least squares.")
     ] = None,
     calibration_images: Annotated[int | None, typer.Option(help="For these two, at most; no labels needed.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of finetuning; 0 for none.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of finetuning, at its start.")] = None,
+    epochs: options.Epochs = None,
+    learning_rate: options.LearningRate = None,
     distillation: Annotated[
         float | None, typer.Option(help="Share of the loss that follows the original instead of the labels, 0 to 1.")
     ] = None,
     export: Annotated[
         str | None, typer.Option(help="Further files, such as float16,int8 or safetensors (of torchvision uploads).")
     ] = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel, of pixels in 0..1: 0.485,0.456,0.406")] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel, of pixels in 0..1.")] = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     batch_sizes: Annotated[str | None, typer.Option(help="At which latency is measured: 1,32")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    label: Annotated[str | None, typer.Option(help="For finding the job again.")] = None,
-    spec: Annotated[
-        Path | None, typer.Option(help="A JSON file with more of the job's body (see /docs); options come on top.")
-    ] = None,
-    wait: Annotated[bool, typer.Option(help="Show the job while it runs, then its result.")] = True,
-    output: Annotated[Path | None, typer.Option(help="Folder to fetch the job's files into.")] = None,
+    seed: options.Seed = None,
+    label: options.Label = None,
+    spec: SpecFile = None,
+    wait: Wait = True,
+    output: Output = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -184,12 +194,21 @@ def prune(
     form = job_form.fill(
         spec,
         {
-            "budget": {"macs_ratio": macs_ratio},
-            "pruning": {"criterion": criterion, "allocation": allocation, "round_to": round_to},
+            "budget": options.budget(
+                macs_ratio,
+                params_ratio,
+                size_bytes,
+                latency_ratio,
+                latency_ms,
+                latency_batch_size,
+                latency_threads,
+                max_accuracy_drop,
+            ),
+            "pruning": options.pruning(criterion, criterion_options, allocation, allocation_options, round_to),
             "kernels": {"layout": kernel_layout, "sparsity": kernel_sparsity},
             "random_masks": {"granularity": random_masks, "count": mask_count},
             "dataset_id": job_form.ANY_DATASET if dataset else None,
-            "data": {"mean": _numbers(mean), "std": _numbers(std)},
+            "data": {"mean": options.numbers(mean), "std": options.numbers(std)},
             "recovery": {
                 "bn_reestimation": bn_reestimation,
                 "reconstruction": reconstruction,
@@ -197,30 +216,81 @@ def prune(
             },
             "finetuning": {"epochs": epochs, "learning_rate": learning_rate, "distillation": distillation},
             "export": dict.fromkeys(export.split(",") if export else (), True),
-            "measuring": {"batch_sizes": _numbers(batch_sizes)},
+            "measuring": {"batch_sizes": options.numbers(batch_sizes)},
             "seed": seed,
             "label": label,
         },
     )
     with Client(url) as client:
-        model_id = _id_of(client, "mdl_", model)
-        dataset_id = _id_of(client, "dst_", dataset) if dataset else None
-        job = client.create_job(form.model_copy(update={"model_id": model_id, "dataset_id": dataset_id}))
-        if not (wait or output):
-            show(job, as_json, f"{job.id} is {job.state}; follow it with: espalier watch {job.id}")
-            return
-        _watch(client, job.id)
-        _print_report(client.report(job.id), as_json)
-        if output:
-            _fetch(client, job.id, (), output)
+        _run_job(client, form, model, dataset, wait, output, as_json)
+
+
+@app.command()
+def estimate(
+    model: options.Model,
+    dataset: options.Dataset = None,
+    macs_ratios: Annotated[str | None, typer.Option(help="Budgets of the curve: 0.8,0.6,0.4")] = None,
+    keep_ratios: Annotated[str | None, typer.Option(help="Shares that each layer keeps in turn: 0.75,0.5,0.25")] = None,
+    images: Annotated[int | None, typer.Option(help="Validation images to run the network on.")] = None,
+    macs_ratio: options.MacsRatio = None,
+    params_ratio: options.ParamsRatio = None,
+    size_bytes: options.SizeBytes = None,
+    latency_ratio: options.LatencyRatio = None,
+    latency_ms: options.LatencyMs = None,
+    latency_batch_size: options.LatencyBatchSize = None,
+    latency_threads: options.LatencyThreads = None,
+    criterion: options.Criterion = None,
+    criterion_options: options.CriterionOptions = None,
+    allocation: options.Allocation = None,
+    allocation_options: options.AllocationOptions = None,
+    round_to: options.RoundTo = None,
+    epochs: options.Epochs = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    seed: options.Seed = None,
+    label: options.Label = None,
+    spec: SpecFile = None,
+    wait: Wait = True,
+    output: Output = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """What pruning would cost and gain: sensitivities, a curve, a forecast. No training, no pruned model.
+
+    The budget is that of the prune job whose time and memory are forecast.
+    """
+    lines = options.budget(
+        macs_ratio,
+        params_ratio,
+        size_bytes,
+        latency_ratio,
+        latency_ms,
+        latency_batch_size,
+        latency_threads,
+        None,
+    )
+    body = {
+        "budget": lines,
+        "pruning": options.pruning(criterion, criterion_options, allocation, allocation_options, round_to),
+        "dataset_id": job_form.ANY_DATASET if dataset else None,
+        "data": {"mean": options.numbers(mean), "std": options.numbers(std)},
+        "finetuning": {"epochs": epochs},
+        "macs_ratios": options.numbers(macs_ratios),
+        "keep_ratios": options.numbers(keep_ratios),
+        "images": images,
+        "seed": seed,
+        "label": label,
+    }
+    form = job_form.fill(spec, body, "estimate")
+    with Client(url) as client:
+        _run_job(client, form, model, dataset, wait, output, as_json)
 
 
 @app.command()
 def watch(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show a job from its beginning until it has ended, then its result."""
     with Client(url) as client:
-        _watch(client, job_id)
-        _print_report(client.report(job_id), as_json)
+        _print_report(client, _watch(client, job_id), as_json)
 
 
 @app.command()
@@ -235,7 +305,7 @@ def cancel(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
 def report(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Print what a job measured. The page with the plots: espalier download JOB report.html"""
     with Client(url) as client:
-        _print_report(client.result(job_id), as_json)
+        _print_report(client, client.succeeded(job_id), as_json)
 
 
 @app.command()
@@ -267,14 +337,29 @@ def _id_of(client: Client, prefix: str, given: str) -> str:
     return upload.id
 
 
-def _watch(client: Client, job_id: str) -> None:
+def _run_job(
+    client: Client, form: AnySpec, model: str, dataset: str | None, wait: bool, output: Path | None, as_json: bool
+) -> None:
+    """Start a job on a model and a dataset, which may have to be uploaded first; show it and what it found."""
+    model_id = _id_of(client, "mdl_", model)
+    dataset_id = _id_of(client, "dst_", dataset) if dataset else None
+    job = client.create_job(form.model_copy(update={"model_id": model_id, "dataset_id": dataset_id}))
+    if not (wait or output):
+        show(job, as_json, f"{job.id} is {job.state}; follow it with: espalier watch {job.id}")
+        return
+    _print_report(client, _watch(client, job.id), as_json)
+    if output:
+        _fetch(client, job.id, (), output)
+
+
+def _watch(client: Client, job_id: str) -> Job:
     """Follow to the end. Raises JobFailed, JobCancelled."""
     try:
-        live.follow(client.events(job_id), job_id, err)
+        live.follow(client.events(job_id), job_id, err, [stage.name for stage in client.get_job(job_id).stages])
     except KeyboardInterrupt:
         err.print(f"The job goes on. See it again: espalier watch {job_id}. Stop it: espalier cancel {job_id}")
         raise
-    client.result(job_id)
+    return client.succeeded(job_id)
 
 
 def _fetch(client: Client, job_id: str, names: tuple[str, ...], to: Path) -> list[dict[str, str | int]]:
@@ -290,19 +375,10 @@ def _fetch(client: Client, job_id: str, names: tuple[str, ...], to: Path) -> lis
     return fetched
 
 
-def _numbers(text: str | None) -> list[float] | None:
-    """0.485,0.456 as a list."""
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.5,0.5,0.5") from error
-
-
-def _print_report(report: Report, as_json: bool) -> None:
+def _print_report(client: Client, job: Job, as_json: bool) -> None:
+    found = client.estimate_report(job.id) if job.kind == "estimate" else client.report(job.id)
     if as_json:
-        print(report.model_dump_json(indent=2))
+        print(found.model_dump_json(indent=2))
         return
-    out.print(tables.summary(report), soft_wrap=False)
-    out.print(tables.verdicts(report), soft_wrap=False)
+    for table in estimate_tables.all_of(found) if isinstance(found, EstimateReport) else tables.all_of(found):
+        out.print(table, soft_wrap=False)

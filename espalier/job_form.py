@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from espalier.errors import EspalierError
-from models_store.documents.job_spec import JobSpec
+from models_store.documents.job_spec import NEW_JOB, AnySpec
 
 ANY_MODEL = f"mdl_{0:032x}"
 ANY_DATASET = f"dst_{0:032x}"
@@ -18,19 +18,24 @@ class InvalidJob(EspalierError):
     """The body of a job would be refused."""
 
     def __init__(self, faults: list[str]) -> None:
-        super().__init__("invalid_job", "; ".join(faults), "`espalier prune --help` and /docs list what can be set.")
+        super().__init__("invalid_job", "; ".join(faults), "`espalier COMMAND --help` and /docs list what can be set.")
 
 
-def fill(file: Path | None, options: Mapping[str, Any]) -> JobSpec:
-    """The spec with `options` (None: not given) on top of the file's; its model and dataset are put in later.
+def fill(file: Path | None, options: Mapping[str, Any], kind: str = "prune") -> AnySpec:
+    """The spec of a kind of job with `options` (None: not given) on top of the file's; model and dataset come later.
 
     Checked before anything is uploaded. Raises InvalidJob.
     """
-    body = {"model_id": ANY_MODEL, **_read(file)}
+    body = {**({} if kind == "prune" else {"kind": kind}), "model_id": ANY_MODEL, **_read(file)}
+    if body.get("kind", "prune") != kind:
+        raise InvalidJob(
+            [f"kind: {file} describes a job of kind {body['kind']}, and this command starts one of kind {kind}"]
+        )
     try:
-        return JobSpec.model_validate_json(json.dumps(_merged(body, options)))
+        return NEW_JOB.validate_json(json.dumps(_merged(body, options)))
     except ValidationError as error:
-        raise InvalidJob([f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]) from error
+        places = [(".".join(map(str, each["loc"][1:])), each["msg"]) for each in error.errors()]
+        raise InvalidJob([f"{place}: {message}" for place, message in places]) from error
 
 
 def _read(file: Path | None) -> dict[str, Any]:

@@ -104,9 +104,9 @@ class Board:
         return Group(title, grid, *([epoch_table(self.epochs[-LAST_EPOCHS:])] if self.epochs else []))
 
 
-def follow(events: Iterable[Event], job_id: str, console: Console) -> Board:
-    """Show events until they end; what was shown last stays on the screen."""
-    board = Board(job_id)
+def follow(events: Iterable[Event], job_id: str, console: Console, stages: Iterable[str] = STAGES) -> Board:
+    """Show events of a job with these stages until they end; what was shown last stays on the screen."""
+    board = Board(job_id, stages={name: StageLine() for name in stages})
     if not console.is_terminal:
         for event in events:
             if (line := board.hear(event)) is not None:

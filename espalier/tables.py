@@ -6,6 +6,11 @@ from rich.table import Table
 from models_store.documents.report import Report
 
 
+def all_of(report: Report) -> tuple[Table, Table]:
+    """What is printed of a report."""
+    return summary(report), verdicts(report)
+
+
 def summary(report: Report) -> Table:
     """Accuracy, parameters, MACs, size and latency; original and pruned side by side."""
     table = Table(title=escape(report.model_name), title_style="bold", title_justify="left")

@@ -4,18 +4,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from models_store.documents.event import STAGES, EventType
+from models_store.documents.event import ESTIMATE_STAGES, STAGES, EventType
 from models_store.documents.job import Stage, StageChange, StageProgress, StageState
 from models_store.documents.job_spec import JobKind
 
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    JobKind.INSPECT: ("inspect",),
+    JobKind.PRUNE: STAGES,
+    JobKind.ESTIMATE: ESTIMATE_STAGES,
+}
 _ENDED = (StageState.DONE, StageState.SKIPPED, StageState.FAILED, StageState.CANCELLED)
 _COMPLETE = (StageState.DONE, StageState.SKIPPED)
 
 
 def initial(kind: str) -> list[Stage]:
     """All stages of a kind of job, pending."""
-    names = ("inspect",) if kind == JobKind.INSPECT else STAGES
-    return [Stage(name=name) for name in names]
+    return [Stage(name=name) for name in _NAMES[kind]]
 
 
 def load(rows: Iterable[Mapping[str, Any]]) -> list[Stage]:

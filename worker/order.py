@@ -8,7 +8,7 @@ from pydantic import model_validator
 from models_store.documents.base import Document
 from models_store.documents.event import JobError
 from models_store.documents.inspection import DatasetInspection, ModelInspection, Rejection
-from models_store.documents.job_spec import JobKind, JobSpec
+from models_store.documents.job_spec import JobKind, NewJob
 from worker.sandbox import Limits, Tier
 
 CANONICAL_MODEL = "model.onnx"
@@ -35,7 +35,7 @@ class Order(Document):
     job_id: str
     attempt: int
     kind: JobKind
-    spec: JobSpec | None
+    spec: NewJob | None
     model: InputFile | None
     dataset: InputFile | None
     device: Literal["cpu", "cuda"]

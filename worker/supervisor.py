@@ -29,8 +29,8 @@ from models_store.database import Database
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.inspection import Rejection
-from models_store.documents.job_spec import JobKind, JobSpec
-from models_store.documents.report import Report
+from models_store.documents.job_spec import NEW_JOB, JobKind
+from models_store.documents.reports import ANY_REPORT, AnyReport
 from models_store.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, LeaseLost
 from models_store.jobs import Claim, JobRepository, NewArtifact
 from models_store.models import ModelRepository
@@ -154,7 +154,7 @@ class _Attempt:
             job_id=self.claim.job_id,
             attempt=self.claim.attempt,
             kind=kind,
-            spec=None if kind is JobKind.INSPECT else JobSpec.model_validate(self.claim.spec),
+            spec=None if kind is JobKind.INSPECT else NEW_JOB.validate_python(self.claim.spec),
             model=self._fetch_model(model, kind) if model else None,
             dataset=self._fetch("dataset", dataset, dataset.blob_key) if dataset else None,
             device=self.settings.device,
@@ -268,14 +268,16 @@ class _Attempt:
                 return self._fail(error, retry)
             if self.claim.kind == JobKind.INSPECT:
                 return self._conclude_inspection(InspectionResult.model_validate_json(result))
-            return self._succeed(Report.model_validate_json(result))
+            return self._succeed(ANY_REPORT.validate_json(result))
         except BlobsUnavailable as error:
             return self._fail(failures.files_unavailable(error), retry=True)
         except (UntrustedOutput, ValidationError) as error:
             logger.exception("%s: the child's output is not to be believed", self.claim.job_id)
             return self._fail(failures.unbelievable(str(error)))
 
-    def _succeed(self, report: Report) -> Outcome:
+    def _succeed(self, report: AnyReport) -> Outcome:
+        if report.kind != self.claim.kind:
+            raise UntrustedOutput(f"a {self.claim.kind} job left the report of a job of kind {report.kind}")
         artifacts = [self._put_away(path) for path in self.folder.artifacts()]
         stored = {artifact.name: artifact.sha256 for artifact in artifacts}
         if any(stored.get(artifact.name) != artifact.sha256 for artifact in report.artifacts):

@@ -23,8 +23,8 @@ from app.models.service import ModelNotFound, ModelNotReady, ModelRejected
 from app.pages import After, Filter, Limit, SpanDep
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import JobKind, JobSpec
-from models_store.documents.report import Report
+from models_store.documents.job_spec import JobKind, NewJob
+from models_store.documents.reports import ReportOfAnyKind
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=BoundedRoute)
 
@@ -73,11 +73,14 @@ FILE_RESPONSES: Responses = UNCHANGED | {
     ),
 )
 def create_job(
-    spec: Annotated[JobSpec, Body(openapi_examples=SPEC_EXAMPLES)],
+    spec: Annotated[NewJob, Body(openapi_examples=SPEC_EXAMPLES)],
     creation: CreationDep,
     background: BackgroundTasks,
 ) -> Response:
-    """Queue a pruning job on a model that is `ready`; what is left out has the defaults that the schema shows."""
+    """Queue a job on a model that is `ready`: `prune` it (the default), or `estimate` what pruning would cost and gain.
+
+    What is left out has the defaults that the schema shows.
+    """
 
     def create(session: Session) -> tuple[JobView, str]:
         job = service.create(session, spec)
@@ -146,7 +149,7 @@ def follow_job(
 @router.get(
     "/{job_id}/report",
     summary="Read a job's report",
-    response_model=Report,
+    response_model=ReportOfAnyKind,
     responses=ALSO_HTML | UNCHANGED | problems(*REPORT_ERRORS),
 )
 def get_report(

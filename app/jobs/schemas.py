@@ -1,4 +1,4 @@
-"""What goes in and out of /v1/jobs; the request is the `JobSpec` document itself."""
+"""What goes in and out of /v1/jobs; the request is the document of its kind itself."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -35,6 +35,11 @@ SPEC_EXAMPLES: dict[str, Example] = {
             "finetuning": {"epochs": 5, "learning_rate": 0.01, "crop_padding": 4, "horizontal_flip": True},
             "label": "first try",
         },
+    },
+    "estimate": {
+        "summary": "Estimate what pruning would cost and gain",
+        "description": "Put in the id of your model; with that of a dataset the curve has accuracies, too.",
+        "value": {"kind": "estimate", "model_id": MODEL},
     },
 }
 

@@ -11,7 +11,7 @@ from app.datasets import service as datasets
 from app.errors import ApiError
 from app.models import service as models
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import JobKind, JobSpec
+from models_store.documents.job_spec import AnySpec, JobKind, JobSpec
 from models_store.errors import NotFound
 from models_store.jobs import JobRepository
 from models_store.spans import Span
@@ -75,10 +75,10 @@ class ArtifactNotFound(ApiError):
     hint = "GET /v1/jobs/{id}/artifacts lists the files; they appear when the job succeeds."
 
 
-def create(session: Session, spec: JobSpec) -> Job:
+def create(session: Session, spec: AnySpec) -> Job:
     """A queued job. Raises what `get_ready` of models and datasets raises, NoStateDict, and InputGone."""
     model = models.get_ready(session, spec.model_id)
-    if spec.export.safetensors and model.format != "torchvision":
+    if isinstance(spec, JobSpec) and spec.export.safetensors and model.format != "torchvision":
         raise NoStateDict(f"{spec.model_id} was uploaded as ONNX: no state dict is known to hold its weights.")
     if spec.dataset_id is not None:
         datasets.get_ready(session, spec.dataset_id)

@@ -39,4 +39,5 @@ class JobError(Document):
     stage: str | None = None
 
 
+ESTIMATE_STAGES = ("latency", "sensitivity", "curve", "forecast", "report")
 STAGES = ("baseline", "estimate", "prune", "recover", "finetune", "evaluate", "export", "measure", "report")

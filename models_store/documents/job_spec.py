@@ -1,9 +1,10 @@
 """What a user asks of a job: the body of `POST /v1/jobs`, kept unchanged in the job's row."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Discriminator, Field, FiniteFloat, Tag, TypeAdapter, model_validator
 
 from models_store.catalogue import conflicts
 from models_store.documents.base import Document
@@ -22,6 +23,7 @@ class JobKind(StrEnum):
 
     INSPECT = "inspect"
     PRUNE = "prune"
+    ESTIMATE = "estimate"
 
 
 class Budget(Document):
@@ -128,36 +130,61 @@ class Measuring(Document):
     rounds: int = Field(default=30, ge=3, le=10_000)
 
 
-class JobSpec(Document):
-    """One request for work. `dataset_id` is optional: without it the job is data-free (no training, no accuracy)."""
+class Work(Document):
+    """What every kind of job that users ask for has in common."""
 
     version: Literal[1] = 1
-    kind: Literal["prune"] = "prune"
     model_id: str = Field(pattern=r"^mdl_[0-9a-f]{32}$")
-    dataset_id: str | None = Field(default=None, pattern=r"^dst_[0-9a-f]{32}$")
-    budget: Budget
-    pruning: Pruning = Pruning()
-    kernels: Kernels | None = Field(default=None, description="Weights inside the convolutions, after the channels.")
-    random_masks: RandomMasks | None = Field(
-        default=None, description="Draw what goes at random, and keep the draw that does least harm."
+    dataset_id: str | None = Field(
+        default=None,
+        pattern=r"^dst_[0-9a-f]{32}$",
+        description="Without one the job is data-free: no training, no accuracy.",
     )
+    pruning: Pruning = Pruning()
     data: Data = Data()
     recovery: Recovery = Recovery()
     finetuning: Finetuning = Finetuning()
-    export: Export = Export()
-    measuring: Measuring = Measuring()
     seed: int = Field(default=0, ge=0, lt=2**31)
     deadline_s: int = Field(default=24 * 3600, ge=1, le=30 * 24 * 3600, description="Running time, not queue time.")
     label: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 
     @model_validator(mode="after")
-    def _mean_and_std_match(self) -> "JobSpec":
+    def _mean_and_std_match(self) -> Self:
         if len(self.data.mean) != len(self.data.std):
             raise ValueError("data.mean and data.std must have the same length")
         return self
 
     @model_validator(mode="after")
-    def _random_masks_fit(self) -> "JobSpec":
+    def _methods_work_together(self) -> Self:
+        self.check_methods("labels" if self.dataset_id else "none")
+        return self
+
+    def check_methods(self, data: Literal["none", "images", "labels"]) -> None:
+        """Raises ValidationError where the chosen methods do not work with each other, or with data like these."""
+        chosen = self.pruning.methods()
+        found = conflicts(chosen.values(), data)
+        refuse(((("pruning", method.kind), sentence) for method, sentence in found), "incompatible")
+
+
+class PruningWork(Work):
+    """What a job that makes pruned models may ask for."""
+
+    kernels: Kernels | None = Field(default=None, description="Weights inside the convolutions, after the channels.")
+    random_masks: RandomMasks | None = Field(
+        default=None, description="Draw what goes at random, and keep the draw that does least harm."
+    )
+    export: Export = Export()
+    measuring: Measuring = Measuring()
+
+
+class JobSpec(PruningWork):
+    """One pruned model."""
+
+    kind: Literal["prune"] = "prune"
+    budget: Budget
+
+    @model_validator(mode="after")
+    def _random_masks_fit(self) -> Self:
         masks = self.random_masks
         if masks is None:
             return self
@@ -170,13 +197,13 @@ class JobSpec(Document):
         return self
 
     @model_validator(mode="after")
-    def _int8_has_images(self) -> "JobSpec":
+    def _int8_has_images(self) -> Self:
         if self.export.int8 and self.dataset_id is None:
             raise ValueError("export.int8 needs a dataset to calibrate on")
         return self
 
     @model_validator(mode="after")
-    def _weights_are_refitted_or_masked(self) -> "JobSpec":
+    def _weights_are_refitted_or_masked(self) -> Self:
         if self.kernels is not None and self.recovery.reconstruction:
             raise ValueError("recovery.reconstruction refits whole kernels: it does not go with kernels")
         return self
@@ -187,18 +214,67 @@ class JobSpec(Document):
         return self.kernels is None if self.recovery.reconstruction is None else self.recovery.reconstruction
 
     @model_validator(mode="after")
-    def _accuracy_needs_data(self) -> "JobSpec":
+    def _accuracy_needs_data(self) -> Self:
         if self.budget.max_accuracy_drop is not None and self.dataset_id is None:
             refuse([(("budget", "max_accuracy_drop"), "accuracy is measured on a dataset: give dataset_id")], "no_data")
         return self
 
+
+class EstimateSpec(Work):
+    """What pruning would cost and gain, without any training and without a pruned model."""
+
+    kind: Literal["estimate"]
+    budget: Budget = Field(
+        default=Budget(macs_ratio=0.5), description="Of the prune job whose duration and memory are forecast."
+    )
+    keep_ratios: tuple[Fraction, ...] = Field(
+        default=(0.75, 0.5, 0.25),
+        min_length=1,
+        max_length=16,
+        description="Shares of its channels that each layer keeps in turn, all others whole.",
+    )
+    macs_ratios: tuple[Ratio, ...] = Field(
+        default=(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2),
+        min_length=1,
+        max_length=64,
+        description="Budgets of the curve of accuracy, MACs and latency.",
+    )
+    images: int = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Validation images to run the network on; 2 random inputs if none.",
+    )
+
     @model_validator(mode="after")
-    def _methods_work_together(self) -> "JobSpec":
-        self.check_methods("labels" if self.dataset_id else "none")
+    def _accuracy_needs_data(self) -> Self:
+        if self.budget.max_accuracy_drop is not None:
+            text = "an estimate has no test set to keep an accuracy on: name MACs, parameters, size or latency"
+            refuse([(("budget", "max_accuracy_drop"), text)], "not_estimated")
         return self
 
-    def check_methods(self, data: Literal["none", "images", "labels"]) -> None:
-        """Raises ValidationError where the chosen methods do not work with each other, or with data like these."""
-        chosen = self.pruning.methods()
-        found = conflicts(chosen.values(), data)
-        refuse(((("pruning", method.kind), sentence) for method, sentence in found), "incompatible")
+
+AnySpec: TypeAlias = JobSpec | EstimateSpec
+
+
+UNKNOWN_KIND = "unknown_kind"
+"""Type of the error about a `kind` that is none."""
+
+
+def _kind_of(body: object) -> str | None:
+    """What is no object is refused as one kind of job, in that kind's words."""
+    kind = body.get("kind", "prune") if isinstance(body, Mapping) else getattr(body, "kind", "prune")
+    return kind if isinstance(kind, str) else None
+
+
+NewJob: TypeAlias = Annotated[
+    Annotated[JobSpec, Tag("prune")] | Annotated[EstimateSpec, Tag("estimate")],
+    Discriminator(
+        _kind_of,
+        custom_error_type=UNKNOWN_KIND,
+        custom_error_message="there is no such kind of job; it is prune (the default) or estimate",
+    ),
+]
+"""The body of `POST /v1/jobs`; without a `kind` it is a prune job."""
+
+NEW_JOB: TypeAdapter[AnySpec] = TypeAdapter(NewJob)

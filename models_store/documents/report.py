@@ -194,6 +194,7 @@ class Artifact(Document):
 
 class Report(Document):
     version: Literal[1] = 1
+    kind: Literal["prune"] = "prune"
     job_id: str
     attempt: int
     spec: JobSpec

@@ -10,7 +10,7 @@ from store_side import BAD_MODEL, MODEL_INSPECTION, onnx_bytes
 
 from app.jobs import service as jobs
 from models_store.database import Database
-from models_store.documents.event import STAGES
+from models_store.documents.event import ESTIMATE_STAGES, STAGES
 from models_store.documents.job_spec import Budget, JobSpec
 from models_store.jobs import JobRepository
 from models_store.models import ModelRepository
@@ -33,6 +33,23 @@ def test_a_job_is_accepted_with_every_default_spelt_out(service: Service) -> Non
     assert service.http.get(response.headers["Location"]).json() == job
     claim = service.worker.claim()
     assert (claim.job_id, claim.spec) == (job["id"], job["spec"])
+
+
+def test_the_kind_of_job_chooses_the_form_of_its_body(service: Service) -> None:
+    model_id = service.ready_model()
+    job = service.http.post("/v1/jobs", json={"kind": "estimate", "model_id": model_id}).raise_for_status().json()
+    assert job["kind"] == "estimate"
+    assert [stage["name"] for stage in job["stages"]] == list(ESTIMATE_STAGES)
+    assert job["spec"]["budget"]["macs_ratio"] == 0.5
+    listed = service.http.get("/v1/jobs", params={"kind": "estimate"}).json()["items"]
+    assert [each["id"] for each in listed] == [job["id"]]
+
+    refused = service.http.post("/v1/jobs", json={"kind": "estimate", "model_id": model_id, "keep_ratios": [2]})
+    assert problem(refused, 422, "invalid_request")["errors"][0]["location"] == "body.keep_ratios.0"
+    refused = service.http.post("/v1/jobs", json={"model_id": model_id})
+    assert problem(refused, 422, "invalid_request")["errors"][0]["location"] == "body.budget"
+    for kind in ("inspect", "guess", 3, None, [1]):
+        problem(service.http.post("/v1/jobs", json={"kind": kind, "model_id": model_id}), 422, "invalid_request")
 
 
 def test_a_job_needs_a_model_that_is_ready(service: Service) -> None:

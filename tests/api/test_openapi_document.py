@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from running_api import Service
 
-from models_store.documents.job_spec import JobSpec
+from models_store.documents.job_spec import NEW_JOB
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ def test_an_upload_is_a_form_with_a_file_and_empty_boxes(document: dict[str, Any
 
 def test_the_examples_of_a_job_are_valid(document: dict[str, Any]) -> None:
     examples = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["examples"]
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples.values():
-        JobSpec.model_validate(example["value"])
+        NEW_JOB.validate_python(example["value"])
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/start.js"])

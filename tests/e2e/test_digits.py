@@ -12,6 +12,7 @@ from served import ENVIRONMENT, ROOT, Served, run
 
 from espalier import demo_network
 from espalier.client import Client
+from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.report import Report
 
 
@@ -65,6 +66,23 @@ def test_a_job_without_data_through_the_client(service: Served, inputs: Path, tm
     assert (report.accuracy, report.training) == (None, None)
     assert report.proof.passed
     assert (tmp_path / "pruned.onnx").stat().st_size == report.pruned.size_bytes < report.original.size_bytes
+
+
+def test_an_estimate_through_the_command_line(service: Served, inputs: Path, tmp_path: Path):
+    asked = ("estimate", str(inputs / "original.onnx"), "--dataset", str(inputs / "digits.npz"), "--images", "64")
+    found = run(
+        *asked, "--macs-ratios", "0.6,0.3", "--keep-ratios", "0.5", "--output", str(tmp_path), ESPALIER_URL=service.url
+    )
+    assert found.returncode == 0, found.stderr
+    assert "sensitivity: done" in found.stderr
+    assert "norms anew" in found.stdout
+    report = EstimateReport.model_validate_json((tmp_path / "report.json").read_text())
+    assert [point.macs_goal for point in report.curve] == [0.6, 0.3]
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    shown = run("report", report.job_id, "--json", "--url", service.url)
+    assert EstimateReport.model_validate_json(shown.stdout).model_copy(update={"artifacts": ()}) == report.model_copy(
+        update={"artifacts": ()}
+    )
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the walk-through is made of curl commands")

@@ -23,7 +23,7 @@ from models_store.database import Database
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import JobKind, JobSpec
+from models_store.documents.job_spec import NEW_JOB, JobKind
 from models_store.jobs import Claim, JobRepository
 from models_store.models import ModelRepository
 from models_store.tables import Dataset, Job, JobArtifact, JobEvent, Model
@@ -177,11 +177,11 @@ class Plane:
         return dataset.id, job.id
 
     def submit(self, **spec: Any) -> str:
-        job = JobSpec.model_validate({"budget": {"macs_ratio": 0.5}, **spec})
+        job = NEW_JOB.validate_python({"budget": {"macs_ratio": 0.5}, **spec})
         with self.database.session() as session:
             repository = JobRepository(session)
             document = job.model_dump(mode="json")
-            return repository.create(JobKind.PRUNE, document, job.model_id, job.dataset_id, job.deadline_s).id
+            return repository.create(JobKind(job.kind), document, job.model_id, job.dataset_id, job.deadline_s).id
 
     def ready_inputs(self) -> dict[str, str]:
         """A small model and its dataset, ready, as fields of a job's spec. Their inspection is not what is tested."""

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import LAYER_OPS, Analysis, Mask
 from worker.engine.graph.inputs import Sizes, candidate_sizes, random_inputs
+from worker.engine.graph.labels import Labels
 from worker.engine.graph.onnx_graph import Array, node_label
 from worker.engine.graph.precision import settle
 from worker.engine.graph.propagation import Contraction, Waiver
@@ -151,6 +152,35 @@ def masked_original(analysis: Analysis, alive: Mask) -> onnx.ModelProto:
     model.graph.initializer.extend(made)
     model.ir_version = max(model.ir_version, 4)  # masks are initializers that are no inputs
     return model
+
+
+def maskable_original(analysis: Analysis) -> tuple[onnx.ModelProto, dict[str, Labels]]:
+    """The original with a mask of ones in front of every node that sums over prunable channels, as an initializer: the
+    model, and the label of each element of each mask by its name. Sums inside of control flow have none."""
+    model = _copy(analysis.graph.model)
+    prunable = np.zeros(len(analysis.roots), dtype=bool)
+    prunable[np.concatenate([group.units for group in analysis.groups] or [np.zeros(0, dtype=np.int64)])] = True
+    contractions: dict[int, list[Contraction]] = {}
+    for contraction in analysis.propagation.contractions:
+        fits = len(contraction.labels) > 1 and analysis.graph.scope[contraction.node] == 0
+        if fits and prunable[analysis.roots[contraction.labels]].any():
+            contractions.setdefault(contraction.node, []).append(contraction)
+    made: list[onnx.TensorProto] = []
+    labels: dict[str, Labels] = {}
+    ones = np.ones(len(analysis.roots), dtype=bool)
+
+    def edit(index: int, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
+        for contraction in contractions.get(index, ()):
+            nodes.append(_silence(analysis, node, contraction, ones, made))
+            labels[nodes[-1].name] = contraction.labels
+        nodes.append(node)
+
+    nodes = analysis.graph.rebuild(edit)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(made)
+    model.ir_version = max(model.ir_version, 4)
+    return model, labels
 
 
 def _silence(

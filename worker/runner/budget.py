@@ -21,7 +21,7 @@ from worker.runner.workbench import Workbench
 def latency_table(bench: Workbench) -> LatencyTable:
     """Measured at the batch size and threads of the budget's line, at most once per attempt."""
     if bench.table is None:
-        budget = bench.spec.budget
+        budget = bench.work.budget
         bench.voice.log("measuring the latency of the model's layers at several widths")
         bench.table = measure_table(
             bench.analysis,
@@ -34,7 +34,7 @@ def latency_table(bench: Workbench) -> LatencyTable:
 
 def limits(bench: Workbench, tightening: float = 1.0) -> list[Limit]:
     """The lines that bound the plan. `tightening` multiplies what latency may be, where a table promised too much."""
-    budget, analysis = bench.spec.budget, bench.analysis
+    budget, analysis = bench.work.budget, bench.analysis
     found = []
     if budget.macs_ratio is not None:
         found.append(macs_limit(analysis, budget.macs_ratio))

@@ -29,7 +29,7 @@ def warnings(
         *_pinned(layers, original.macs),
         *(text for line in budget if line.name == "macs_ratio" for text in _rounded(line, round_to, len(budget))),
         *_outside_torch(nodes_outside_torch),
-        *_reconstructed(methods),
+        *reconstructed(methods),
     )
 
 
@@ -63,7 +63,8 @@ def _rounded(budget: BudgetVerdict, round_to: int, lines: int) -> Iterable[str]:
         )
 
 
-def _reconstructed(methods: Iterable[Method]) -> Iterable[str]:
+def reconstructed(methods: Iterable[Method]) -> Iterable[str]:
+    """Methods whose paper does not say all of it."""
     for method in methods:
         if method.exactness == "reconstruction":
             yield (

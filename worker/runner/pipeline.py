@@ -1,35 +1,49 @@
-"""A prune job: its stages, one after the other, those that an earlier attempt finished left out."""
+"""A job on a model: its stages, one after the other, those that an earlier attempt finished left out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from models_store.documents.report import Report
+from models_store.documents.job_spec import JobKind
+from models_store.documents.reports import AnyReport
 from worker.order import Order
+from worker.runner.estimating import curve, forecast, latency, sensitivity
+from worker.runner.estimating import report as estimate_report
 from worker.runner.interruption import Stopped
 from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, recover, report
 from worker.runner.voice import Voice
 from worker.runner.workbench import Stage, Workbench
 from worker.work_folder import WorkFolder
 
-STAGES: tuple[Stage[Any], ...] = (
-    baseline.STAGE,
-    estimate.STAGE,
-    prune.STAGE,
-    recover.STAGE,
-    finetune.STAGE,
-    evaluate.STAGE,
-    export.STAGE,
-    measure.STAGE,
-    report.STAGE,
-)
+STAGES: Mapping[JobKind, tuple[Stage[Any], ...]] = {
+    JobKind.PRUNE: (
+        baseline.STAGE,
+        estimate.STAGE,
+        prune.STAGE,
+        recover.STAGE,
+        finetune.STAGE,
+        evaluate.STAGE,
+        export.STAGE,
+        measure.STAGE,
+        report.STAGE,
+    ),
+    JobKind.ESTIMATE: (
+        latency.STAGE,
+        sensitivity.STAGE,
+        curve.STAGE,
+        forecast.STAGE,
+        estimate_report.STAGE,
+    ),
+}
 
 
-def run_pipeline(order: Order, folder: WorkFolder, voice: Voice) -> Report:
+def run_pipeline(order: Order, folder: WorkFolder, voice: Voice) -> AnyReport:
     """Run every stage that applies; the report is the last one's document."""
     bench = Workbench(order, folder, voice)
+    stages = STAGES[order.kind]
     resuming = True
-    for stage in STAGES:
+    for stage in stages:
         reason = stage.reason_to_skip(bench)
         if reason is not None:
             voice.skip(stage.name, reason)
@@ -43,4 +57,5 @@ def run_pipeline(order: Order, folder: WorkFolder, voice: Voice) -> Report:
         bench.checkpoint()
         if bench.interruption.told_to_stop():
             raise Stopped
-    return bench.read(report.STAGE)
+    found: AnyReport = bench.read(stages[-1])
+    return found

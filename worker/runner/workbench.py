@@ -14,7 +14,7 @@ import onnx
 from pydantic import ValidationError
 
 from models_store.documents.base import Document
-from models_store.documents.job_spec import JobSpec
+from models_store.documents.job_spec import EstimateSpec, JobSpec
 from worker.engine.allocation import LatencyTable
 from worker.engine.criteria import Calibration
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
@@ -50,17 +50,31 @@ class Workbench:
 
     def __init__(self, order: Order, folder: WorkFolder, voice: Voice) -> None:
         if order.spec is None or order.model is None:
-            raise ValueError("a prune order has a spec and a model")
+            raise ValueError("a job on a model has a spec and a model")
         self.order = order
         self.folder = folder
         self.voice = voice
-        self.spec: JobSpec = order.spec
+        self.work: JobSpec | EstimateSpec = order.spec
         self.model_file: InputFile = order.model
         self.table: LatencyTable | None = None
         self.interruption = Interruption()
         self._checkpoints = Checkpoint(folder)
         if self._seconds_path.exists():
             voice.stage_seconds = json.loads(self._seconds_path.read_bytes())
+
+    @property
+    def spec(self) -> JobSpec:
+        """Of a prune job."""
+        if not isinstance(self.work, JobSpec):
+            raise ValueError(f"this is a job of kind {self.work.kind}")
+        return self.work
+
+    @property
+    def estimated(self) -> EstimateSpec:
+        """Of an estimate job."""
+        if not isinstance(self.work, EstimateSpec):
+            raise ValueError(f"this is a job of kind {self.work.kind}")
+        return self.work
 
     @property
     def cut_path(self) -> Path:
@@ -103,7 +117,7 @@ class Workbench:
 
     @cached_property
     def analysis(self) -> Analysis:
-        pruning = self.spec.pruning
+        pruning = self.work.pruning
         analysis = analyze(self.original, allow_inexact=pruning.allow_inexact, exclude=pruning.exclude)
         for units, reason in self._left_alone():
             analysis = analysis.without(tuple(units), reason)
@@ -123,15 +137,15 @@ class Workbench:
         """The job's images, split by its seed; None for a data-free job."""
         if self.order.dataset is None:
             return None
-        options = DataOptions(**self.spec.data.model_dump())
+        options = DataOptions(**self.work.data.model_dump())
         spec = InputSpec.of(self.original)
-        return open_dataset(self.order.dataset.path, spec, options, self.spec.seed, self.folder.tmp)
+        return open_dataset(self.order.dataset.path, spec, options, self.work.seed, self.folder.tmp)
 
     def calibration(self, samples: int) -> Calibration | None:
         """Training images in an order that the job's seed decides, with labels; None without data."""
         if self.dataset is None:
             return None
-        rng = np.random.default_rng([self.spec.seed, 3])
+        rng = np.random.default_rng([self.work.seed, 3])
         images, labels = next(self.dataset.train.batches(samples, rng=rng))
         return Calibration(images, labels)
 

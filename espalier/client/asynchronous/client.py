@@ -26,9 +26,10 @@ from espalier.errors import (
     UploadRejected,
 )
 from espalier.resources import Artifacts, Delivery, Job, Pipeline, Run, Upload, Webhook
+from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.event import Event, EventType
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import JobSpec
+from models_store.documents.job_spec import AnySpec
 from models_store.documents.report import Artifact, Report
 from models_store.documents.webhook import Happening
 
@@ -136,9 +137,9 @@ class AsyncClient:
 
     # Jobs
 
-    async def create_job(self, spec: JobSpec) -> Job:
+    async def create_job(self, spec: AnySpec) -> Job:
         """Start a job. Sent again where its answer was lost, and still started once."""
-        body = spec.model_dump(mode="json", exclude_unset=True)
+        body = spec.model_dump(mode="json", exclude_unset=True) | {"kind": spec.kind}
         request = self._wire.request("POST", "/v1/jobs", json=body, headers=exchange.once())
         return await self._wire.ask(request, Job)
 
@@ -188,22 +189,37 @@ class AsyncClient:
         )
 
     async def wait(self, job_id: str) -> Report:
-        """The report, once the job has succeeded. Raises JobFailed, JobCancelled."""
+        """The report of a prune job, once it has succeeded. Raises JobFailed, JobCancelled."""
+        await self.wait_for_end(job_id)
+        return await self.report(job_id)
+
+    async def wait_for_end(self, job_id: str) -> Job:
+        """The job of any kind, once it has succeeded. Raises JobFailed, JobCancelled."""
         async for _ in self.events(job_id):
             pass
-        return await self.result(job_id)
+        return await self.succeeded(job_id)
 
-    async def result(self, job_id: str) -> Report:
-        """The report of a job that has ended. Raises JobFailed, JobCancelled."""
+    async def succeeded(self, job_id: str) -> Job:
+        """A job that has ended. Raises JobFailed, JobCancelled."""
         job = await self.get_job(job_id)
         if job.state is JobState.CANCELLED:
             raise JobCancelled(job_id)
         if job.error is not None:
             raise JobFailed(job.error)
+        return job
+
+    async def result(self, job_id: str) -> Report:
+        """The report of a prune job that has ended. Raises JobFailed, JobCancelled."""
+        await self.succeeded(job_id)
         return await self.report(job_id)
 
     async def report(self, job_id: str) -> Report:
+        """Of a prune job."""
         return await self._wire.get(f"/v1/jobs/{quote(job_id)}/report", Report)
+
+    async def estimate_report(self, job_id: str) -> EstimateReport:
+        """Of an estimate job."""
+        return await self._wire.get(f"/v1/jobs/{quote(job_id)}/report", EstimateReport)
 
     async def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         """The files that a job made."""

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import typer
 
 from espalier.job_form import ANY_DATASET, InvalidJob, fill
+from espalier.job_options import named_values
 
 
 def test_options_come_on_top_of_the_file(tmp_path):
@@ -18,6 +20,21 @@ def test_options_come_on_top_of_the_file(tmp_path):
 def test_what_nobody_gave_is_left_to_the_service():
     spec = fill(None, {"budget": {"macs_ratio": 0.4}, "pruning": {"criterion": None}})
     assert spec.model_fields_set == {"model_id", "budget"}
+
+
+def test_a_file_of_another_kind_of_job_is_refused(tmp_path):
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({"kind": "estimate"}))
+    assert fill(file, {}, "estimate").kind == "estimate"
+    with pytest.raises(InvalidJob, match="of kind prune"):
+        fill(file, {"budget": {"macs_ratio": 0.5}})
+
+
+def test_values_of_options_are_numbers_where_they_look_like_it():
+    given = named_values(["evaluations=20", "scale=0.5", "rule=otsu", "greedy=false"])
+    assert given == {"evaluations": 20, "scale": 0.5, "rule": "otsu", "greedy": False}
+    with pytest.raises(typer.BadParameter, match="NAME=VALUE"):
+        named_values(["otsu"])
 
 
 def test_methods_that_need_data_are_checked_as_if_it_were_uploaded():

@@ -2,7 +2,8 @@
 
 from worker.engine.allocation.latency_table import LatencyTable, measure_table
 from worker.engine.allocation.limits import Limit, latency_limit, macs_limit, params_limit, size_limit
-from worker.engine.allocation.registry import ALLOCATIONS, Allocation, Line, Problem, allocate, plan_of
+from worker.engine.allocation.plans import plan_of
+from worker.engine.allocation.registry import ALLOCATIONS, Allocation, Line, Problem, allocate
 
 ALLOCATIONS.load(__name__)
 

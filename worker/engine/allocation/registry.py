@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from worker.engine.allocation.latency_table import LatencyTable, measure_table
 from worker.engine.allocation.limits import Limit
+from worker.engine.allocation.plans import plan_of
 from worker.engine.allocation.widths import Widths
 from worker.engine.criteria import Scores
 from worker.engine.graph.analysis import Analysis, Counts
@@ -127,16 +128,6 @@ def allocate(
     widths = Widths(analysis, scores, round_to=round_to, min_ratio=min_ratio)
     counts = widths.counts(chosen.function(Problem(analysis, widths, limits, seed, table), read))
     return _allocation(analysis, scores, counts, widths.counts(widths.floor), limits)
-
-
-def plan_of(analysis: Analysis, scores: Scores, counts: Counts) -> Plan:
-    """Keep the `counts[g]` most important units of each group."""
-    kept = {}
-    for group in analysis.groups:
-        mask = np.zeros(len(group), dtype=bool)
-        mask[np.argsort(-scores[group.id], kind="stable")[: counts[group.id]]] = True
-        kept[group.id] = mask
-    return Plan(kept)
 
 
 def _allocation(

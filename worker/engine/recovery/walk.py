@@ -71,7 +71,8 @@ class Walk:
                 results.append(batch)
                 continue
             argument = partial(self._argument, index)
-            results.append(self._call(node, fx.map_arg(node.args, argument), fx.map_arg(node.kwargs, argument)))
+            args, kwargs = fx.map_arg(node.args, argument), fx.map_arg(node.kwargs, argument)
+            results.append(call(self._module, node, args, kwargs))
         self._held[node] = results
         self.peak_bytes = max(self.peak_bytes, sum(_bytes(values) for values in self._held.values()))
         for used in node.all_input_nodes:
@@ -82,13 +83,15 @@ class Walk:
     def _argument(self, index: int, node: fx.Node) -> Any:  # noqa: ANN401  (tensors and Python values)
         return member(self._module, node) if node.op == "get_attr" else self._held[node][index]
 
-    def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
-        if node.op == "call_module":
-            return self._module.get_submodule(str(node.target))(*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        function: Any = node.target
-        return function(*args, **kwargs)
+
+def call(module: fx.GraphModule, node: fx.Node, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    """What a node of the module's graph makes of these arguments."""
+    if node.op == "call_module":
+        return module.get_submodule(str(node.target))(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    function: Any = node.target
+    return function(*args, **kwargs)
 
 
 def member(module: fx.GraphModule, node: fx.Node) -> Any:  # noqa: ANN401  (a tensor, or the training flag)

@@ -1,12 +1,9 @@
 """The report as one self-contained HTML page: no script, no outside resource, fit for print and for the dark."""
 
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from models_store.documents.event import STAGES
 from models_store.documents.report import LayerRow, Report
 from worker.runner.html_report import formats, headline, plots
+from worker.runner.html_report.environment import environment
 
 __all__ = ["render"]
 
@@ -15,7 +12,7 @@ def render(report: Report) -> str:
     """The page for `report`. Every string in it is escaped: layer names are a stranger's text."""
     stage_seconds = [(stage, report.stage_seconds[stage]) for stage in STAGES if stage in report.stage_seconds]
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             report=report,
@@ -44,29 +41,3 @@ def _channels(layer: LayerRow) -> tuple[int, int]:
 
 def _macs(layer: LayerRow) -> tuple[int, int]:
     return layer.macs_original, layer.macs_pruned
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(percent=formats.percent, significant=formats.significant, wilson=plots.wilson)
-    names = (
-        "quantity",
-        "size",
-        "exact",
-        "percent",
-        "points",
-        "milliseconds",
-        "times",
-        "seconds",
-        "error",
-        "shorten",
-        "significant",
-    )
-    environment.filters.update({name: getattr(formats, name) for name in names})
-    return environment

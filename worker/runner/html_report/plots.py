@@ -15,11 +15,11 @@ def _plain(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _percent(share: float) -> str:
+def percent_label(share: float) -> str:
     return f"{100 * share:.4g}{SPACE}%"
 
 
-def _milliseconds(value: float) -> str:
+def milliseconds_label(value: float) -> str:
     return f"{value:.4g}{SPACE}ms"
 
 
@@ -54,7 +54,7 @@ def tick_values(low: float, high: float, about: int = 4) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     """The linear map of [low, high] onto [start, end], rounded to what a screen resolves."""
     span = (high - low) or 1.0
     return lambda value: round(start + (value - low) / span * (end - start), 2)
@@ -86,7 +86,7 @@ def skyline(layers: Sequence[LayerRow], value: LayerValue, label: Label) -> Skyl
     highest = max(value(layer)[0] for layer in layers) or 1
     slot = (frame.right - frame.left) / len(layers)
     gap = min(0.22 * slot, 6.0) if slot >= 4 else 0.0
-    y = _scale(0, highest, frame.bottom, frame.top)
+    y = scale(0, highest, frame.bottom, frame.top)
     columns = tuple(
         Column(
             number=index + 1,
@@ -152,8 +152,8 @@ def chart(
     frame = Frame(width=490, height=240, left=54, top=12, right=478, bottom=206)
     low, high = min(heights), max(heights)
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.05
-    x = _scale(min(0, epochs[0]), max(epochs[-1], 1), frame.left + 8, frame.right - 8)
-    y = _scale(low - margin, high + margin, frame.bottom, frame.top)
+    x = scale(min(0, epochs[0]), max(epochs[-1], 1), frame.left + 8, frame.right - 8)
+    y = scale(low - margin, high + margin, frame.bottom, frame.top)
     lines = tuple(
         Line(name, style, tuple(Point(x(epoch), y(value), f"epoch {epoch}: {label(value)}") for epoch, value in values))
         for name, style, values in finite
@@ -176,7 +176,7 @@ def loss_chart(training: Training) -> Chart | None:
 
 def accuracy_chart(training: Training) -> Chart | None:
     validation = [(row.epoch, row.validation_top1) for row in training.epochs]
-    return chart([("validation", "first", validation)], training.best_epoch, _percent)
+    return chart([("validation", "first", validation)], training.best_epoch, percent_label)
 
 
 @dataclass(frozen=True)
@@ -216,14 +216,14 @@ def accuracy_intervals(rows: AccuracyRows) -> Intervals:
     bounds = [wilson(row.top1, row.samples) for _, _, row in named]
     low, high = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
     frame = Frame(width=1000, height=96, left=112, top=8, right=984, bottom=70)
-    x = _scale(low, high, frame.left + 6, frame.right - 6)
+    x = scale(low, high, frame.left + 6, frame.right - 6)
     return Intervals(
         frame,
         tuple(
             Interval(name, style, row, bound[0], bound[1], x(row.top1), x(bound[0]), x(bound[1]), 24.0 + 31 * index)
             for index, ((name, style, row), bound) in enumerate(zip(named, bounds, strict=True))
         ),
-        tuple(Tick(x(tick), _percent(tick)) for tick in tick_values(low, high, about=6)),
+        tuple(Tick(x(tick), percent_label(tick)) for tick in tick_values(low, high, about=6)),
     )
 
 
@@ -250,11 +250,11 @@ def latency_plot(row: LatencyRow) -> LatencyPlot:
     frame = Frame(width=1000, height=104, left=112, top=6, right=976, bottom=78)
     tail = max(row.original.p99_ms, row.pruned.p99_ms)
     longest = min(tail, 1.5 * max(row.original.p90_ms, row.pruned.p90_ms)) or 1.0
-    x = _scale(0, longest, frame.left, frame.right)
+    x = scale(0, longest, frame.left, frame.right)
     measured = (("before", row.original, 25.0), ("after", row.pruned, 59.0))
     series = (
         Percentiles(style, x(ms.p50_ms), x(ms.p90_ms), x(min(ms.p99_ms, longest)), y, clipped=ms.p99_ms > longest)
         for style, ms, y in measured
     )
-    ticks = tuple(Tick(x(tick), _milliseconds(tick)) for tick in tick_values(0, longest, about=6))
+    ticks = tuple(Tick(x(tick), milliseconds_label(tick)) for tick in tick_values(0, longest, about=6))
     return LatencyPlot(frame, row, tuple(series), ticks)

@@ -49,15 +49,7 @@ class Estimate(Document):
 
 
 def run(bench: Workbench) -> Estimate:
-    pruning = bench.spec.pruning
-    scores = score(
-        bench.analysis,
-        pruning.criterion,
-        pruning.criterion_options,
-        seed=bench.spec.seed,
-        calibration=_calibration(bench),
-    )
-    allocation = _to_budget(bench, scores)
+    allocation = to_budget(bench, channel_scores(bench))
     bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1)})
     if bench.spec.random_masks is not None and bench.spec.random_masks.of_channels:
         plan, masks = draw_channels(bench, bench.spec.random_masks, allocation.plan)
@@ -65,12 +57,24 @@ def run(bench: Workbench) -> Estimate:
     return _document(allocation)
 
 
-def _to_budget(bench: Workbench, scores: Scores) -> Allocation:
+def channel_scores(bench: Workbench) -> Scores:
+    """By the criterion of the job."""
+    pruning = bench.work.pruning
+    return score(
+        bench.analysis,
+        pruning.criterion,
+        pruning.criterion_options,
+        seed=bench.work.seed,
+        calibration=_calibration(bench),
+    )
+
+
+def to_budget(bench: Workbench, scores: Scores) -> Allocation:
     """The plan for the budget's lines; where accuracy alone is bounded, the smallest plan that keeps it."""
-    budget = bench.spec.budget
+    budget = bench.work.budget
     if not limits(bench):
         return _to_accuracy(bench, scores, budget.max_accuracy_drop or 0.0)
-    allocation, tightening = _allocate(bench, scores, limits(bench)), 1.0
+    allocation, tightening = allocate_within(bench, scores, limits(bench)), 1.0
     for _ in range(_CORRECTIONS if budget.bounds_latency else 0):
         if not allocation.reached:
             break
@@ -79,12 +83,13 @@ def _to_budget(bench: Workbench, scores: Scores) -> Allocation:
             break
         tightening *= _MARGIN / excess
         bench.voice.log(f"measured latency is {excess:.2f} times what is allowed: pruning more")
-        allocation = _allocate(bench, scores, limits(bench, tightening))
+        allocation = allocate_within(bench, scores, limits(bench, tightening))
     return allocation
 
 
-def _allocate(bench: Workbench, scores: Scores, lines: list[Limit]) -> Allocation:
-    pruning = bench.spec.pruning
+def allocate_within(bench: Workbench, scores: Scores, lines: list[Limit]) -> Allocation:
+    """By the allocation of the job."""
+    pruning = bench.work.pruning
     return allocate(
         bench.analysis,
         scores,
@@ -93,17 +98,17 @@ def _allocate(bench: Workbench, scores: Scores, lines: list[Limit]) -> Allocatio
         options=pruning.allocation_options,
         round_to=pruning.round_to,
         min_ratio=pruning.min_ratio,
-        seed=bench.spec.seed,
+        seed=bench.work.seed,
         table=lambda: latency_table(bench),
     )
 
 
 def _measured(bench: Workbench, allocation: Allocation) -> LatencyRow:
     """Latency of a plan, beside the original's."""
-    budget = bench.spec.budget
+    budget = bench.work.budget
     cut = prune(bench.analysis, allocation.plan)
     batch, threads = (budget.latency_batch_size,), budget.latency_threads
-    (row,) = latency(bench.original, cut, batch, threads, _LATENCY_ROUNDS, bench.spec.seed)
+    (row,) = latency(bench.original, cut, batch, threads, _LATENCY_ROUNDS, bench.work.seed)
     return LatencyRow.model_validate(asdict(row))
 
 
@@ -114,10 +119,10 @@ def _to_accuracy(bench: Workbench, scores: Scores, drop: float) -> Allocation:
     split, classes = bench.dataset.validation, len(bench.dataset.classes)
     original = evaluate(bench.original, split, classes, bench.order.threads).top1
     low, high = 0.0, 1.0
-    best = _allocate(bench, scores, [macs_limit(bench.analysis, 1.0)])
+    best = allocate_within(bench, scores, [macs_limit(bench.analysis, 1.0)])
     for step in range(_ACCURACY_STEPS):
         middle = (low + high) / 2
-        found = _allocate(bench, scores, [macs_limit(bench.analysis, middle)])
+        found = allocate_within(bench, scores, [macs_limit(bench.analysis, middle)])
         cut = prune(bench.analysis, found.plan)
         if original - evaluate(cut, split, classes, bench.order.threads).top1 <= drop:
             high, best = middle, found
@@ -129,7 +134,7 @@ def _to_accuracy(bench: Workbench, scores: Scores, drop: float) -> Allocation:
 
 def _calibration(bench: Workbench) -> Calibration | None:
     """As many training images as the criterion asks for; None where it asks for none."""
-    wanted = bench.spec.pruning.criterion_options.get("calibration_images")
+    wanted = bench.work.pruning.criterion_options.get("calibration_images")
     return bench.calibration(int(wanted)) if isinstance(wanted, int) else None
 
 

@@ -1,0 +1,113 @@
+"""Masks over the torch form answer as the pruned network does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.worker.networks import convnet
+from worker.engine.allocation import allocate, macs_limit, plan_of
+from worker.engine.criteria import score
+from worker.engine.data import Dataset
+from worker.engine.graph import Analysis, analyze
+from worker.engine.measure import evaluate
+from worker.engine.measure.session import cpu_session
+from worker.engine.probe import (
+    Objective,
+    Probe,
+    importance_lost,
+    measure_sensitivity,
+    some_images,
+    some_noise,
+)
+from worker.engine.recovery import calibration_batches, reestimate_norms
+from worker.engine.surgery import Plan, prune
+from worker.engine.torch_form import build
+
+KEEP = (0.75, 0.5, 0.25)
+
+
+def half(analysis: Analysis) -> Plan:
+    return allocate(analysis, score(analysis, "l1"), [macs_limit(analysis, 0.5)]).plan
+
+
+def test_the_output_changes_as_much_as_that_of_the_pruned_network(digits_analysis: Analysis) -> None:
+    noise, plan = some_noise(digits_analysis, 5, seed=3), half(digits_analysis)
+    (found,) = Probe(digits_analysis, noise).responses([plan])
+    feed = noise.inputs
+    before, after = (
+        cpu_session(model, 1).run(None, feed)[0]
+        for model in (digits_analysis.graph.model, prune(digits_analysis, plan))
+    )
+    expected = float(np.linalg.norm(after - before) / np.linalg.norm(before))
+    assert found.change == pytest.approx(expected, rel=1e-4)
+    assert found.top1 is None
+
+
+def test_accuracy_is_that_of_the_pruned_network(digits_analysis: Analysis, digits_dataset: Dataset) -> None:
+    split, plan = digits_dataset.validation, half(digits_analysis)
+    images = some_images(digits_analysis, split, len(split), 10)
+    probe = Probe(digits_analysis, images)
+    cut, whole = probe.responses([plan, Plan({})])
+    assert cut.top1 == pytest.approx(evaluate(prune(digits_analysis, plan), split, 10).top1)
+    assert whole.top1 == pytest.approx(evaluate(digits_analysis.graph.model, split, 10).top1)
+    assert whole.change == 0
+    assert probe.original() == whole
+
+
+def test_small_batches_answer_as_one(digits_analysis: Analysis) -> None:
+    noise, plan = some_noise(digits_analysis, 6), half(digits_analysis)
+    (whole,) = Probe(digits_analysis, noise).responses([plan])
+    (parts,) = Probe(digits_analysis, noise, held_bytes=1).responses([plan])
+    assert parts.change == pytest.approx(whole.change, rel=1e-5)
+
+
+def test_a_fixed_batch_is_filled_up() -> None:
+    model = convnet()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    analysis = analyze(model)
+    noise = some_noise(analysis, 1)
+    assert len(noise) == 4
+    (found,) = Probe(analysis, noise).responses([half(analysis)])
+    assert 0 < found.change < 10
+
+
+def test_each_width_is_cut_alone(digits_analysis: Analysis) -> None:
+    scores, probe = score(digits_analysis, "l2"), Probe(digits_analysis, some_noise(digits_analysis, 4))
+    found = measure_sensitivity(digits_analysis, scores, probe, KEEP)
+    assert [s.width for s in found] == list(range(len(digits_analysis.widths)))
+    for sensitivity, groups in zip(found, digits_analysis.widths, strict=True):
+        whole = sum(len(digits_analysis.groups[g]) for g in groups)
+        assert sensitivity.units == tuple(round(share * whole) for share in KEEP)
+        assert all(loss > 0 for loss in sensitivity.loss)
+        assert sensitivity.top1 is None
+    alone = digits_analysis.full.copy()
+    (group,) = digits_analysis.widths[1]
+    alone[group] = found[1].units[2]
+    (expected,) = probe.responses([plan_of(digits_analysis, scores, alone)])
+    assert found[1].loss[2] == pytest.approx(expected.change)
+
+
+def test_losses_between_the_measured_widths_never_fall() -> None:
+    analysis = analyze(convnet())
+    (first, *_) = importance_lost(analysis, score(analysis, "l1"), KEEP)
+    losses = [first.at(units, 64) for units in range(64, -1, -1)]
+    assert losses[0] == 0
+    assert losses == sorted(losses)
+    assert first.loss == tuple(sorted(first.loss))
+
+
+def test_the_objective_is_that_of_the_cut_and_recovered_network(
+    digits_analysis: Analysis, digits_dataset: Dataset
+) -> None:
+    plan = half(digits_analysis)
+    objective = Objective(digits_analysis, digits_dataset, images=10_000, calibration_images=100, seed=1)
+    found = objective(plan)
+    form = build(prune(digits_analysis, plan))
+    reestimate_norms(form, calibration_batches(digits_dataset.train, 100, (form,), 1))
+    expected = evaluate(form.write_back(), digits_dataset.validation, 10)
+    assert found.top1 == pytest.approx(expected.top1)
+    assert -found.gain == pytest.approx(expected.loss, rel=1e-3)
+    objective(half(digits_analysis))
+    assert objective(plan) == found  # nothing is left behind by another plan
+    assert objective(Plan({})).top1 >= found.top1

@@ -1,0 +1,56 @@
+"""A network whose channels can be silenced and brought back, without cutting or building anything anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from worker.engine.errors import EngineError
+from worker.engine.graph.analysis import Analysis
+from worker.engine.proof import maskable_original
+from worker.engine.surgery import Plan
+from worker.engine.torch_form import TorchForm, build
+
+
+class MaskedForm:
+    """The torch form of the original with a mask in front of every node that sums over channels: with a plan's masks
+    it computes what the pruned network does. Norms that average over channels still see all of them.
+
+    Raises EngineError where the model has no torch form.
+    """
+
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
+        model, labels = maskable_original(analysis)
+        self.form: TorchForm = build(model)
+        self.module = self.form.module.eval()
+        if not labels.keys() <= self.form.parameters.keys():
+            raise EngineError(
+                "no_masks",
+                "Some channels of the model cannot be masked in its torch form.",
+                "Choose a method that runs no network, such as allocation uniform or global.",
+            )
+        self._labels = {self.form.parameters[name]: found for name, found in labels.items()}
+        self._ones = dict.fromkeys(self._labels, True)
+        for path in self._labels:
+            self.module.get_parameter(path).requires_grad_(False)
+        self._averages = [(average.path, average.initial.clone()) for average in self.form.averages]
+
+    @torch.no_grad()
+    def silence(self, plan: Plan | None) -> frozenset[str]:
+        """Silence what the plan removes, and nothing else; the paths of the masks that are not all ones."""
+        alive = self._analysis.alive({} if plan is None else plan.kept)
+        for path, labels in self._labels.items():
+            kept = alive[labels]
+            whole = bool(kept.all())
+            if not (whole and self._ones[path]):
+                mask = self.module.get_parameter(path)
+                mask.copy_(torch.from_numpy(kept.astype(np.float32)).reshape(mask.shape))
+            self._ones[path] = whole
+        return frozenset(path for path, whole in self._ones.items() if not whole)
+
+    @torch.no_grad()
+    def restore_norms(self) -> None:
+        """Give every BatchNormalization the statistics that it came with."""
+        for path, initial in self._averages:
+            self.module.get_buffer(path).copy_(initial)
