@@ -127,6 +127,25 @@ class MaskSearch(Document):
     seconds: float
 
 
+class Candidate(Document):
+    """An allocation that a search evaluated: within the budget, right after the cut, norms taken anew."""
+
+    cost: float = Field(description="Of the budget's first line, in its unit.")
+    top1: float
+    loss: float
+
+
+class AllocationSearch(Document):
+    """What a search for an allocation looked at, in its order."""
+
+    method: str
+    line: str = Field(description="The line of the budget that `cost` is of.")
+    images: int = Field(description="Validation images that scored every candidate.")
+    candidates: tuple[Candidate, ...]
+    best: int = Field(description="The candidate that was taken, by number from 0.")
+    seconds: float
+
+
 class Parity(Document):
     """The torch form against ONNX Runtime, before training."""
 
@@ -210,6 +229,7 @@ class Report(Document):
     proof: Proof
     kernels: KernelReport | None = None
     random_masks: tuple[MaskSearch, ...] = ()
+    search: AllocationSearch | None = Field(default=None, description="Of an allocation that searches.")
     parity: Parity | None
     recovery: RecoveryResult | None = None
     training: Training | None

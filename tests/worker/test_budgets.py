@@ -95,6 +95,30 @@ def test_a_job_keeps_a_mix_of_lines(plane: Plane, inputs: dict[str, str]) -> Non
     assert (2, 1) in [(row.batch_size, row.threads) for row in report.latency]
 
 
+def test_a_search_tells_what_it_looked_at(plane: Plane, inputs: dict[str, str]) -> None:
+    options = {"evaluations": 6, "images": 24, "calibration_images": 16}
+    job = plane.submit(
+        **inputs,
+        budget={"macs_ratio": 0.4, "params_ratio": 0.6},
+        pruning={"criterion": "l1", "allocation": "tpe", "allocation_options": options},
+        recovery={"reconstruction": False},
+        finetuning={"epochs": 0},
+        measuring={"rounds": 3},
+    )
+    plane.work()
+    plane.wait(job, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job))
+    assert [line.verdict for line in report.budget] == ["met", "met"]
+    search = report.search
+    assert search is not None
+    assert (search.method, search.line, len(search.candidates)) == ("tpe", "macs_ratio", 6)
+    assert all(candidate.cost <= 0.4 for candidate in search.candidates)
+    assert search.candidates[search.best].top1 == max(candidate.top1 for candidate in search.candidates)
+    page = b"".join(plane.blobs.stream(plane.artifacts(job)["report.html"].blob_key)).decode()
+    assert "Search for the allocation" in page
+    assert page.count("candidate: ") == 6
+
+
 @pytest.mark.slow
 def test_accuracy_alone_asks_for_the_fewest_macs(plane: Plane, inputs: dict[str, str]) -> None:
     job = plane.submit(

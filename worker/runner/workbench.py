@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from models_store.documents.base import Document
 from models_store.documents.job_spec import EstimateSpec, JobSpec
-from worker.engine.allocation import LatencyTable
+from worker.engine.allocation import LatencyTable, Memory
 from worker.engine.criteria import Calibration
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.graph import Analysis, analyze, load_model
@@ -57,6 +57,7 @@ class Workbench:
         self.work: JobSpec | EstimateSpec = order.spec
         self.model_file: InputFile = order.model
         self.table: LatencyTable | None = None
+        self.memory = Memory()
         self.interruption = Interruption()
         self._checkpoints = Checkpoint(folder)
         if self._seconds_path.exists():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,34 +13,69 @@ import numpy.typing as npt
 from worker.engine.allocation.latency_table import LatencyTable, measure_table
 from worker.engine.allocation.limits import Limit
 from worker.engine.allocation.plans import plan_of
+from worker.engine.allocation.search_trace import SearchTrace
 from worker.engine.allocation.widths import Widths
 from worker.engine.criteria import Scores
+from worker.engine.data import Dataset
 from worker.engine.graph.analysis import Analysis, Counts
 from worker.engine.methods import Options, Registry
 from worker.engine.surgery import Plan
+
+T = TypeVar("T")
+
+
+class Memory:
+    """What allocations of one model worked out and may want again, such as sensitivities, for another budget."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[object, object]] = {}
+
+    def once(self, what: str, of: object, find: Callable[[], T]) -> T:
+        """The result of `find`, worked out at the first call with this name and this object."""
+        if what not in self._found or self._found[what][0] is not of:
+            self._found[what] = of, find()
+        return cast(T, self._found[what][1])
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an allocation may use beside the scores: each is made at first use."""
+
+    table: Callable[[], LatencyTable] | None
+    dataset: Callable[[], Dataset | None]
+    on_progress: Callable[[float], None]
+    memory: Memory
 
 
 class Problem:
     """What an allocation decides on: the widths of a model, and the limits that they have to keep."""
 
     def __init__(
-        self,
-        analysis: Analysis,
-        widths: Widths,
-        limits: Sequence[Limit],
-        seed: int = 0,
-        table: Callable[[], LatencyTable] | None = None,
+        self, analysis: Analysis, scores: Scores, widths: Widths, limits: Sequence[Limit], seed: int, means: Means
     ) -> None:
         self.analysis = analysis
+        self.scores = scores
         self.widths = widths
         self.limits = tuple(limits)
         self.seed = seed
-        self._table = table
+        self.on_progress = means.on_progress
+        self.trace: SearchTrace | None = None
+        """Left by searches."""
+        self._means = means
 
     @cached_property
     def table(self) -> LatencyTable:
         """The latency of this model's layers, measured at first use."""
-        return self._table() if self._table else measure_table(self.analysis)
+        return self._means.table() if self._means.table else measure_table(self.analysis)
+
+    @cached_property
+    def dataset(self) -> Dataset | None:
+        """Of its images only those for training and validation are to be looked at."""
+        return self._means.dataset()
+
+    def once(self, what: str, find: Callable[[], T]) -> T:
+        """The result of `find`, kept for other budgets of the same model with the same scores."""
+        return self._means.memory.once(what, self.scores, find)
 
     def fits(self, widths: Counts) -> bool:
         return self.widths.fits(widths, self.limits)
@@ -96,6 +131,7 @@ class Allocation:
     macs: int
     params: int
     lines: tuple[Line, ...]
+    search: SearchTrace | None = None
 
     @property
     def reached(self) -> bool:
@@ -113,21 +149,29 @@ def allocate(
     min_ratio: float = 0.05,
     seed: int = 0,
     table: Callable[[], LatencyTable] | None = None,
+    dataset: Callable[[], Dataset | None] = lambda: None,
+    on_progress: Callable[[float], None] = lambda share: None,
+    memory: Memory | None = None,
 ) -> Allocation:
     """Keep the most important units within all limits, as closely as the widths allow.
 
     Channel counts become multiples of `round_to` where a layer is wide enough; every width keeps at least `min_ratio`
     of its units and never fewer than one. A limit below that floor gives the floor, with the reason in its line.
     `table` measures latency for the methods that use it; without one it is measured at batch size 1 on one thread.
-    Raises EngineError for an unknown method or option.
+    `dataset` is for methods that run the network: its training and validation images alone are looked at. `memory`
+    keeps what they found for other budgets. Raises EngineError for an unknown method or option, and where a method
+    needs data that are not there.
     """
     chosen = ALLOCATIONS.find(method)
     read = chosen.read_options(options)
     if not analysis.groups:
         return _allocation(analysis, scores, analysis.full, analysis.full, limits)
     widths = Widths(analysis, scores, round_to=round_to, min_ratio=min_ratio)
-    counts = widths.counts(chosen.function(Problem(analysis, widths, limits, seed, table), read))
-    return _allocation(analysis, scores, counts, widths.counts(widths.floor), limits)
+    means = Means(table, dataset, on_progress, memory or Memory())
+    problem = Problem(analysis, scores, widths, limits, seed, means)
+    counts = widths.counts(chosen.function(problem, read))
+    found = _allocation(analysis, scores, counts, widths.counts(widths.floor), limits)
+    return replace(found, search=problem.trace)
 
 
 def _allocation(

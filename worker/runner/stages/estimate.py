@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from models_store.documents.base import Document
-from models_store.documents.report import LatencyRow, MaskSearch
-from worker.engine.allocation import Allocation, Limit, allocate, macs_limit
+from models_store.documents.report import AllocationSearch, Candidate, LatencyRow, MaskSearch
+from worker.engine.allocation import Allocation, Limit, SearchTrace, allocate, macs_limit
 from worker.engine.criteria import Calibration, Scores, score
 from worker.engine.graph import Analysis
 from worker.engine.measure import evaluate, latency
@@ -39,6 +39,7 @@ class Estimate(Document):
     params: int
     lines: tuple[EstimatedLine, ...]
     masks: MaskSearch | None = None
+    search: AllocationSearch | None = None
 
     def plan(self, analysis: Analysis) -> Plan:
         masks = {}
@@ -53,8 +54,8 @@ def run(bench: Workbench) -> Estimate:
     bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1)})
     if bench.spec.random_masks is not None and bench.spec.random_masks.of_channels:
         plan, masks = draw_channels(bench, bench.spec.random_masks, allocation.plan)
-        return _document(replace(allocation, plan=plan)).model_copy(update={"masks": masks})
-    return _document(allocation)
+        return _document(bench, replace(allocation, plan=plan)).model_copy(update={"masks": masks})
+    return _document(bench, allocation)
 
 
 def channel_scores(bench: Workbench) -> Scores:
@@ -100,6 +101,9 @@ def allocate_within(bench: Workbench, scores: Scores, lines: list[Limit]) -> All
         min_ratio=pruning.min_ratio,
         seed=bench.work.seed,
         table=lambda: latency_table(bench),
+        dataset=lambda: bench.dataset,
+        on_progress=bench.voice.progress,
+        memory=bench.memory,
     )
 
 
@@ -138,8 +142,9 @@ def _calibration(bench: Workbench) -> Calibration | None:
     return bench.calibration(int(wanted)) if isinstance(wanted, int) else None
 
 
-def _document(allocation: Allocation) -> Estimate:
+def _document(bench: Workbench, allocation: Allocation) -> Estimate:
     return Estimate(
+        search=None if allocation.search is None else _told(bench, allocation, allocation.search),
         kept={group: tuple(np.flatnonzero(mask).tolist()) for group, mask in allocation.plan.kept.items()},
         macs=allocation.macs,
         params=allocation.params,
@@ -153,6 +158,17 @@ def _document(allocation: Allocation) -> Estimate:
             )
             for line in allocation.lines
         ),
+    )
+
+
+def _told(bench: Workbench, allocation: Allocation, search: SearchTrace) -> AllocationSearch:
+    return AllocationSearch(
+        method=bench.work.pruning.allocation,
+        line=allocation.lines[0].name if allocation.lines else "macs_ratio",
+        images=search.images,
+        candidates=tuple(Candidate(cost=each.cost, top1=each.top1, loss=each.loss) for each in search.evaluated),
+        best=search.best,
+        seconds=search.seconds,
     )
 
 

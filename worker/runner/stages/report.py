@@ -54,6 +54,7 @@ def _assemble(bench: Workbench) -> Report:
         proof=pruned.proof,
         kernels=pruned.kernels,
         random_masks=tuple(m for m in (estimated.masks, pruned.kernel_masks) if m is not None),
+        search=estimated.search,
         parity=next((stage.parity for stage in (finetuned, recovered) if stage), None),
         recovery=recovered.recovery if recovered else None,
         training=finetuned.training if finetuned else None,

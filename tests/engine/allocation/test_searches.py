@@ -1,0 +1,102 @@
+"""Searches for an allocation: all candidates keep the budget, a seed finds the same again, test images stay unseen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.worker.networks import convnet
+from worker.engine.allocation import Allocation, Memory, allocate, macs_limit, params_limit
+from worker.engine.criteria import Scores, score
+from worker.engine.data import Dataset
+from worker.engine.errors import EngineError
+from worker.engine.graph import Analysis, analyze
+from worker.engine.probe import Objective
+
+SEARCHES = ("evolutionary", "particle_swarm", "tpe", "cma_es", "nsga2")
+SHORT = {"evaluations": 10, "images": 120, "calibration_images": 48}
+
+
+@pytest.fixture(scope="module")
+def scores(digits_analysis: Analysis) -> Scores:
+    return score(digits_analysis, "l2")
+
+
+@pytest.fixture(scope="module")
+def blind(digits_dataset: Dataset) -> Dataset:
+    """Without the test images: whoever looked at them would fail."""
+    return replace(digits_dataset, test=None)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def search(digits_analysis: Analysis, scores: Scores, blind: Dataset):
+    memory = Memory()
+
+    def search(method: str, seed: int = 0, **options: Any) -> Allocation:
+        limits = [macs_limit(digits_analysis, 0.3), params_limit(digits_analysis, 0.5)]
+        chosen = options or SHORT
+        return allocate(
+            digits_analysis,
+            scores,
+            limits,
+            method=method,
+            options=chosen,
+            seed=seed,
+            dataset=lambda: blind,
+            memory=memory,
+        )
+
+    return search
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+def test_all_candidates_keep_the_budget_and_the_best_is_taken(
+    digits_analysis: Analysis, blind: Dataset, search, method: str
+) -> None:
+    found = search(method)
+    assert found.reached
+    assert found.search is not None
+    seen = found.search.evaluated
+    assert len(seen) == SHORT["evaluations"]
+    assert found.search.images == min(SHORT["images"], len(blind.validation))
+    assert all(each.cost <= 0.3 for each in seen)
+    assert len({each.widths for each in seen}) > 3
+    best = seen[found.search.best]
+    assert best.top1 == max(each.top1 for each in seen)
+    assert best.top1 >= seen[0].top1  # the first is the same ratio everywhere
+    kept = np.array([int(mask.sum()) for mask in found.plan.kept.values()])
+    np.testing.assert_array_equal(kept, best.widths)
+    again = Objective(digits_analysis, blind, images=SHORT["images"], calibration_images=SHORT["calibration_images"])
+    assert again(found.plan).top1 == best.top1
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+def test_the_same_seed_finds_the_same(search, method: str) -> None:
+    options = {"evaluations": 6, "images": 60, "calibration_images": 32}
+    first, second, other = (search(method, seed, **options).search.evaluated for seed in (3, 3, 4))
+    assert first == second
+    assert [each.widths for each in first] != [each.widths for each in other]
+
+
+def test_progress_is_told(digits_analysis: Analysis, scores: Scores, blind: Dataset) -> None:
+    told: list[float] = []
+    limits = [macs_limit(digits_analysis, 0.5)]
+    allocate(
+        digits_analysis,
+        scores,
+        limits,
+        method="evolutionary",
+        options={"evaluations": 4, "images": 40, "calibration_images": 16, "population": 2},
+        dataset=lambda: blind,
+        on_progress=told.append,
+    )
+    assert told == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_search_without_data_is_refused() -> None:
+    analysis = analyze(convnet())
+    with pytest.raises(EngineError, match="labelled images"):
+        allocate(analysis, score(analysis, "l1"), [macs_limit(analysis, 0.5)], method="tpe")

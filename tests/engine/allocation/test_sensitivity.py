@@ -1,0 +1,67 @@
+"""Rates by measured sensitivity: sensitive layers keep more, the others less."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.worker.networks import convnet
+from worker.engine.allocation import Memory, allocate, macs_limit
+from worker.engine.criteria import score
+from worker.engine.data import Dataset
+from worker.engine.graph import Analysis, analyze
+from worker.engine.probe import Objective, Probe, measure_sensitivity, some_noise
+
+
+@pytest.mark.parametrize("rule", ["equal", "knapsack"])
+def test_the_layer_that_hardly_matters_goes_first(rule: str) -> None:
+    """The first convolution's second half of filters is all but silent; every filter of the second one counts."""
+    model = convnet(width=64)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    first = np.frombuffer(weights["conv0.weight"].raw_data, np.float32).reshape(64, 3, 3, 3).copy()
+    first[8:] *= 1e-4
+    weights["conv0.weight"].raw_data = first.tobytes()
+    analysis = analyze(model)
+    # Scores that know nothing of it: the same for all filters of a layer but for their order.
+    scores = {group.id: np.linspace(1.0, 0.9, len(group)) for group in analysis.groups}
+    found = allocate(
+        analysis, scores, [macs_limit(analysis, 0.3)], method="sensitivity", options={"rule": rule}, round_to=1
+    )
+    assert found.reached
+    kept = [float(found.plan.kept[group.id].mean()) for group in analysis.groups]
+    assert kept[0] < 0.5 * kept[1]
+
+
+def test_what_layers_lose_alone_is_about_equal(digits_analysis: Analysis) -> None:
+    scores = score(digits_analysis, "l2")
+    found = allocate(digits_analysis, scores, [macs_limit(digits_analysis, 0.4)], method="sensitivity", round_to=1)
+    probe = Probe(digits_analysis, some_noise(digits_analysis, 4))
+    losses = []
+    for groups in digits_analysis.widths:
+        (group,) = groups
+        share = float(found.plan.kept[group].mean())
+        (alone,) = measure_sensitivity(digits_analysis, scores, probe, [share])[group : group + 1]
+        losses.append(alone.loss[0] if alone.loss else 0.0)
+    assert max(losses) < 3 * np.median(losses)
+    uniform = [alone.loss[0] for alone in measure_sensitivity(digits_analysis, scores, probe, [0.63])]
+    assert max(losses) / np.median(losses) < max(uniform) / np.median(uniform)
+
+
+def test_a_dataset_is_used_where_there_is_one_and_measured_once(
+    digits_analysis: Analysis, digits_dataset: Dataset
+) -> None:
+    scores, memory, told = score(digits_analysis, "l2"), Memory(), []
+    for ratio in (0.5, 0.3):
+        found = allocate(
+            digits_analysis,
+            scores,
+            [macs_limit(digits_analysis, ratio)],
+            method="sensitivity",
+            dataset=lambda: digits_dataset,
+            on_progress=told.append,
+            memory=memory,
+        )
+    assert told.count(1.0) == 1
+    worth = Objective(digits_analysis, digits_dataset, images=200, calibration_images=64)
+    uniform = allocate(digits_analysis, scores, [macs_limit(digits_analysis, 0.3)])
+    assert worth(found.plan).gain > worth(uniform.plan).gain - 0.1

@@ -1,0 +1,101 @@
+"""Rates by measured sensitivity: what each layer loses when it is cut alone, equal for all layers or per cost saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from worker.engine.allocation.registry import ALLOCATIONS, Problem
+from worker.engine.graph.analysis import Counts
+from worker.engine.methods import Options
+
+if TYPE_CHECKING:
+    from worker.engine.probe import Sensitivity
+
+_KEEP = (0.875, 0.75, 0.5, 0.25, 0.125)
+_NOISE = 4
+
+
+class SensitivityOptions(Options):
+    """What is measured, and what is made of it."""
+
+    rule: Literal["equal", "knapsack"] = Field(
+        default="equal",
+        description="equal: every layer is cut until it loses as much as the others, so sensitive layers keep more. "
+        "knapsack: step by step, the least is lost for what the budget's scarcest line saves.",
+    )
+    images: int = Field(
+        default=64, ge=1, le=10_000, description="Validation images the network is run on; 4 random inputs if none."
+    )
+
+
+@ALLOCATIONS.register(
+    "sensitivity",
+    title="Per-layer sensitivity",
+    summary="Each layer is cut alone at several ratios, and what that changes in the network's outputs decides its "
+    "rate. With a dataset on validation images, without one on random inputs.",
+    paper="Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv 1608.08710, section 3.1",
+    cost="about five runs of half the network per layer",
+    uses=("activations",),
+    exactness="adapted",
+    options=SensitivityOptions,
+)
+def sensitivity(problem: Problem, options: SensitivityOptions) -> Counts:
+    """Widths whose losses, measured alone, are equal (or least per cost saved), within all limits."""
+    losses = problem.once(f"sensitivity {options.images} {problem.seed}", lambda: _measured(problem, options.images))
+    if options.rule == "knapsack":
+        return _knapsack(problem, losses)
+    whole = problem.widths.whole
+    units = [np.arange(count + 1) for count in whole]
+    curves = [np.array([s.at(u, int(w)) for u in each]) for s, each, w in zip(losses, units, whole, strict=True)]
+    steps = np.unique(np.concatenate(curves))
+
+    def at(strength: float) -> npt.NDArray[np.float64]:
+        """The fewest units whose loss is at most the threshold, which runs through every value that occurs."""
+        if strength <= 0:
+            return whole.astype(np.float64)
+        allowed = float(np.interp(strength, np.linspace(0, 1, len(steps)), steps))
+        return np.array([float(np.flatnonzero(curve <= allowed)[0]) for curve in curves])
+
+    return problem.bisect(at)
+
+
+def _knapsack(problem: Problem, losses: Sequence[Sensitivity]) -> Counts:
+    """Narrow one width after another by a step: the least loss per cost saved first."""
+    widths, chosen = problem.widths, problem.widths.whole.copy()
+    kept = widths.counts(chosen)
+    while violated := [limit for limit in problem.limits if float(limit.cost(kept)) > limit.goal]:
+        able, after, lost, _ = widths.narrower(chosen)
+        if not len(able):
+            break
+        candidates = np.maximum(kept - lost, 0)
+        saved = np.max([(float(v.cost(kept)) - v.cost(candidates)) / v.whole for v in violated], axis=0)
+        added = np.array(
+            [
+                losses[w].at(int(to), int(widths.whole[w])) - losses[w].at(int(chosen[w]), int(widths.whole[w]))
+                for w, to in zip(able, after, strict=True)
+            ]
+        )
+        price = np.where(saved > 0, (added + 1e-9) / np.maximum(saved, 1e-12), np.inf)
+        best = int(np.argmin(price))
+        if not np.isfinite(price[best]):
+            break
+        chosen[able[best]] = after[best]
+        kept = widths.counts(chosen)
+    return widths.refill(chosen, problem.limits)
+
+
+def _measured(problem: Problem, images: int) -> tuple[Sensitivity, ...]:
+    from worker.engine.probe import Probe, measure_sensitivity, some_images, some_noise  # other methods need no torch
+
+    analysis, data = problem.analysis, problem.dataset
+    chosen = (
+        some_noise(analysis, _NOISE, problem.seed)
+        if data is None
+        else some_images(analysis, data.validation, images, len(data.classes), problem.seed)
+    )
+    return measure_sensitivity(analysis, problem.scores, Probe(analysis, chosen), _KEEP, problem.on_progress)
