@@ -24,6 +24,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it reports itself at every look at /readyz
     settings = ApiSettings()
+    if not settings.keyed:
+        told = "authentication is off: whoever reaches %s can use everything; ESPALIER_AUTH=required asks for API keys"
+        logging.getLogger("app").warning(told, settings.host)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings),

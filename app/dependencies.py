@@ -1,34 +1,24 @@
-"""What endpoints ask for: the parts of the running plane, and one transaction per request."""
+"""What endpoints ask for: the parts of the plane as their caller may see them, and one transaction per request."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from sqlalchemy.orm import Session
 
-from app.doorbell import Doorbell
-from app.settings import ApiSettings
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from app.access.caller import Caller, CallerDep
+from app.plane import Plane, WholePlane
+
+__all__ = ["Caller", "CallerDep", "Plane", "PlaneDep", "ReadSession", "WriteSession"]
 
 
-@dataclass(frozen=True)
-class Plane:
-    """The parts that all requests share."""
-
-    settings: ApiSettings
-    database: Database
-    blobs: BlobStore
-    doorbell: Doorbell
+def _of_the_caller(plane: WholePlane, caller: CallerDep) -> Plane:
+    return replace(plane, database=plane.database.of_project(caller.project_id))
 
 
-def running_plane(request: Request) -> Plane:
-    plane: Plane = request.app.state.plane
-    return plane
-
-
-PlaneDep = Annotated[Plane, Depends(running_plane)]
+PlaneDep = Annotated[Plane, Depends(_of_the_caller)]
+"""The plane, whose database sees and writes what is the caller's project's."""
 
 
 def _read(plane: PlaneDep) -> Iterator[Session]:

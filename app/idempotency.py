@@ -13,11 +13,10 @@ from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.dependencies import Plane, PlaneDep
+from app.dependencies import Caller, CallerDep, Plane, PlaneDep
 from app.errors import ApiError
 from models_store.errors import KeyInFlight, KeyReused
 from models_store.idempotency import LOCK_S, Answer, IdempotencyRepository
-from models_store.projects import DEFAULT_PROJECT
 
 REPLAYED = "Idempotency-Replayed"
 
@@ -56,7 +55,7 @@ IDEMPOTENCY_ERRORS = (IdempotencyKeyReused, IdempotencyKeyInFlight)
 class Created(Protocol):
     """What an answer says about a new thing."""
 
-    def model_dump_json(self) -> str: ...
+    def model_dump_json(self, *, exclude: set[str]) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class Creation:
     """One request that creates something: its transaction, and its answer."""
 
     plane: Plane
+    caller: Caller
     request: Request
     key: str | None
 
@@ -72,23 +72,26 @@ class Creation:
         body: BaseModel | Mapping[str, Any],
         create: Callable[[Session], tuple[Created, str]],
         status: HTTPStatus = HTTPStatus.CREATED,
+        *,
+        not_kept: frozenset[str] = frozenset(),
     ) -> Response:
         """The answer to the request: what `create` made, and where it is, in a transaction that is then committed.
 
         `create` is not called where an earlier request with this key and body made it already. `body` is all that
-        tells this request from another one. Raises IdempotencyKeyReused, IdempotencyKeyInFlight.
+        tells this request from another one; `not_kept` names fields of the answer that must not be stored, and that the
+        answer to a repetition lacks. Raises IdempotencyKeyReused, IdempotencyKeyInFlight.
         """
         if self.key is None:
             with self.plane.database.session() as session:
-                return _answer(_made(create(session), status))
+                return _answer(_made(*create(session), status))
         claimed = self._claim(self.key, _fingerprint(self.request, body))
         if isinstance(claimed, Answer):
             return _answer(claimed, {REPLAYED: "true"})
         try:
             with self.plane.database.session() as session:
-                answer = _made(create(session), status)
-                self._keys(session).complete(self.key, claimed, answer)
-            return _answer(answer)
+                view, location = create(session)
+                self._keys(session).complete(self.key, claimed, _made(view, location, status, not_kept))
+            return _answer(_made(view, location, status))
         except KeyInFlight as error:
             raise _in_flight(error) from error
         except BaseException:
@@ -106,11 +109,11 @@ class Creation:
             raise _in_flight(error) from error
 
     def _keys(self, session: Session) -> IdempotencyRepository:
-        return IdempotencyRepository(session, DEFAULT_PROJECT)
+        return IdempotencyRepository(session)
 
 
-def _creation(request: Request, plane: PlaneDep, key: Key = None) -> Creation:
-    return Creation(plane, request, key)
+def _creation(request: Request, plane: PlaneDep, caller: CallerDep, key: Key = None) -> Creation:
+    return Creation(plane, caller, request, key)
 
 
 CreationDep = Annotated[Creation, Depends(_creation)]
@@ -122,9 +125,8 @@ def _fingerprint(request: Request, body: BaseModel | Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def _made(made: tuple[Created, str], status: HTTPStatus) -> Answer:
-    view, location = made
-    return Answer(status, location, view.model_dump_json())
+def _made(view: Created, location: str, status: HTTPStatus, not_kept: frozenset[str] = frozenset()) -> Answer:
+    return Answer(status, location, view.model_dump_json(exclude=set(not_kept)))
 
 
 def _answer(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:

@@ -10,17 +10,21 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from app import error_responses, errors, openapi
+from app.access.caller import by_method, needs
+from app.access.errors import ACCESS_ERRORS
 from app.cross_site import refuse_cross_site
 from app.datasets.endpoints import router as datasets
-from app.dependencies import Plane
 from app.docs.endpoints import router as docs
 from app.doorbell import Doorbell
 from app.health.endpoints import router as health
 from app.hooks.endpoints import router as hooks
 from app.jobs.endpoints import router as jobs
+from app.keys.endpoints import router as keys
 from app.methods.endpoints import router as methods
 from app.models.endpoints import router as models
 from app.pipelines.endpoints import router as pipelines
+from app.plane import Plane
+from app.projects.endpoints import router as projects
 from app.security_headers import SecurityHeaders
 from app.settings import ApiSettings
 from app.tus.endpoints import router as uploads
@@ -28,6 +32,7 @@ from app.tus.protocol import TusManners
 from app.webhooks.endpoints import router as webhooks
 from models_store.blobs import BlobStore
 from models_store.database import Database
+from models_store.documents.access import Scope
 
 DESCRIPTION = """
 Espalier makes convolutional networks smaller: upload a model, start a job, get a smaller ONNX model back together
@@ -51,12 +56,15 @@ TAGS = [
     {"name": "jobs", "description": "Pruning, from the request to the report."},
     {"name": "pipelines", "description": "Saved jobs with gates, and what starts them: CI."},
     {"name": "webhooks", "description": "Who is told what happens here, and a log of it."},
+    {"name": "keys", "description": "What programs show to be let in, and what they may do."},
+    {"name": "projects", "description": "Whom everything belongs to. For whoever runs the service."},
     {"name": "operation", "description": "For whoever runs the service."},
 ]
 
 
 def create_app(settings: ApiSettings | None = None) -> FastAPI:
     """The application, on these settings or those of the environment. The database must have been migrated."""
+    settings = settings or ApiSettings()
     app = FastAPI(
         title="Espalier",
         version=_version(),
@@ -65,17 +73,21 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
-        lifespan=partial(_running, settings or ApiSettings()),
+        lifespan=partial(_running, settings),
         generate_unique_id_function=_operation_id,
         dependencies=[Depends(refuse_cross_site)],
     )
     app.add_middleware(TusManners)
     app.add_middleware(SecurityHeaders)
     error_responses.install(app)
-    openapi.install(app)
-    common = errors.problems(errors.InvalidRequest, errors.DatabaseUnavailable, errors.InternalError)
-    for router in (models, datasets, uploads, methods, jobs, pipelines, hooks, webhooks):
-        app.include_router(router, responses=common)
+    openapi.install(app, keyed=settings.keyed)
+    common = (errors.InvalidRequest, errors.DatabaseUnavailable, errors.InternalError)
+    keyed = errors.problems(*common, *ACCESS_ERRORS)
+    for router in (models, datasets, uploads, methods, jobs, pipelines, webhooks):
+        app.include_router(router, responses=keyed, dependencies=[Depends(by_method)])
+    app.include_router(keys, responses=keyed, dependencies=[Depends(needs(Scope.ADMIN))])
+    app.include_router(projects, responses=keyed, dependencies=[Depends(needs(Scope.INSTANCE))])
+    app.include_router(hooks, responses=errors.problems(*common))  # these are signed
     app.include_router(health)
     app.include_router(docs)
     return app

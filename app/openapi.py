@@ -11,17 +11,21 @@ from app.errors import Problem
 NULL = {"type": "null"}
 
 
-def install(app: FastAPI) -> None:
-    """Make the application's document the completed one."""
-    app.openapi = partial(_completed, app.openapi)  # type: ignore[method-assign]
+def install(app: FastAPI, *, keyed: bool) -> None:
+    """Make the application's document the completed one; without `keyed`, no operation asks for a key in it."""
+    app.openapi = partial(_completed, app.openapi, keyed)  # type: ignore[method-assign]
 
 
-def _completed(openapi: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _completed(openapi: Callable[[], dict[str, Any]], keyed: bool) -> dict[str, Any]:
     document = openapi()
+    if not keyed:
+        document["components"].pop("securitySchemes", None)
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     document["components"]["schemas"].update({**problem.pop("$defs", {}), "Problem": problem})
     for path in document["paths"].values():
         for operation in path.values():
+            if not keyed:
+                operation.pop("security", None)
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
     return document

@@ -1,5 +1,8 @@
 """What the API plane can be told by the environment (`ESPALIER_…`) or by the program that starts it."""
 
+from ipaddress import ip_address
+from typing import Literal
+
 from pydantic import Field
 
 from models_store.settings import StoreSettings
@@ -22,6 +25,11 @@ class ApiSettings(StoreSettings):
     )
     event_poll_s: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
 
+    auth: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="Whether requests need an API key; auto: unless the service listens on loopback only.",
+    )
+
     public_url: str = Field(
         default="",
         pattern=r"^(https?://[\x21-\x7e]+)?$",
@@ -31,3 +39,15 @@ class ApiSettings(StoreSettings):
     webhook_private_networks: bool = Field(
         default=False, description="Webhooks may also go to loopback and private addresses."
     )
+
+    @property
+    def keyed(self) -> bool:
+        """Whether requests need an API key. Where they do not, everything belongs to the default project."""
+        return self.auth == "required" or (self.auth == "auto" and not _is_loopback(self.host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from espalier import config, estimate_tables, job_form, live, pipeline_commands, tables, webhook_commands
+from espalier import config, estimate_tables, job_form, key_commands, live, pipeline_commands, tables, webhook_commands
 from espalier import job_options as options
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError, RequestRefused
@@ -32,6 +32,7 @@ app.add_typer(database, name="db")
 app.add_typer(pipeline_commands.app, name="pipelines")
 app.command("ci")(pipeline_commands.ci)
 app.add_typer(webhook_commands.app, name="webhooks")
+app.add_typer(key_commands.app, name="keys")
 
 SpecFile = Annotated[
     Path | None, typer.Option(help="A JSON file with more of the job's body (see /docs); options come on top.")
@@ -39,6 +40,9 @@ SpecFile = Annotated[
 Wait = Annotated[bool, typer.Option(help="Show the job while it runs, then its result.")]
 Output = Annotated[Path | None, typer.Option(help="Folder to fetch the job's files into.")]
 JobId = Annotated[str, typer.Argument(help="A job's id, job_….", metavar="JOB")]
+
+
+OPEN = "need no API key: whoever reaches this address can use everything (ESPALIER_AUTH=required changes that)"
 
 
 def main() -> None:
@@ -67,7 +71,9 @@ def serve(
     data_dir: Annotated[
         Path, typer.Option(envvar="ESPALIER_DATA_DIR", help="Everything is kept here; created if need be.")
     ] = Path("espalier-data"),
-    host: Annotated[str, typer.Option(help="Address to listen on. There is no authentication yet.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. On any but loopback, requests need an API key.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 8000,
     jobs: Annotated[int, typer.Option(min=1, help="Jobs that run at once.")] = 2,
     as_json: AsJson = False,
@@ -80,13 +86,15 @@ def serve(
     try:
         with Service(data_dir, host, port, jobs) as service:
             if as_json:
-                print(json.dumps({"url": service.url, "docs": f"{service.url}/docs"}), flush=True)
+                told = {"url": service.url, "docs": f"{service.url}/docs", "keyed": service.keyed}
+                print(json.dumps(told | {"first_key": service.first_key}), flush=True)
             else:
                 out.print(f"Espalier is ready at [bold]{service.url}[/bold]; try it at {service.url}/docs")
-            if host not in ("127.0.0.1", "::1", "localhost"):
-                err.print(
-                    f"[yellow]Whoever reaches {host}:{port} can use this service: it asks for no key yet.[/yellow]"
-                )
+                if service.first_key:
+                    out.print(f"The first API key, shown this once: [bold]{service.first_key}[/bold]")
+            if service.first_key:
+                err.print("Use it as ESPALIER_API_KEY; `espalier keys create` makes others.")
+            err.print(f"Requests {'need an API key' if service.keyed else OPEN}.")
             service.watch(lambda line: err.print(line, style="yellow"))
     except KeyboardInterrupt:
         err.print("Stopped.")

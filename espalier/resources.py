@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from models_store.documents.access import Scope
 from models_store.documents.event import JobError
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState, Stage
@@ -120,6 +121,19 @@ class Run(Resource):
     gates: tuple[GateVerdict, ...]
     created_at: datetime
     finished_at: datetime | None = None
+
+
+class ApiKey(Resource):
+    """A key of the project; its text is there only when it was just made or rotated."""
+
+    id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+    key: str | None = None
 
 
 class Listing(Resource, Generic[Row]):

@@ -1,8 +1,10 @@
 """The whole service on one machine: API, workers, sweeper, courier and Redis over one data folder."""
 
 import fcntl
+import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -82,6 +84,10 @@ class Service:
         self.host = host
         self.jobs = jobs
         self.url = ""
+        self.keyed = False
+        """Whether requests need an API key."""
+        self.first_key: str | None = None
+        """Made where requests need a key and nobody has one."""
         self._port = port
         self._children: list[Process] = []
         self._failures: list[float] = []
@@ -121,7 +127,8 @@ class Service:
     def _start(self, listener: socket.socket) -> None:
         logs = self.data_dir / "logs"
         logs.mkdir(exist_ok=True)
-        environment = {**self._settings, "ESPALIER_DATA_DIR": str(self.data_dir), "PYTHONUNBUFFERED": "1"}
+        environment = {**self._settings, "PYTHONUNBUFFERED": "1"}
+        environment |= {"ESPALIER_DATA_DIR": str(self.data_dir), "ESPALIER_HOST": self.host}
 
         def run(name: str, *arguments: str, fds: tuple[int, ...] = ()) -> Process:
             command = [sys.executable, "-P", "-m", *arguments]  # -P: modules never come from the current folder
@@ -140,6 +147,9 @@ class Service:
         api = run("api", "app", "--fd", str(fd), fds=(fd,))
         self._children.append(api)
         _await("the API", api, lambda: _is_ready(self.url))  # before the others, which would only slow its start
+        self.keyed = httpx.get(f"{self.url}/readyz", timeout=5).json()["auth"] == "required"
+        if self.keyed:
+            self.first_key = _first_key(environment)
         self._children.append(run("worker", "worker", "--concurrency", str(self.jobs)))
         self._children.append(run("sweeper", "worker.sweeper"))
         self._children.append(run("courier", "worker.courier"))
@@ -161,6 +171,15 @@ class Service:
             child.terminate()
             child.end(by=time.monotonic() + 2.0)
         self._children.clear()
+
+
+def _first_key(environment: Mapping[str, str]) -> str | None:
+    """A key for whoever started the service, if there is none yet; it goes to no log."""
+    command = [sys.executable, "-P", "-m", "models_store.first_key", "--if-none", "--name", "made at the first start"]
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  ours
+    if made.returncode != 0:
+        raise EspalierError("no_first_key", f"the first API key could not be made: {made.stderr.strip()}", "")
+    return str(json.loads(made.stdout)["key"]) if made.stdout else None
 
 
 def _await(what: str, process: Process, ready: Callable[[], bool]) -> None:

@@ -1,5 +1,6 @@
 """The database: engine, transactions, migrations; SQLite and PostgreSQL alike."""
 
+import copy
 import json
 import os
 import weakref
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from typing import Self
 
 from alembic import command
 from alembic.config import Config
@@ -17,6 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
 
+from models_store.confinement import PROJECT, ProjectSession
 from models_store.errors import DatabaseUnavailable, SchemaOutdated
 
 # Transactions begin where `_begin` says, not where the driver guesses.
@@ -33,6 +36,9 @@ class Database:
     Threads may share it, and so may forked children, which open their own connections.
     """
 
+    project_id: str | None = None
+    """None: of all projects, which is for workers."""
+
     def __init__(self, url: str) -> None:
         self.url = _checked(url)
         if self.url.get_backend_name() == "sqlite":
@@ -42,6 +48,12 @@ class Database:
         self._readers = self.engine.execution_options(espalier_read_only=True, postgresql_readonly=True)
         _forget_connections_in_forked_children(self.engine)
 
+    def of_project(self, project_id: str) -> Self:
+        """The same database, whose sessions see and write what belongs to the project and nothing else."""
+        confined = copy.copy(self)
+        confined.project_id = project_id
+        return confined
+
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
         """One transaction: committed at the end of the block, rolled back if the block raises.
@@ -50,7 +62,9 @@ class Database:
         fail halfway. Readers (`read_only=True`) never wait for a writer, and a write in them is refused.
         Rows stay usable after the block.
         """
-        with Session(self._readers if read_only else self.engine, expire_on_commit=False) as session, session.begin():
+        kind = Session if self.project_id is None else ProjectSession
+        engine = self._readers if read_only else self.engine
+        with kind(engine, expire_on_commit=False, info={PROJECT: self.project_id}) as session, session.begin():
             yield session
 
     def upgrade(self, revision: str = "head") -> None:

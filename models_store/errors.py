@@ -55,3 +55,23 @@ class UploadHeld(StoreError):
 
 class UploadMoved(StoreError):
     """The upload stands at another offset than the bytes begin at, or another request took it over."""
+
+
+class NameTaken(StoreError):
+    """Another row has this name, which only one may have."""
+
+
+class KeyRefused(StoreError):
+    """Base of what can be wrong with an API key."""
+
+
+class KeyUnknown(KeyRefused):
+    """No key has this text."""
+
+
+class KeyExpired(KeyRefused):
+    """The key, or its secret, was valid once."""
+
+
+class KeyRevoked(KeyRefused):
+    """The key was taken back."""

@@ -7,7 +7,7 @@ in the transaction that creates. A crash in between leaves a claim that lapses, 
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -29,11 +29,10 @@ class Answer:
 
 
 class IdempotencyRepository:
-    """The keys of one project. Never commits: the caller's session does."""
+    """The keys of one project, in a session of its own. Never commits: the caller's session does."""
 
-    def __init__(self, session: Session, project_id: str) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._project_id = project_id
 
     def claim(self, key: str, fingerprint: str) -> str | Answer:
         """A token with which to complete the request, or the answer that it has had.
@@ -47,7 +46,6 @@ class IdempotencyRepository:
             with self._session.begin_nested():
                 self._session.add(
                     IdempotencyKey(
-                        project_id=self._project_id,
                         key=key,
                         fingerprint=fingerprint,
                         token=token,
@@ -63,7 +61,7 @@ class IdempotencyRepository:
         """Keep the answer. Raises KeyInFlight where the claim lapsed and another request has it."""
         statement = (
             update(IdempotencyKey)
-            .where(*self._is(key), IdempotencyKey.token == token, IdempotencyKey.status.is_(None))
+            .where(IdempotencyKey.key == key, IdempotencyKey.token == token, IdempotencyKey.status.is_(None))
             .values(status=answer.status, location=answer.location, body=answer.body)
             .returning(IdempotencyKey.key)
         )
@@ -73,11 +71,13 @@ class IdempotencyRepository:
     def release(self, key: str, token: str) -> None:
         """Forget a request that created nothing, so that it may be sent again."""
         self._session.execute(
-            delete(IdempotencyKey).where(*self._is(key), IdempotencyKey.token == token, IdempotencyKey.status.is_(None))
+            delete(IdempotencyKey).where(
+                IdempotencyKey.key == key, IdempotencyKey.token == token, IdempotencyKey.status.is_(None)
+            )
         )
 
     def _take_over(self, key: str, fingerprint: str, token: str) -> str | Answer:
-        query = select(IdempotencyKey, IdempotencyKey.locked_until < database_now()).where(*self._is(key))
+        query = select(IdempotencyKey, IdempotencyKey.locked_until < database_now()).where(IdempotencyKey.key == key)
         row, lapsed = self._session.execute(query.with_for_update().execution_options(populate_existing=True)).one()
         if row.fingerprint != fingerprint:
             raise KeyReused(f"the key {key} belongs to another request")
@@ -86,9 +86,8 @@ class IdempotencyRepository:
         if not lapsed:
             raise KeyInFlight(f"the request with the key {key} is being worked on")
         self._session.execute(
-            update(IdempotencyKey).where(*self._is(key)).values(token=token, locked_until=database_now(LOCK_S))
+            update(IdempotencyKey)
+            .where(IdempotencyKey.key == key)
+            .values(token=token, locked_until=database_now(LOCK_S))
         )
         return token
-
-    def _is(self, key: str) -> tuple[ColumnElement[bool], ...]:
-        return IdempotencyKey.project_id == self._project_id, IdempotencyKey.key == key

@@ -100,9 +100,13 @@ class JobRepository:
         deadline_s: int = 24 * 3600,
         label: str | None = None,
     ) -> Job:
-        """A queued job. Raises `NotFound` where its model or dataset is not (or no longer) there."""
-        self._require(Model, model_id)
-        self._require(Dataset, dataset_id)
+        """A queued job of the project that its model and dataset belong to.
+
+        Raises `NotFound` where these are not (or no longer) there, or are of different projects.
+        """
+        owners = {self._require(table, id) for table, id in ((Model, model_id), (Dataset, dataset_id)) if id}
+        if len(owners) > 1:
+            raise NotFound(f"the project of {model_id} has no {dataset_id}")
         job = Job(
             id=new_id("job"),
             kind=kind.value,
@@ -114,6 +118,8 @@ class JobRepository:
             priority=PRIORITIES.get(kind, DEFAULT_PRIORITY),
             stages=stages.dump(stages.initial(kind)),
         )
+        for project_id in owners:
+            job.project_id = project_id
         self._session.add(job)
         self._session.flush()
         self._emit(job, job.created_at, EventType.STATE, {"state": JobState.QUEUED, "attempt": 0})
@@ -333,13 +339,13 @@ class JobRepository:
 
     # How it is done
 
-    def _require(self, table: type[Model] | type[Dataset], id: str | None) -> None:
-        if (
-            id is not None
-            and self._session.scalar(select(table.id).where(table.id == id).with_for_update(read=True, key_share=True))
-            is None
-        ):
+    def _require(self, table: type[Model] | type[Dataset], id: str) -> str:
+        """The project of the row, which is kept from being deleted meanwhile."""
+        query = select(table.project_id).where(table.id == id).with_for_update(read=True, key_share=True)
+        project_id = self._session.scalar(query)
+        if project_id is None:
             raise NotFound(f"there is no {id}")
+        return project_id
 
     def _take(self, *conditions: ColumnElement[bool]) -> tuple[Job, datetime] | None:
         """The row that meets the conditions, held until the transaction ends, and the database's time."""

@@ -9,7 +9,6 @@ from models_store import pipeline_runs
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind
 from models_store.documents.webhook import Happening
-from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Job
 from models_store.webhooks import WebhookRepository
 
@@ -26,9 +25,9 @@ def job_changed(session: Session, job: Job, at: datetime) -> None:
     webhooks = WebhookRepository(session)
     if job.kind == JobKind.INSPECT:
         if job.state.ended:
-            webhooks.tell(DEFAULT_PROJECT, _verdict(job), at, _upload(job))
+            webhooks.tell(job.project_id, _verdict(job), at, _upload(job))
     elif job.state in TOLD:
-        webhooks.tell(DEFAULT_PROJECT, TOLD[job.state], at, _job(job))
+        webhooks.tell(job.project_id, TOLD[job.state], at, _job(job))
     if job.state.ended:
         pipeline_runs.settle(session, job, at)
 

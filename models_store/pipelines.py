@@ -17,11 +17,10 @@ from models_store.webhooks import SECRET_BYTES
 
 
 class PipelineRepository:
-    """Pipelines of one project, and their runs. Never commits: the caller's session does."""
+    """Pipelines and their runs, in a session of one project. Never commits: the caller's session does."""
 
-    def __init__(self, session: Session, project_id: str) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._project_id = project_id
 
     def add(
         self,
@@ -34,7 +33,6 @@ class PipelineRepository:
         """A new pipeline with a secret of its own for inbound hooks."""
         pipeline = Pipeline(
             id=new_id("pip"),
-            project_id=self._project_id,
             name=name,
             template=template,
             gates=gates,
@@ -46,15 +44,18 @@ class PipelineRepository:
         self._session.flush()
         return pipeline
 
+    def owner(self, id: str) -> str | None:
+        """The project of a pipeline."""
+        return self._session.scalar(select(Pipeline.project_id).where(Pipeline.id == id))
+
     def get(self, id: str) -> Pipeline | None:
-        query = select(Pipeline).where(Pipeline.id == id, Pipeline.project_id == self._project_id)
-        return self._session.scalar(query)
+        return self._session.get(Pipeline, id)
 
     def list(
         self, after: str | None = None, limit: int = 50, name: str | None = None, span: Span = ALWAYS
     ) -> Sequence[Pipeline]:
         """Newest first; `after` is the id of the last row of the page before."""
-        query = select(Pipeline).where(Pipeline.project_id == self._project_id)
+        query = select(Pipeline)
         if after is not None:
             query = query.where(Pipeline.id < after)
         if name is not None:

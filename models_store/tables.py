@@ -51,7 +51,42 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON, list[dict[str, Any]]: JSON}  # noqa: RUF012
 
 
-class Input:
+class Project(Base):
+    """Whom things belong to: its keys see these things and no others."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    enabled: Mapped[bool] = mapped_column(default=True)  # its keys are refused where not
+    created_at: Mapped[datetime] = mapped_column(default=database_now())
+
+
+class Owned:
+    """What belongs to a project by itself. Other tables are part of such a one: see `confinement`."""
+
+    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), ForeignKey("projects.id"))
+
+
+class ApiKey(Owned, Base):
+    """What a program shows to be let in; its secret is known to its holder only."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index(None, "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    scopes: Mapped[list[str]] = mapped_column(JSON)  # Scope words
+    secret_hash: Mapped[str] = mapped_column(String(SHA256_LENGTH))
+    previous_hash: Mapped[str | None] = mapped_column(String(SHA256_LENGTH))  # from before the last rotation
+    previous_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=database_now())
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Input(Owned):
     """What a model and a dataset have in common: an upload, and what its inspection found."""
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
@@ -69,21 +104,24 @@ class Input:
 
 class Model(Input, Base):
     __tablename__ = "models"
+    __table_args__ = (Index(None, "project_id", "id"),)
 
     onnx_key: Mapped[str | None] = mapped_column(String(200))  # the canonical ONNX file, once ready
 
 
 class Dataset(Input, Base):
     __tablename__ = "datasets"
+    __table_args__ = (Index(None, "project_id", "id"),)
 
 
-class Job(Base):
+class Job(Owned, Base):
     """One piece of work, and the whole truth about it: the broker only rings."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index(None, "state", "priority", "id"),  # the claim
         Index(None, "lease_expires_at"),  # the reaper
+        Index(None, "project_id", "id"),  # lists
         CheckConstraint("(state IN ('running', 'cancelling')) = (lease_expires_at IS NOT NULL)", name="lease"),
     )
 
@@ -157,12 +195,12 @@ class JobArtifact(Base):
     blob_key: Mapped[str] = mapped_column(String(200))
 
 
-class IdempotencyKey(Base):
+class IdempotencyKey(Owned, Base):
     """A request that creates something, by the key that its sender chose: sent twice, it happens once."""
 
     __tablename__ = "idempotency_keys"
 
-    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(SHA256_LENGTH))  # of method, path and body
     token: Mapped[str] = mapped_column(String(32))  # of the request that may complete it
@@ -173,13 +211,13 @@ class IdempotencyKey(Base):
     body: Mapped[str | None] = mapped_column(Text)
 
 
-class WebhookEndpoint(Base):
+class WebhookEndpoint(Owned, Base):
     """Where somebody wants to be told what happens."""
 
     __tablename__ = "webhook_endpoints"
+    __table_args__ = (Index(None, "project_id"),)
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
-    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), index=True)
     url: Mapped[str] = mapped_column(String(2000))
     happenings: Mapped[list[str]] = mapped_column(JSON)  # Happening words; empty: all
     description: Mapped[str] = mapped_column(String(200))
@@ -223,13 +261,13 @@ class WebhookAttempt(Base):
     answer: Mapped[str | None] = mapped_column(Text)  # the beginning of it
 
 
-class Pipeline(Base):
+class Pipeline(Owned, Base):
     """A job to run again and again, with gates."""
 
     __tablename__ = "pipelines"
+    __table_args__ = (Index(None, "project_id"),)
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
-    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), index=True)
     name: Mapped[str] = mapped_column(String(200))
     template: Mapped[dict[str, Any]]  # a JobTemplate
     gates: Mapped[list[dict[str, Any]]]  # Gate documents
@@ -270,13 +308,13 @@ class HookEvent(Base):
     created_at: Mapped[datetime] = mapped_column(default=database_now())
 
 
-class Upload(Base):
+class Upload(Owned, Base):
     """A file that arrives in pieces; what arrived before `offset` is kept."""
 
     __tablename__ = "uploads"
+    __table_args__ = (Index(None, "project_id"),)
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
-    project_id: Mapped[str] = mapped_column(String(ID_LENGTH), index=True)
     purpose: Mapped[str] = mapped_column(Text)  # what is to become of it, as the sender wrote it
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     offset: Mapped[int] = mapped_column(BigInteger, default=0)

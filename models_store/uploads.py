@@ -40,17 +40,15 @@ def scope(upload_id: str) -> str:
 
 
 class UploadRepository:
-    """The uploads of one project. Never commits: the caller's session does."""
+    """The uploads of one project, in a session of its own. Never commits: the caller's session does."""
 
-    def __init__(self, session: Session, project_id: str) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._project_id = project_id
 
     def create(self, purpose: str, size_bytes: int, kept_s: float) -> Upload:
         """An upload of which nothing has arrived; it lasts for `kept_s` seconds from each piece to the next."""
         upload = Upload(
             id=new_id("upl"),
-            project_id=self._project_id,
             purpose=purpose,
             size_bytes=size_bytes,
             expires_at=database_now(kept_s),
@@ -61,7 +59,7 @@ class UploadRepository:
 
     def get(self, id: str) -> tuple[Upload, bool] | None:
         """The upload, and whether its time is over."""
-        query = select(Upload, Upload.expires_at < database_now()).where(*self._is(id))
+        query = select(Upload, Upload.expires_at < database_now()).where(Upload.id == id)
         found = self._session.execute(query).one_or_none()
         return None if found is None else (found[0], found[1])
 
@@ -70,7 +68,7 @@ class UploadRepository:
 
         Raises NotFound, UploadHeld where another request has it, UploadMoved where the upload stands elsewhere.
         """
-        query = select(Upload, Upload.held_until > database_now()).where(*self._is(id)).with_for_update()
+        query = select(Upload, Upload.held_until > database_now()).where(Upload.id == id).with_for_update()
         found = self._session.execute(query.execution_options(populate_existing=True)).one_or_none()
         if found is None:
             raise NotFound(f"there is no upload {id}")
@@ -91,7 +89,7 @@ class UploadRepository:
     def release(self, id: str, holder: str) -> None:
         """Give the hold up, if it is still there."""
         self._session.execute(
-            update(Upload).where(*self._is(id), Upload.holder == holder).values(holder=None, held_until=None)
+            update(Upload).where(Upload.id == id, Upload.holder == holder).values(holder=None, held_until=None)
         )
 
     def add_piece(self, id: str, holder: str, piece: Piece, kept_s: float, *, last: bool = False) -> int:
@@ -116,7 +114,7 @@ class UploadRepository:
 
     def ended(self, id: str) -> Upload:
         """The upload, locked until the end of the transaction. Raises NotFound."""
-        query = select(Upload).where(*self._is(id)).with_for_update().execution_options(populate_existing=True)
+        query = select(Upload).where(Upload.id == id).with_for_update().execution_options(populate_existing=True)
         upload = self._session.scalar(query)
         if upload is None:
             raise NotFound(f"there is no upload {id}")
@@ -131,16 +129,13 @@ class UploadRepository:
 
     def delete(self, id: str) -> bool:
         """Whether there was one; delete the blobs of its scope afterwards."""
-        found = self._session.scalar(delete(Upload).where(*self._is(id)).returning(Upload.id))
+        found = self._session.scalar(delete(Upload).where(Upload.id == id).returning(Upload.id))
         return found is not None
-
-    def _is(self, id: str) -> tuple[ColumnElement[bool], ...]:
-        return Upload.id == id, Upload.project_id == self._project_id
 
     def _change(self, id: str, *conditions: ColumnElement[bool], **values: object) -> None:
         statement = (
             update(Upload)
-            .where(*self._is(id), *conditions)
+            .where(Upload.id == id, *conditions)
             .values(**values)
             .returning(Upload.id)
             .execution_options(synchronize_session=False)

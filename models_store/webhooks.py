@@ -65,18 +65,17 @@ class Outcome:
 
 
 class WebhookRepository:
-    """All SQL on webhooks. Never commits: the caller's session does."""
+    """All SQL on webhooks: endpoints in a session of one project, sending in one of all. Never commits."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     # Endpoints
 
-    def add(self, project_id: str, url: str, happenings: Sequence[Happening], description: str) -> WebhookEndpoint:
+    def add(self, url: str, happenings: Sequence[Happening], description: str) -> WebhookEndpoint:
         """A new endpoint with a secret of its own."""
         endpoint = WebhookEndpoint(
             id=new_id("whk"),
-            project_id=project_id,
             url=url,
             happenings=[str(happening) for happening in happenings],
             description=description,
@@ -86,13 +85,12 @@ class WebhookRepository:
         self._session.flush()
         return endpoint
 
-    def get(self, project_id: str, id: str) -> WebhookEndpoint | None:
-        query = select(WebhookEndpoint).where(WebhookEndpoint.id == id, WebhookEndpoint.project_id == project_id)
-        return self._session.scalar(query.where(WebhookEndpoint.kind == WEBHOOK))
+    def get(self, id: str) -> WebhookEndpoint | None:
+        query = select(WebhookEndpoint).where(WebhookEndpoint.id == id, WebhookEndpoint.kind == WEBHOOK)
+        return self._session.scalar(query)
 
     def list(
         self,
-        project_id: str,
         after: str | None = None,
         limit: int = 50,
         enabled: bool | None = None,
@@ -100,26 +98,24 @@ class WebhookRepository:
     ) -> Sequence[WebhookEndpoint]:
         """Newest first; `after` is the id of the last row of the page before."""
         table = WebhookEndpoint
-        query = select(table).where(table.project_id == project_id, table.kind == WEBHOOK)
-        query = query.order_by(table.id.desc()).limit(limit)
+        query = select(table).where(table.kind == WEBHOOK).order_by(table.id.desc()).limit(limit)
         if after is not None:
             query = query.where(table.id < after)
         if enabled is not None:
             query = query.where(table.enabled == enabled)
         return self._session.scalars(query.where(*span.holds(table.created_at))).all()
 
-    def delete(self, project_id: str, id: str) -> bool:
+    def delete(self, id: str) -> bool:
         """Delete the endpoint with its deliveries; whether there was one."""
-        statement = delete(WebhookEndpoint).where(WebhookEndpoint.id == id, WebhookEndpoint.project_id == project_id)
+        statement = delete(WebhookEndpoint).where(WebhookEndpoint.id == id)
         return self._session.scalar(statement.returning(WebhookEndpoint.id)) is not None
 
     # Hosts of repositories
 
-    def add_host(self, project_id: str, kind: Host, base_url: str, token: str) -> WebhookEndpoint:
+    def add_host(self, kind: Host, base_url: str, token: str) -> WebhookEndpoint:
         """Where the status of commits is told; not among the webhooks of the project."""
         endpoint = WebhookEndpoint(
             id=new_id("whk"),
-            project_id=project_id,
             url=base_url,
             happenings=[],
             description="",

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Response
 
-from app.dependencies import PlaneDep
 from app.health import service
 from app.health.schemas import Health, Readiness
+from app.plane import WholePlane
 
 router = APIRouter(tags=["operation"])
 
@@ -20,7 +20,7 @@ async def healthz() -> Health:
     summary="Is the service ready?",
     responses={503: {"model": Readiness, "description": "Something the service needs is down; the checks say what."}},
 )
-async def readyz(plane: PlaneDep, response: Response) -> Readiness:
+async def readyz(plane: WholePlane, response: Response) -> Readiness:
     """Looks at the database, the blob store and the broker, each by name."""
     found = await service.readiness(plane)
     response.status_code = 200 if found.status == "ready" else 503

@@ -24,4 +24,5 @@ class Readiness(BaseModel):
     """Ready where all checks are."""
 
     status: Literal["ready", "unavailable"]
+    auth: Literal["required", "off"] = Field(description="Whether requests need an API key.")
     checks: list[Check]

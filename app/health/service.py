@@ -8,8 +8,8 @@ from typing import Literal
 
 from redis import RedisError
 
-from app.dependencies import Plane
 from app.health.schemas import Check, Readiness
+from app.plane import Plane
 from models_store.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,11 @@ async def readiness(plane: Plane) -> Readiness:
         _run("blobs", plane.blobs.check),
         _run("broker", plane.doorbell.check),
     )
-    return Readiness(status="ready" if all(check.ok for check in checks) else "unavailable", checks=list(checks))
+    return Readiness(
+        status="ready" if all(check.ok for check in checks) else "unavailable",
+        auth="required" if plane.settings.keyed else "off",
+        checks=list(checks),
+    )
 
 
 async def _run(name: Literal["database", "blobs", "broker"], check: Callable[[], None]) -> Check:

@@ -1,13 +1,14 @@
 """/v1/hooks: events of GitHub, GitLab and others, signed with a pipeline's secret, start its runs."""
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
 from app.body_limit import BoundedRoute
-from app.dependencies import PlaneDep, WriteSession
 from app.doorbell import DELIVER
 from app.errors import BodyTooLarge, problems
 from app.hooks import events
@@ -15,6 +16,7 @@ from app.hooks.events import BadSignature, Source, UnreadableEvent
 from app.pipelines import service
 from app.pipelines.endpoints import START_ERRORS, PipelineId
 from app.pipelines.schemas import RunView
+from app.plane import WholePlane
 from models_store.pipelines import PipelineRepository
 from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Pipeline
@@ -42,6 +44,18 @@ async def _body(request: Request) -> bytes:
     return await request.body()
 
 
+def _of_the_pipeline(plane: WholePlane, pipeline_id: PipelineId) -> Iterator[Session]:
+    """A transaction in the pipeline's project: no key names it, the signature speaks for the pipeline."""
+    with plane.database.session(read_only=True) as session:
+        known = service.PIPELINE_ID.fullmatch(pipeline_id)
+        project_id = (PipelineRepository(session).owner(pipeline_id) if known else None) or DEFAULT_PROJECT
+    with plane.database.of_project(project_id).session() as session:
+        yield session
+
+
+PipelineSession = Annotated[Session, Depends(_of_the_pipeline, scope="function")]
+
+
 @router.post(
     "/{source}/{pipeline_id}",
     summary="Receive an event",
@@ -53,8 +67,8 @@ def receive_event(
     pipeline_id: PipelineId,
     request: Request,
     body: Annotated[bytes, Depends(_body)],
-    plane: PlaneDep,
-    session: WriteSession,
+    plane: WholePlane,
+    session: PipelineSession,
     background: BackgroundTasks,
     response: Response,
 ) -> HookAnswer:
@@ -65,7 +79,7 @@ def receive_event(
     ignored = event.ignored or _of_another_branch(pipeline, event.branch)
     if ignored:
         return HookAnswer(run=None, ignored=ignored)
-    repository = PipelineRepository(session, DEFAULT_PROJECT)
+    repository = PipelineRepository(session)
     known = repository.run_of_event(pipeline, event.key)
     if known is not None:
         return HookAnswer(run=RunView.of(known), ignored="this event came before")

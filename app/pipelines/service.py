@@ -15,7 +15,6 @@ from app.webhooks.service import check_target
 from models_store.documents.job_spec import JobSpec
 from models_store.documents.pipeline import RunState, Trigger
 from models_store.pipelines import PipelineRepository
-from models_store.projects import DEFAULT_PROJECT
 from models_store.spans import Span
 from models_store.tables import Pipeline, PipelineRun, WebhookEndpoint
 from models_store.webhooks import WebhookRepository
@@ -61,7 +60,7 @@ RUN_ERRORS = (PipelineNotFound, NoModel, UnsuitableInputs)
 
 def create(session: Session, new: NewPipeline, settings: ApiSettings) -> tuple[Pipeline, WebhookEndpoint | None]:
     """With the host that is told of commits, if any. Raises TargetNotAllowed."""
-    pipeline = PipelineRepository(session, DEFAULT_PROJECT).add(
+    pipeline = PipelineRepository(session).add(
         new.name,
         new.job.model_dump(mode="json"),
         [gate.model_dump(mode="json") for gate in new.gates],
@@ -73,7 +72,7 @@ def create(session: Session, new: NewPipeline, settings: ApiSettings) -> tuple[P
         return pipeline, None
     base_url = status.base_url or PUBLIC_HOSTS[status.host]
     check_target(base_url, settings)
-    host = WebhookRepository(session).add_host(DEFAULT_PROJECT, status.host, base_url, status.token)
+    host = WebhookRepository(session).add_host(status.host, base_url, status.token)
     pipeline.status_endpoint_id = host.id
     pipeline.status_repository = status.repository
     pipeline.status_context = status.context or f"espalier/{new.name}"[:200]
@@ -82,7 +81,7 @@ def create(session: Session, new: NewPipeline, settings: ApiSettings) -> tuple[P
 
 
 def page(session: Session, after: str | None, limit: int, name: str | None, span: Span) -> Sequence[Pipeline]:
-    return PipelineRepository(session, DEFAULT_PROJECT).list(after, limit, name, span)
+    return PipelineRepository(session).list(after, limit, name, span)
 
 
 def host_of(session: Session, pipeline: Pipeline) -> WebhookEndpoint | None:
@@ -93,7 +92,7 @@ def host_of(session: Session, pipeline: Pipeline) -> WebhookEndpoint | None:
 def get(session: Session, pipeline_id: str) -> Pipeline:
     """Raises PipelineNotFound."""
     known = PIPELINE_ID.fullmatch(pipeline_id)
-    pipeline = PipelineRepository(session, DEFAULT_PROJECT).get(pipeline_id) if known else None
+    pipeline = PipelineRepository(session).get(pipeline_id) if known else None
     if pipeline is None:
         raise PipelineNotFound(f"There is no pipeline {pipeline_id}.")
     return pipeline
@@ -103,7 +102,7 @@ def delete(session: Session, pipeline_id: str) -> None:
     """With its runs; their jobs stay. Raises PipelineNotFound."""
     pipeline = get(session, pipeline_id)
     host = host_of(session, pipeline)
-    PipelineRepository(session, DEFAULT_PROJECT).delete(pipeline)
+    PipelineRepository(session).delete(pipeline)
     if host is not None:
         session.delete(host)
         session.flush()
@@ -111,7 +110,7 @@ def delete(session: Session, pipeline_id: str) -> None:
 
 def start(session: Session, pipeline: Pipeline, new: NewRun, trigger: Trigger, settings: ApiSettings) -> PipelineRun:
     """A run and its job. Raises NoModel, UnsuitableInputs, and what the creation of the job raises."""
-    repository = PipelineRepository(session, DEFAULT_PROJECT)
+    repository = PipelineRepository(session)
     newest = repository.newest_model(pipeline.model_name) if pipeline.model_name else None
     model_id = new.model_id or pipeline.template["model_id"] or newest
     if model_id is None:
@@ -133,14 +132,14 @@ def runs(
 ) -> Sequence[PipelineRun]:
     """Raises PipelineNotFound."""
     pipeline = get(session, pipeline_id)
-    return PipelineRepository(session, DEFAULT_PROJECT).runs(pipeline.id, after, limit, state, span)
+    return PipelineRepository(session).runs(pipeline.id, after, limit, state, span)
 
 
 def run(session: Session, pipeline_id: str, run_id: str) -> PipelineRun:
     """Raises PipelineNotFound, RunNotFound."""
     pipeline = get(session, pipeline_id)
     known = RUN_ID.fullmatch(run_id)
-    found = PipelineRepository(session, DEFAULT_PROJECT).run(pipeline.id, run_id) if known else None
+    found = PipelineRepository(session).run(pipeline.id, run_id) if known else None
     if found is None:
         raise RunNotFound(f"{pipeline_id} has no run {run_id}.")
     return found

@@ -15,7 +15,6 @@ from app.tus.errors import OffsetMismatch, TooManyPieces, UploadEnded, UploadLoc
 from app.uploads.errors import UploadTooLarge
 from app.uploads.incoming import IncomingFile, ReceivedFile, incoming_file
 from models_store.errors import NotFound, UploadHeld, UploadMoved
-from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Upload
 from models_store.uploads import HOLD_S, RENEW_S, Piece, UploadRepository, scope
 
@@ -80,17 +79,17 @@ class Reception:
         kept_s = self._plane.settings.upload_kept_s
         with _moves(), self._plane.database.session() as session:
             piece = Piece(self.offset, blob.size_bytes, blob.key)
-            uploads = UploadRepository(session, DEFAULT_PROJECT)
+            uploads = UploadRepository(session)
             return uploads.add_piece(self.upload.id, self._holder, piece, kept_s, last=last)
 
     def _renew(self) -> None:
         self._renewed_at = time.monotonic()
         with _moves(), self._plane.database.session() as session:
-            UploadRepository(session, DEFAULT_PROJECT).renew(self.upload.id, self._holder)
+            UploadRepository(session).renew(self.upload.id, self._holder)
 
     def release(self) -> None:
         with suppress(OperationalError), self._plane.database.session() as session:  # it lapses by itself
-            UploadRepository(session, DEFAULT_PROJECT).release(self.upload.id, self._holder)
+            UploadRepository(session).release(self.upload.id, self._holder)
 
 
 @asynccontextmanager
@@ -113,7 +112,7 @@ def _hold(plane: Plane, upload_id: str, offset: int) -> Reception:
             raise UploadEnded(f"All {upload.size_bytes:,} bytes of {upload_id} have arrived.")
         if upload.pieces >= MAX_PIECES:
             raise TooManyPieces(f"{upload_id} came in {upload.pieces:,} pieces so far.")
-        holder = UploadRepository(session, DEFAULT_PROJECT).hold(upload_id, offset)
+        holder = UploadRepository(session).hold(upload_id, offset)
     return Reception(plane, upload, holder)
 
 

@@ -14,7 +14,6 @@ from app.tus import metadata
 from app.tus.errors import UploadExpired, UploadNotFound
 from app.uploads.errors import UploadTooLarge
 from app.uploads.incoming import ReceivedFile, incoming_file
-from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Upload
 from models_store.uploads import UploadRepository, scope
 
@@ -27,12 +26,12 @@ def create(session: Session, plane: Plane, purpose: str, size_bytes: int) -> Upl
     limit = plane.settings.max_upload_bytes
     if size_bytes > limit:
         raise UploadTooLarge(f"The file is larger than the {limit:,} bytes accepted here.")
-    return UploadRepository(session, DEFAULT_PROJECT).create(purpose, size_bytes, plane.settings.upload_kept_s)
+    return UploadRepository(session).create(purpose, size_bytes, plane.settings.upload_kept_s)
 
 
 def get(session: Session, upload_id: str) -> Upload:
     """Raises UploadNotFound, UploadExpired."""
-    found = UploadRepository(session, DEFAULT_PROJECT).get(upload_id) if UPLOAD_ID.fullmatch(upload_id) else None
+    found = UploadRepository(session).get(upload_id) if UPLOAD_ID.fullmatch(upload_id) else None
     if found is None:
         raise UploadNotFound(f"There is no upload {upload_id}.")
     upload, over = found
@@ -45,7 +44,7 @@ def delete(plane: Plane, upload_id: str) -> None:
     """Forget it, and what has arrived; what it became stays. Raises UploadNotFound, UploadExpired."""
     with plane.database.session() as session:
         get(session, upload_id)
-        UploadRepository(session, DEFAULT_PROJECT).delete(upload_id)
+        UploadRepository(session).delete(upload_id)
     plane.blobs.delete_scope(scope(upload_id))
 
 
@@ -63,7 +62,7 @@ def finish(plane: Plane, upload_id: str) -> Upload:
                 upload = _keep(plane, upload, incoming.copy(_bytes(plane, upload_id)))
         except ApiError as refusal:
             with plane.database.session() as session:
-                uploads = UploadRepository(session, DEFAULT_PROJECT)
+                uploads = UploadRepository(session)
                 uploads.settle(uploads.ended(upload_id), refusal=refusal.problem.model_dump(mode="json"))
             plane.blobs.delete_scope(scope(upload_id))
             raise
@@ -79,7 +78,7 @@ def _keep(plane: Plane, upload: Upload, file: ReceivedFile) -> Upload:
     else:
         blob = models.keep(file, purpose.form, plane.blobs)
     with plane.database.session() as session:
-        uploads = UploadRepository(session, DEFAULT_PROJECT)
+        uploads = UploadRepository(session)
         upload = uploads.ended(upload.id)
         if upload.result_id is None:
             if isinstance(purpose.form, DatasetForm):
@@ -92,6 +91,6 @@ def _keep(plane: Plane, upload: Upload, file: ReceivedFile) -> Upload:
 
 def _bytes(plane: Plane, upload_id: str) -> Iterator[bytes]:
     with plane.database.session(read_only=True) as session:
-        pieces = UploadRepository(session, DEFAULT_PROJECT).pieces(upload_id)
+        pieces = UploadRepository(session).pieces(upload_id)
     for piece in pieces:
         yield from plane.blobs.stream(piece.blob_key)

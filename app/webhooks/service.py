@@ -12,7 +12,6 @@ from app.webhooks.schemas import NewWebhook, WebhookChange
 from models_store import targets
 from models_store.documents.webhook import DeliveryState, Happening
 from models_store.errors import TargetRefused
-from models_store.projects import DEFAULT_PROJECT
 from models_store.spans import Span
 from models_store.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from models_store.webhooks import WebhookRepository
@@ -56,19 +55,19 @@ class TargetNotAllowed(ApiError):
 def create(session: Session, new: NewWebhook, settings: ApiSettings) -> WebhookEndpoint:
     """Raises TargetNotAllowed."""
     check_target(new.url, settings)
-    return WebhookRepository(session).add(DEFAULT_PROJECT, new.url, new.events, new.description)
+    return WebhookRepository(session).add(new.url, new.events, new.description)
 
 
 def page(
     session: Session, after: str | None, limit: int, *, enabled: bool | None, span: Span
 ) -> Sequence[WebhookEndpoint]:
-    return WebhookRepository(session).list(DEFAULT_PROJECT, after, limit, enabled, span)
+    return WebhookRepository(session).list(after, limit, enabled, span)
 
 
 def get(session: Session, webhook_id: str) -> WebhookEndpoint:
     """Raises WebhookNotFound."""
     known = WEBHOOK_ID.fullmatch(webhook_id)
-    endpoint = WebhookRepository(session).get(DEFAULT_PROJECT, webhook_id) if known else None
+    endpoint = WebhookRepository(session).get(webhook_id) if known else None
     if endpoint is None:
         raise WebhookNotFound(f"There is no webhook endpoint {webhook_id}.")
     return endpoint
@@ -93,7 +92,7 @@ def change(session: Session, webhook_id: str, wanted: WebhookChange, settings: A
 
 def delete(session: Session, webhook_id: str) -> None:
     """Raises WebhookNotFound."""
-    WebhookRepository(session).delete(DEFAULT_PROJECT, get(session, webhook_id).id)
+    WebhookRepository(session).delete(get(session, webhook_id).id)
 
 
 def test(session: Session, webhook_id: str) -> WebhookDelivery:

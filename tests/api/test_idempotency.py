@@ -73,9 +73,9 @@ def test_a_refusal_is_not_remembered(service: Service) -> None:
 def test_a_claim_whose_request_died_lapses_and_cannot_answer_any_more(service: Service) -> None:
     model_id = service.ready_model()
     first = create(service, "other", model_id=model_id)
-    with service.database.session() as session:
+    with service.database.of_project(DEFAULT_PROJECT).session() as session:
         fingerprint = session.get_one(IdempotencyKey, (DEFAULT_PROJECT, "other")).fingerprint
-        IdempotencyRepository(session, DEFAULT_PROJECT).claim("k", fingerprint)
+        IdempotencyRepository(session).claim("k", fingerprint)
     problem(create(service, "k", model_id=model_id), 409, "idempotency_key_in_flight")
     with service.database.session() as session:
         session.execute(update(IdempotencyKey).values(locked_until=database_now(-1)))

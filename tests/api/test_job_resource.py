@@ -14,6 +14,7 @@ from models_store.documents.event import ESTIMATE_STAGES, STAGES
 from models_store.documents.job_spec import Budget, JobSpec
 from models_store.jobs import JobRepository
 from models_store.models import ModelRepository
+from models_store.projects import DEFAULT_PROJECT
 
 UNKNOWN_JOB = "job_" + "0" * 32
 BUDGET = {"macs_ratio": 0.5}
@@ -77,7 +78,7 @@ def test_a_job_needs_a_dataset_that_is_ready(service: Service) -> None:
 
 
 def test_a_model_deleted_at_the_same_moment_is_no_failure_of_the_service(postgresql_url: str) -> None:
-    database = Database(postgresql_url)
+    database = Database(postgresql_url).of_project(DEFAULT_PROJECT)
     with database.session() as session:
         model_id = ModelRepository(session).add("net", "onnx", "0" * 64, 1, "key").id
         ModelRepository(session).mark_ready(model_id, MODEL_INSPECTION.model_dump(mode="json"), "key")

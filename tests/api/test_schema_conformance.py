@@ -10,8 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from keyed import keyed_service
 from reports import report_document
 from running_api import Serve, Service
+
+from models_store.documents.access import Scope
+from models_store.projects import DEFAULT_PROJECT
 
 CASES, MANY_CASES = 2, 100
 # Whether a well-formed upload is a model at all, whether fields suit each other, whether an Idempotency-Key was used
@@ -31,10 +35,14 @@ REFUSED_FOR_THEIR_CONTENT = {
     "/v1/webhooks/{webhook_id}": [422],
     "/v1/webhooks/{webhook_id}/test": [422],
     "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": [422],
+    "/v1/keys": [422],
+    "/v1/keys/{key_id}/rotate": [422],
+    "/v1/projects": [422],
+    "/v1/projects/{project_id}/keys": [422],
 }
 # The protocol of these has refusals of its own.
 TUS = ("/v1/uploads", "/v1/uploads/{upload_id}")
-REFUSED_BY_TUS = [400, 404, 409, 410, 412, 413, 415, 422, 423, 460]
+REFUSED_BY_TUS = [400, 401, 403, 404, 409, 410, 412, 413, 415, 422, 423, 460]
 BODY_OF_TUS = (
     "import schemathesis\n"
     'schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")\n'
@@ -74,8 +82,12 @@ def existing(service: Service) -> dict[str, str]:
     delivery_id = service.http.post(f"/v1/webhooks/{webhook_id}/test").json()["id"]
     announced = {"Tus-Resumable": "1.0.0", "Upload-Length": "50", "Upload-Metadata": "kind bW9kZWw="}
     upload_id = service.http.post("/v1/uploads", headers=announced).json()["id"]
+    key_id = service.http.post("/v1/keys", json={"name": "k"}).json()["id"]
+    project_id = service.http.post("/v1/projects", json={"name": "p"}).json()["id"]
     return {
         "upload_id": upload_id,
+        "key_id": key_id,
+        "project_id": project_id,
         "model": model_id,
         "job_id": job_id,
         "name": "pruned.onnx",
@@ -91,7 +103,9 @@ def conform(service: Service, folder: Path, cases: int) -> None:
     (folder / "hooks.py").write_text(BODY_OF_TUS)
     (folder / "schemathesis.toml").write_text(configuration(existing(service)))
     command = [Path(sys.executable).with_name("schemathesis"), "--config-file", folder / "schemathesis.toml", "run"]
-    options = ["--seed", "1", "--max-examples", str(cases), "--request-timeout", "20", "--continue-on-failure"]
+    key = service.http.headers.get("Authorization")
+    options = ["--header", f"Authorization: {key}"] if key else []
+    options += ["--seed", "1", "--max-examples", str(cases), "--request-timeout", "20", "--continue-on-failure"]
     run = subprocess.run(
         [*command, f"{service.url}/openapi.json", *options], cwd=folder, capture_output=True, text=True
     )
@@ -99,8 +113,10 @@ def conform(service: Service, folder: Path, cases: int) -> None:
     assert "Stateful" in run.stdout
 
 
-def test_the_service_does_what_its_document_says(sqlite_service: Service, tmp_path: Path) -> None:
-    conform(sqlite_service, tmp_path, CASES)
+def test_the_service_does_what_its_document_says(sqlite_url: str, serve: Serve, tmp_path: Path) -> None:
+    """With keys, so that no route can forget to ask for one."""
+    with keyed_service(serve, sqlite_url) as keyed, keyed.as_project(DEFAULT_PROJECT, *Scope) as service:
+        conform(service, tmp_path, CASES)
 
 
 @pytest.mark.slow

@@ -96,8 +96,8 @@ def test_a_job_is_told_from_start_to_end_and_each_message_verifies(open_service:
 
 
 def test_what_is_rolled_back_is_not_told(database: Database) -> None:
-    with database.session() as session:
-        WebhookRepository(session).add(DEFAULT_PROJECT, "https://example.org", (), "")
+    with database.of_project(DEFAULT_PROJECT).session() as session:
+        WebhookRepository(session).add("https://example.org", (), "")
         job = JobRepository(session).create(JobKind.PRUNE, {})
 
     def cancel_and_crash() -> None:
@@ -181,9 +181,9 @@ def test_an_endpoint_that_is_gone_is_left_alone(open_service: Service, receiver:
 
 
 def test_a_sender_that_dies_gives_its_delivery_back(database: Database) -> None:
-    with database.session() as session:
+    with database.of_project(DEFAULT_PROJECT).session() as session:
         webhooks = WebhookRepository(session)
-        endpoint = webhooks.add(DEFAULT_PROJECT, "https://example.org", (), "")
+        endpoint = webhooks.add("https://example.org", (), "")
         webhooks.tell_one(endpoint, Happening.WEBHOOK_TEST, webhooks.now(), {})
         dead = webhooks.claim()
     with database.session() as session:

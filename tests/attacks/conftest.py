@@ -17,6 +17,7 @@ from models_store.datasets import DatasetRepository
 from models_store.documents.job_spec import JobKind
 from models_store.jobs import JobRepository
 from models_store.models import ModelRepository
+from models_store.projects import DEFAULT_PROJECT
 from worker import supervisor
 from worker.settings import WorkerSettings
 from worker.supervisor import COPIES_WHILE_INSPECTING
@@ -49,7 +50,7 @@ def upload(sqlite_url: str, blobs: BlobStore, tmp_path: Path) -> Upload:
         file.write_bytes(data)
         blob = blobs.put_file(file)
         repository = ModelRepository if kind == "model" else DatasetRepository
-        with database.session() as session:
+        with database.of_project(DEFAULT_PROJECT).session() as session:
             row = repository(session).add("attack", format, blob.sha256, blob.size_bytes, blob.key, details)
             JobRepository(session).create(JobKind.INSPECT, {}, **{f"{kind}_id": row.id})
         with database.session() as session:

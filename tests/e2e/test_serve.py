@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 
 import httpx
-from served import alive, command, descendants, run, served, wait_until
+from served import ENVIRONMENT, alive, command, descendants, run, served, wait_until
 
 
 def test_one_service_per_folder_and_port_until_ctrl_c(tmp_path):
@@ -61,3 +63,36 @@ def test_a_service_that_cannot_start_says_why(tmp_path):
     assert ended.returncode == 1
     assert "migrations ended with 1" in ended.stderr
     assert "database_url must begin with sqlite" in ended.stderr
+
+
+def test_beyond_this_machine_it_asks_for_keys_and_makes_the_first(tmp_path):
+    with served(tmp_path / "data", "--host", "0.0.0.0") as service:  # noqa: S104
+        told = service.process.stdout.readline()
+        assert "shown this once: esp_" in told
+        first = told.split(": ")[1].strip()
+        assert httpx.get(f"{service.url}/v1/jobs").status_code == 401
+        logs = "".join(log.read_text() for log in (tmp_path / "data" / "logs").iterdir())
+        assert first not in logs
+
+        def keys(*arguments: str, key: str = first) -> str:
+            ended = run("keys", *arguments, ESPALIER_URL=service.url, ESPALIER_API_KEY=key)
+            assert ended.returncode == 0, ended.stderr
+            return ended.stdout.strip()
+
+        id, made = keys("create", "ci", "--scope", "read", "--scope", "admin", "--days", "7").split()
+        rotated = keys("rotate", id, "--grace-hours", "0", key=made).split()[1]
+        assert keys("list", key=rotated).splitlines()[0].startswith(f"{id} read,admin ")
+        keys("revoke", id)
+        refused = run("keys", "list", ESPALIER_URL=service.url, ESPALIER_API_KEY=rotated)
+        assert refused.returncode == 1
+        assert "key_revoked" in refused.stderr
+        direct = run("keys", "create", "--direct", "lost the first", ESPALIER_DATA_DIR=str(tmp_path / "data"))
+        assert direct.returncode == 0, direct.stderr
+        assert keys("list", key=direct.stdout.split()[1]).splitlines()[0].endswith("lost the first")
+        again = subprocess.run(
+            [sys.executable, "-m", "models_store.first_key", "--if-none"],
+            env=ENVIRONMENT | {"ESPALIER_DATA_DIR": str(tmp_path / "data")},
+            capture_output=True,
+            text=True,
+        )
+        assert (again.returncode, again.stdout) == (0, "")

@@ -26,6 +26,7 @@ from models_store.documents.job import JobState
 from models_store.documents.job_spec import NEW_JOB, JobKind
 from models_store.jobs import Claim, JobRepository
 from models_store.models import ModelRepository
+from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Dataset, Job, JobArtifact, JobEvent, Model
 from tests.worker.networks import coloured_squares, convnet
 from worker import supervisor
@@ -164,14 +165,14 @@ class Plane:
     def upload_model(self, data: bytes, format: str = "onnx", **details: Any) -> tuple[str, str]:
         """A model and its inspect job: (model id, job id)."""
         blob = self.blobs.put_file(self._file(data))
-        with self.database.session() as session:
+        with self.database.of_project(DEFAULT_PROJECT).session() as session:
             model = ModelRepository(session).add("model", format, blob.sha256, blob.size_bytes, blob.key, details)
             job = JobRepository(session).create(JobKind.INSPECT, {}, model_id=model.id)
         return model.id, job.id
 
     def upload_dataset(self, data: bytes, format: str) -> tuple[str, str]:
         blob = self.blobs.put_file(self._file(data))
-        with self.database.session() as session:
+        with self.database.of_project(DEFAULT_PROJECT).session() as session:
             dataset = DatasetRepository(session).add("dataset", format, blob.sha256, blob.size_bytes, blob.key)
             job = JobRepository(session).create(JobKind.INSPECT, {}, dataset_id=dataset.id)
         return dataset.id, job.id
@@ -187,7 +188,7 @@ class Plane:
         """A small model and its dataset, ready, as fields of a job's spec. Their inspection is not what is tested."""
         network, images = self.blobs.put_file(self._file(convnet().SerializeToString())), coloured_squares()
         data = self.blobs.put_file(self._file(images))
-        with self.database.session() as session:
+        with self.database.of_project(DEFAULT_PROJECT).session() as session:
             models, datasets = ModelRepository(session), DatasetRepository(session)
             model = models.add("model", "onnx", network.sha256, network.size_bytes, network.key)
             models.mark_ready(model.id, {}, network.key)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +26,8 @@ from espalier.errors import (
     TookTooLong,
     UploadRejected,
 )
-from espalier.resources import Artifacts, Delivery, Job, Pipeline, Run, Upload, Webhook
+from espalier.resources import ApiKey, Artifacts, Delivery, Job, Pipeline, Run, Upload, Webhook
+from models_store.documents.access import Scope
 from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.event import Event, EventType
 from models_store.documents.job import JobState
@@ -336,3 +338,28 @@ class AsyncClient:
     async def delete_webhook(self, webhook_id: str) -> None:
         """The endpoint, its deliveries and their log."""
         await self._wire.send(self._wire.request("DELETE", f"/v1/webhooks/{quote(webhook_id)}"))
+
+    # Keys
+
+    async def create_key(
+        self, name: str, scopes: Sequence[Scope] = (Scope.READ, Scope.WRITE), expires_at: datetime | None = None
+    ) -> ApiKey:
+        """A key of the same project. The answer alone has its text, `key`."""
+        body: dict[str, Any] = {"name": name, "scopes": list(scopes)}
+        if expires_at is not None:
+            body["expires_at"] = expires_at.isoformat()
+        return await self._wire.ask(self._wire.request("POST", "/v1/keys", json=body, headers=exchange.once()), ApiKey)
+
+    def api_keys(self) -> AsyncIterator[ApiKey]:
+        """Every key of the project, newest first."""
+        return self._wire.pages("/v1/keys", ApiKey)
+
+    async def rotate_key(self, key_id: str, grace_s: int) -> ApiKey:
+        """Give a key a new secret; the old one stays valid for `grace_s` seconds."""
+        path = f"/v1/keys/{quote(key_id)}/rotate"
+        request = self._wire.request("POST", path, json={"grace_s": grace_s}, headers=exchange.once())
+        return await self._wire.ask(request, ApiKey)
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Have a key refused from now on."""
+        await self._wire.send(self._wire.request("DELETE", f"/v1/keys/{quote(key_id)}"))

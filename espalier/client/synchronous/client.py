@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +27,8 @@ from espalier.errors import (
     TookTooLong,
     UploadRejected,
 )
-from espalier.resources import Artifacts, Delivery, Job, Pipeline, Run, Upload, Webhook
+from espalier.resources import ApiKey, Artifacts, Delivery, Job, Pipeline, Run, Upload, Webhook
+from models_store.documents.access import Scope
 from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.event import Event, EventType
 from models_store.documents.job import JobState
@@ -335,3 +337,28 @@ class Client:
     def delete_webhook(self, webhook_id: str) -> None:
         """The endpoint, its deliveries and their log."""
         self._wire.send(self._wire.request("DELETE", f"/v1/webhooks/{quote(webhook_id)}"))
+
+    # Keys
+
+    def create_key(
+        self, name: str, scopes: Sequence[Scope] = (Scope.READ, Scope.WRITE), expires_at: datetime | None = None
+    ) -> ApiKey:
+        """A key of the same project. The answer alone has its text, `key`."""
+        body: dict[str, Any] = {"name": name, "scopes": list(scopes)}
+        if expires_at is not None:
+            body["expires_at"] = expires_at.isoformat()
+        return self._wire.ask(self._wire.request("POST", "/v1/keys", json=body, headers=exchange.once()), ApiKey)
+
+    def api_keys(self) -> Iterator[ApiKey]:
+        """Every key of the project, newest first."""
+        return self._wire.pages("/v1/keys", ApiKey)
+
+    def rotate_key(self, key_id: str, grace_s: int) -> ApiKey:
+        """Give a key a new secret; the old one stays valid for `grace_s` seconds."""
+        path = f"/v1/keys/{quote(key_id)}/rotate"
+        request = self._wire.request("POST", path, json={"grace_s": grace_s}, headers=exchange.once())
+        return self._wire.ask(request, ApiKey)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Have a key refused from now on."""
+        self._wire.send(self._wire.request("DELETE", f"/v1/keys/{quote(key_id)}"))

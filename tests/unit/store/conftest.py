@@ -1,4 +1,4 @@
-"""Repositories of which every call is a transaction of its own, as workers and requests make them."""
+"""Repositories of which every call is a transaction of its own, as requests make them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,12 @@ from models_store.database import Database
 from models_store.datasets import DatasetRepository
 from models_store.jobs import JobRepository
 from models_store.models import ModelRepository
+from models_store.projects import DEFAULT_PROJECT
 
 
 class EachInItsTransaction:
     def __init__(self, database: Database, repository: Callable[..., Any]) -> None:
-        self._database = database
+        self._database = database.of_project(DEFAULT_PROJECT)
         self._repository = repository
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from models_store.database import Database
 from models_store.documents.event import EventType
 from models_store.documents.job_spec import JobKind
 from models_store.jobs import JobRepository
+from models_store.projects import DEFAULT_PROJECT
 
 JOBS = 60
 THREADS = 8
@@ -77,7 +78,7 @@ def test_forked_processes_that_inherit_the_database(jobs, database):
 def test_a_claim_does_not_wait_for_another(postgresql_url):
     """On PostgreSQL a row that another worker is just claiming is skipped; SQLite has one writer at a time anyhow."""
     database = Database(postgresql_url)
-    with database.session() as session:
+    with database.of_project(DEFAULT_PROJECT).session() as session:
         created = [JobRepository(session).create(JobKind.PRUNE, {}).id for _ in range(2)]
     with database.session() as one, database.session() as other:
         claims = [JobRepository(one).claim("one"), JobRepository(other).claim("other"), JobRepository(other).claim("x")]

@@ -17,6 +17,7 @@ from models_store.documents.job_spec import JobKind
 from models_store.errors import LeaseLost
 from models_store.jobs import HELD, MAX_ATTEMPTS, Claim, JobRepository
 from models_store.models import ModelRepository
+from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import InputState, Job
 
 ERROR = JobError(code="x", error_class=ErrorClass.INFRASTRUCTURE, message="x")
@@ -49,7 +50,7 @@ class JobHistories(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def do(self, method: str, *arguments: object, **keywords: object):
-        with self.database.session() as session:
+        with self.database.of_project(DEFAULT_PROJECT).session() as session:
             return getattr(JobRepository(session), method)(*arguments, **keywords)
 
     def write(self, claim: Claim, method: str, *arguments: object) -> bool:
@@ -70,7 +71,7 @@ class JobHistories(RuleBasedStateMachine):
     def create(self, inspect: bool) -> str:
         if not inspect:
             return self.do("create", JobKind.PRUNE, {}).id
-        with self.database.session() as session:
+        with self.database.of_project(DEFAULT_PROJECT).session() as session:
             model = ModelRepository(session).add("m", "onnx", "0" * 64, 1, "key")
             return JobRepository(session).create(JobKind.INSPECT, {}, model_id=model.id).id
 

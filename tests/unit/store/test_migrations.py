@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, select, text
 
 from models_store.database import Database
 from models_store.errors import DatabaseUnavailable, SchemaOutdated
-from models_store.tables import Base
+from models_store.projects import DEFAULT_PROJECT
+from models_store.tables import Base, Model
 
 
 def _tables(engine: Engine) -> set[str]:
@@ -60,6 +61,20 @@ def test_checks_are_the_declared_ones(empty_database: Database) -> None:
     empty_database.upgrade()
     assert checks() == declared
     assert [name for name, _ in declared["jobs"]] == ["ck_jobs_lease", "ck_jobs_state"]
+
+
+def test_what_was_there_before_projects_belongs_to_the_default_one(empty_database: Database) -> None:
+    empty_database.upgrade("0006")
+    model = "'mdl_x', 'net', 'onnx', 'ready', '', 1, 'key', '{}', CURRENT_TIMESTAMP"
+    columns = "id, name, format, state, sha256, size_bytes, blob_key, details, created_at"
+    with empty_database.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO models ({columns}) VALUES ({model})"))  # noqa: S608
+    empty_database.upgrade()
+    with empty_database.of_project(DEFAULT_PROJECT).session(read_only=True) as session:
+        assert [row.name for row in session.scalars(select(Model))] == ["net"]
+    empty_database.downgrade("0006")
+    with empty_database.engine.connect() as connection:
+        assert connection.execute(text("SELECT name FROM models")).all() == [("net",)]
 
 
 def test_several_processes_may_upgrade_at_once(empty_database: Database) -> None:

@@ -18,7 +18,14 @@ from models_store.database import Database
 from models_store.database_time import UtcDateTime, database_now
 from models_store.documents.job_spec import JobKind
 from models_store.models import ModelRepository
+from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Job, Model
+
+
+@pytest.fixture
+def database(database):
+    """New rows have to belong to somebody."""
+    return database.of_project(DEFAULT_PROJECT)
 
 
 def add(session, name="m"):

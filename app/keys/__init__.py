@@ -1,0 +1,1 @@
+"""/v1/keys: what programs show to be let in."""

@@ -1,0 +1,1 @@
+"""/v1/projects: whom everything belongs to."""
