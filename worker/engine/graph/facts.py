@@ -1,7 +1,7 @@
 """Concrete facts about a graph's tensors: their shapes at one input size, and the values of small integer tensors.
 
 Static shape inference with the integer chains folded answers for most models in milliseconds; where it leaves a
-hole, one ONNX Runtime pass over the graph with its intermediate tensors exposed answers for all of them.
+hole, one run in ONNX Runtime answers for all of them.
 """
 
 import math
@@ -15,8 +15,9 @@ from worker.engine.errors import EngineError
 from worker.engine.graph.bodies import observe_bodies
 from worker.engine.graph.folding import fold
 from worker.engine.graph.inputs import Sizes, candidate_sizes, declared_shape, random_inputs, with_batch
-from worker.engine.graph.onnx_graph import RANDOM_OPS, Array, OnnxGraph, bodies_of
-from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
+from worker.engine.graph.onnx_graph import Array, OnnxGraph, bodies_of
+from worker.engine.graph.runtime import RUNTIME_ERRORS
+from worker.engine.graph.runtime_pass import RuntimePass
 
 SMALL_VALUE = 4096
 """Integer tensors up to this many elements have their values kept: enough for any shape, index or padding list."""
@@ -42,10 +43,11 @@ def observe(graph: OnnxGraph) -> Facts:
     if static is not None:
         return static
     failure: Exception | None = None
-    session = _exposed_session(graph)
+    types = _inferred_types(graph)
+    runtime_pass = RuntimePass(graph, types)
     for sizes, batch in candidate_sizes(graph):
         try:
-            return _run(graph, session, sizes, batch)
+            return _run(graph, runtime_pass, types, sizes, batch)
         except RUNTIME_ERRORS as error:
             failure = failure or error
     raise EngineError(
@@ -134,51 +136,30 @@ def _replace_by_constants(model: onnx.ModelProto, values: dict[str, Array]) -> N
 # ---------------------------------------------------------------------------------------------- one real pass
 
 
-def _exposed_session(graph: OnnxGraph) -> Session:
-    """A session over the graph with every tensor as an output."""
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(graph.model)
-    exposed.ir_version = min(exposed.ir_version, 10) if exposed.ir_version > 10 else exposed.ir_version
-    del exposed.graph.output[:]
-    for name, index in graph.producer.items():
-        if graph.scope[index] == 0:
-            exposed.graph.output.add().name = name
+def _inferred_types(graph: OnnxGraph) -> dict[str, int]:
+    """Element types as far as inference knows the ops: it finds them also where it finds no shapes."""
+    sizes, _ = next(iter(candidate_sizes(graph)))
     try:
-        return Session(exposed, optimised=False)
-    except RUNTIME_ERRORS as error:
-        raise EngineError(
-            "model_does_not_load",
-            f"ONNX Runtime refuses the model: {error}",
-            "Check the model with onnx.checker and onnxruntime, then upload it again.",
-        ) from error
+        inferred = onnx.shape_inference.infer_shapes(_without_weights(graph, sizes))
+    except onnx.shape_inference.InferenceError:
+        return {}
+    return {name: element for name, element in _known_types(inferred).items() if element}
 
 
-def _run(graph: OnnxGraph, session: Session, sizes: Sizes, batch: int) -> Facts:
+def _run(graph: OnnxGraph, runtime_pass: RuntimePass, types: dict[str, int], sizes: Sizes, batch: int) -> Facts:
     facts = Facts(sizes, batch, {name: tuple(t.dims) for name, t in graph.constants.items()} | dict(sizes))
-    facts.types = {i.name: i.type.tensor_type.elem_type for i in graph.inputs}
-    determinate = _determinate(graph)
-    for name, value in zip(session.outputs, session.run(random_inputs(graph, sizes, seed=0)), strict=True):
-        if not isinstance(value, np.ndarray):
-            continue  # sequences and maps have no shape
-        facts.shapes[name] = value.shape
+    facts.types = types | {i.name: i.type.tensor_type.elem_type for i in graph.inputs}
+    shapes, whole = runtime_pass.run(sizes)
+    facts.shapes.update(shapes)
+    for name, value in whole.items():
         facts.types[name] = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-        if value.dtype.kind in "ib" and value.size <= SMALL_VALUE and name in determinate:
+        if value.dtype.kind in "ib" and value.size <= SMALL_VALUE and name in runtime_pass.determinate:
             facts.values[name] = value
     facts.values.update(
         {n: graph.array(n) for n, t in graph.constants.items() if t.data_type in _INT_TYPES and np.prod(t.dims) <= 4096}
     )
     facts.shapes.update(observe_bodies(graph, facts.shapes, facts.types))
     return facts
-
-
-def _determinate(graph: OnnxGraph) -> set[str]:
-    """Names of the tensors that follow from constants and shapes alone."""
-    names = {"", *graph.constants}
-    for node in graph.nodes:
-        of_shapes = node.op_type in ("Shape", "Size")
-        if of_shapes or (names.issuperset(node.input) and not bodies_of(node) and node.op_type not in RANDOM_OPS):
-            names.update(node.output)
-    return names
 
 
 def sample_inputs(model: onnx.ModelProto, seed: int = 0, batch: int | None = None) -> dict[str, Array]:

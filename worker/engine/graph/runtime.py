@@ -29,13 +29,17 @@ class Session:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_BASIC if optimised else levels.ORT_DISABLE_ALL
         options.log_severity_level = 4
+        if not optimised:
+            # A tensor of which only the shape is wanted is freed early; planning its reuse would take longer.
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+            options.enable_mem_reuse = False
         self._session = _load(model, options)
         self._types = {i.name: _INPUT_TYPES.get(i.type) for i in self._session.get_inputs()}
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
 
     def run(self, inputs: dict[str, Array]) -> list[object]:
         """All outputs. Float inputs are converted to the types that the model wants."""
-        fed = {name: value.astype(self._types[name] or value.dtype) for name, value in inputs.items()}
+        fed = {name: value.astype(self._types[name] or value.dtype, copy=False) for name, value in inputs.items()}
         return list(self._session.run(self.outputs, fed))
 
 
