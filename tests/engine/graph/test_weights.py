@@ -186,6 +186,20 @@ def test_one_kernel_read_by_two_layers_is_cut_once():
     assert shared == [(4, 4, 3, 3)]  # its inputs and its outputs are the same channels now
 
 
+@pytest.mark.parametrize("conversions", [("Identity",), ("DequantizeLinear",), ("DequantizeLinear", "Identity")])
+def test_one_vector_converted_once_for_several_layers_is_cut_for_each(conversions: tuple[str, ...]):
+    """As quantisers store the equal biases of unrelated layers."""
+    g = GraphBuilder()
+    bias = g.constant(g.rng.integers(-9, 9, 8).astype(np.int32 if conversions[0] == "DequantizeLinear" else np.float32))
+    for op in conversions:
+        bias = g.node(op, bias, *([g.constant(np.float32(0.1))] if op == "DequantizeLinear" else []))
+    x = g.input((1, 3, 6, 6))
+    for given in (3, 8, 8):
+        x = g.node("Relu", g.node("Conv", x, g.weight(8, given, 3, 3), bias, pads=[1] * 4))
+    done = assert_cuts(g.model(g.conv(x, 8, 4)))
+    assert [len(group) for group in done.analysis.groups] == [8, 8, 8]
+
+
 def test_a_layer_norm_is_waived_only_when_allowed():
     g = GraphBuilder()
     x = g.linear(g.input((2, 5, 6)), 6, 8)

@@ -23,6 +23,7 @@ def loss_and_gradients(module: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # inductor compiles hundreds of C++ kernels
 @pytest.mark.parametrize("backend", [*BACKENDS, INDUCTOR])
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_a_compiled_form_trains_as_the_form_does(name: str, backend: str):

@@ -15,6 +15,7 @@ from worker.engine.graph.facts import Facts, observe
 from worker.engine.graph.labels import Dim, Labels
 from worker.engine.graph.onnx_graph import OnnxGraph, node_label
 from worker.engine.graph.propagation import Propagation, Slot, Source
+from worker.engine.graph.shared_vectors import with_own_vectors
 
 Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
@@ -186,7 +187,7 @@ def analyze(model: onnx.ModelProto, *, allow_inexact: bool = False, exclude: tup
     names nodes or weights whose output channels stay. Raises EngineError where the model cannot be run at all, or a
     name in `exclude` does not exist.
     """
-    graph = OnnxGraph(with_computed_weights(model))
+    graph = OnnxGraph(with_own_vectors(with_computed_weights(model)))
     facts = observe(graph)
     propagation = _best_propagation(graph, facts, allow_inexact)
     _exclude(propagation, exclude)
