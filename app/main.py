@@ -50,7 +50,7 @@ to do.
 
 TAGS = [
     {"name": "models", "description": "Networks, as ONNX or as weights of a torchvision architecture."},
-    {"name": "datasets", "description": "Labelled images: for finetuning and for measuring accuracy."},
+    {"name": "datasets", "description": "Images, with or without labels: for finetuning and for measuring accuracy."},
     {"name": "uploads", "description": "Large files in pieces (tus 1.0): an upload that breaks off is resumed."},
     {"name": "methods", "description": "What a job can be told to prune by: criteria, allocations and the rest."},
     {"name": "jobs", "description": "Pruning, from the request to the report."},

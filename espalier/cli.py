@@ -189,6 +189,9 @@ def prune(
     ] = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    labels: Annotated[
+        bool | None, typer.Option(help="--no-labels learns from the original on the images alone, for any task.")
+    ] = None,
     batch_sizes: Annotated[str | None, typer.Option(help="At which latency is measured: 1,32")] = None,
     seed: options.Seed = None,
     label: options.Label = None,
@@ -216,7 +219,7 @@ def prune(
             "kernels": {"layout": kernel_layout, "sparsity": kernel_sparsity},
             "random_masks": {"granularity": random_masks, "count": mask_count},
             "dataset_id": job_form.ANY_DATASET if dataset else None,
-            "data": {"mean": options.numbers(mean), "std": options.numbers(std)},
+            "data": {"mean": options.numbers(mean), "std": options.numbers(std), "labels": labels},
             "recovery": {
                 "bn_reestimation": bn_reestimation,
                 "reconstruction": reconstruction,

@@ -12,7 +12,7 @@ def all_of(report: Report) -> tuple[Table, Table]:
 
 
 def summary(report: Report) -> Table:
-    """Accuracy, parameters, MACs, size and latency; original and pruned side by side."""
+    """Accuracy or output error, parameters, MACs, size and latency; original and pruned side by side."""
     table = Table(title=escape(report.model_name), title_style="bold", title_justify="left")
     table.add_column("")
     for heading in ("original", "pruned", "change"):
@@ -26,6 +26,13 @@ def summary(report: Report) -> Table:
         table.add_row("  right after the cut", "", f"{cut:.2%}", "", style="dim")
         if report.accuracy.after_recovery is not None:
             table.add_row("  recovered, not trained", "", f"{report.accuracy.after_recovery.top1:.2%}", "", style="dim")
+    if report.fidelity is not None:
+        fidelity = report.fidelity
+        rows = (("output error", fidelity.final), ("  right after the cut", fidelity.after_cut))
+        for name, found in (*rows, ("  recovered, not trained", fidelity.after_recovery)):
+            if found is not None:
+                error = "shapes differ" if found.error is None else f"{found.error:.2%}"
+                table.add_row(name, "", error, "", style="dim" if name.startswith(" ") else "")
     original, pruned = report.original, report.pruned
     table.add_row("parameters", f"{original.params:,}", f"{pruned.params:,}", _ratio(original.params, pruned.params))
     table.add_row("MACs", f"{original.macs:,}", f"{pruned.macs:,}", _ratio(original.macs, pruned.macs))

@@ -37,6 +37,8 @@ def _value(gate: Gate, report: Report) -> float | None:
             return accuracy.final.top1 if accuracy else None
         case "changed_labels":
             return accuracy.changed_labels if accuracy else None
+        case "output_error":
+            return report.fidelity.final.error if report.fidelity else None
         case "macs_ratio":
             return report.pruned.macs / report.original.macs if report.original.macs else None
         case "params_ratio":
@@ -61,7 +63,9 @@ def _latency(gate: Gate, report: Report) -> LatencyRow | None:
 def _why_absent(gate: Gate) -> str:
     if gate.metric in ("speedup", "latency_ms"):
         return f"not measured at batch {gate.batch_size}" if gate.batch_size else "not measured"
-    return "not measured, as the job had no dataset" if gate.metric in ACCURACY else "the original has none"
+    if gate.metric == "output_error":
+        return "measured only where the job has images without labels, or data.labels is false"
+    return "not measured, as the job had no labelled images" if gate.metric in ACCURACY else "the original has none"
 
 
 ACCURACY = ("accuracy_drop", "top1", "changed_labels")

@@ -68,9 +68,7 @@ FILE_RESPONSES: Responses = UNCHANGED | {
     summary="Start a job",
     response_model=JobView,
     responses=JOB_LINKS
-    | problems(
-        *INPUT_ERRORS, service.NoStateDict, service.InputGone, UnreadableBody, BodyTooLarge, *IDEMPOTENCY_ERRORS
-    ),
+    | problems(*INPUT_ERRORS, *service.CREATE_ERRORS, UnreadableBody, BodyTooLarge, *IDEMPOTENCY_ERRORS),
 )
 def create_job(
     spec: Annotated[NewJob, Body(openapi_examples=SPEC_EXAMPLES)],

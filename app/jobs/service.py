@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.datasets import service as datasets
 from app.errors import ApiError
 from app.models import service as models
+from models_store.documents.inspection import DatasetInspection
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import AnySpec, JobKind, JobSpec
 from models_store.errors import NotFound
 from models_store.jobs import JobRepository
 from models_store.spans import Span
-from models_store.tables import Job, JobArtifact
+from models_store.tables import Dataset, Job, JobArtifact
 
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 HTML_REPORT = "report.html"
@@ -43,6 +45,17 @@ class NoStateDict(ApiError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "no_state_dict"
     hint = "Leave export.safetensors out, or upload the weights with format torchvision."
+
+
+class NoLabels(ApiError):
+    """The job asks for what needs labels, of a dataset that has none."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "no_labels"
+    hint = "Leave that out, or upload a dataset with one folder of images per class."
+
+
+CREATE_ERRORS = (NoStateDict, NoLabels, InputGone)
 
 
 class JobEnded(ApiError):
@@ -76,12 +89,12 @@ class ArtifactNotFound(ApiError):
 
 
 def create(session: Session, spec: AnySpec) -> Job:
-    """A queued job. Raises what `get_ready` of models and datasets raises, NoStateDict, and InputGone."""
+    """A queued job. Raises what `get_ready` of models and datasets raises, NoStateDict, NoLabels, and InputGone."""
     model = models.get_ready(session, spec.model_id)
     if isinstance(spec, JobSpec) and spec.export.safetensors and model.format != "torchvision":
         raise NoStateDict(f"{spec.model_id} was uploaded as ONNX: no state dict is known to hold its weights.")
     if spec.dataset_id is not None:
-        datasets.get_ready(session, spec.dataset_id)
+        _refuse_without_labels(spec, datasets.get_ready(session, spec.dataset_id))
     try:
         return JobRepository(session).create(
             JobKind(spec.kind),
@@ -93,6 +106,16 @@ def create(session: Session, spec: AnySpec) -> Job:
         )
     except NotFound as error:
         raise InputGone(f"{error}.") from error
+
+
+def _refuse_without_labels(spec: AnySpec, dataset: Dataset) -> None:
+    if DatasetInspection.model_validate(dataset.inspection).classes:
+        return
+    try:
+        spec.check_data("images")
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise NoLabels(f"{dataset.id} has no labels. {told}.") from error
 
 
 def page(

@@ -13,7 +13,7 @@ from app.dependencies import ReadSession, WriteSession
 from app.doorbell import DELIVER
 from app.errors import BodyTooLarge, UnreadableBody, problems
 from app.idempotency import IDEMPOTENCY_ERRORS, CreationDep
-from app.jobs.service import InputGone
+from app.jobs.service import CREATE_ERRORS
 from app.links import links
 from app.models.service import ModelNotFound, ModelNotReady, ModelRejected
 from app.pages import After, Filter, Limit, SpanDep
@@ -37,7 +37,7 @@ PipelineId = Annotated[str, Path(examples=["pip_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f
 RunId = Annotated[str, Path(examples=["run_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])]
 BODY_ERRORS = (UnreadableBody, BodyTooLarge)
 INPUT_ERRORS = (ModelNotFound, ModelNotReady, ModelRejected, DatasetNotFound, DatasetNotReady, DatasetRejected)
-START_ERRORS = (*service.RUN_ERRORS, *INPUT_ERRORS, InputGone)
+START_ERRORS = (*service.RUN_ERRORS, *INPUT_ERRORS, *CREATE_ERRORS)
 RUN_READ_ERRORS = problems(service.PipelineNotFound, service.RunNotFound)
 
 

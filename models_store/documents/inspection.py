@@ -47,7 +47,7 @@ class ModelInspection(Document):
 
 
 class DatasetInspection(Document):
-    """A dataset that is `ready`."""
+    """A dataset that is `ready`. Images without labels have no classes."""
 
     version: Literal[1] = 1
     format: Literal["image_folder", "npz"]

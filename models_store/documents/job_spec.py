@@ -14,6 +14,7 @@ from models_store.documents.methods import DEFAULTS, ChoosesMethods, InCatalogue
 from models_store.documents.random_masks import RandomMasks
 from models_store.documents.recovery_spec import Recovery
 
+DataKind: TypeAlias = Literal["none", "images", "labels"]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -92,6 +93,11 @@ class Data(Document):
         default=(0.0,), min_length=1, max_length=16, description="Per channel, on values scaled to 0..1."
     )
     std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1, max_length=16)
+    labels: bool = Field(
+        default=True,
+        description="false uses the images alone, as with a dataset that has no labels: the pruned model learns from "
+        "the original, whatever its outputs mean, and the report says how far they are from the original's.",
+    )
     test_fraction: Fraction = Field(
         default=0.2, description="Share held out for testing where the dataset has no test split of its own."
     )
@@ -117,7 +123,7 @@ class Finetuning(Document):
         ge=0,
         le=1,
         description="The share of the loss that is the divergence from the original's class scores instead of from the "
-        "labels; with 1 the labels choose the epoch and nothing else.",
+        "labels; with 1 the labels choose the epoch and nothing else. Without labels the original is all there is.",
     )
     temperature: float = Field(default=4.0, gt=0, le=100, description="Softens both sides of the distillation.")
 
@@ -155,12 +161,13 @@ class Work(Document):
         return self
 
     @model_validator(mode="after")
-    def _methods_work_together(self) -> Self:
-        self.check_methods("labels" if self.dataset_id else "none")
+    def _data_suffice(self) -> Self:
+        self.check_data("none" if self.dataset_id is None else "labels" if self.data.labels else "images")
         return self
 
-    def check_methods(self, data: Literal["none", "images", "labels"]) -> None:
-        """Raises ValidationError where the chosen methods do not work with each other, or with data like these."""
+    def check_data(self, data: DataKind) -> None:
+        """Raises ValidationError where the chosen methods do not work with each other, or what is asked for not with
+        data like these."""
         chosen = self.pruning.methods()
         found = conflicts(chosen.values(), data)
         refuse(((("pruning", method.kind), sentence) for method, sentence in found), "incompatible")
@@ -188,8 +195,6 @@ class JobSpec(PruningWork):
         masks = self.random_masks
         if masks is None:
             return self
-        if self.dataset_id is None:
-            raise ValueError("random_masks are scored on validation images: the job needs a dataset_id")
         if masks.of_kernels and (self.kernels is None or self.kernels.layout != "free"):
             raise ValueError("random_masks of kernels are free in form: set kernels.layout to free, and its sparsity")
         if masks.of_channels and self.budget.macs_ratio == 1:
@@ -213,11 +218,14 @@ class JobSpec(PruningWork):
         """Whether the weights that remain are refitted, where there are images to do so."""
         return self.kernels is None if self.recovery.reconstruction is None else self.recovery.reconstruction
 
-    @model_validator(mode="after")
-    def _accuracy_needs_data(self) -> Self:
-        if self.budget.max_accuracy_drop is not None and self.dataset_id is None:
-            refuse([(("budget", "max_accuracy_drop"), "accuracy is measured on a dataset: give dataset_id")], "no_data")
-        return self
+    def check_data(self, data: DataKind) -> None:
+        if data != "labels":
+            if self.budget.max_accuracy_drop is not None:
+                refuse([(("budget", "max_accuracy_drop"), "accuracy is measured on a dataset with labels")], "no_data")
+            if self.random_masks is not None:
+                text = "masks are scored by what they misclassify: the job needs a dataset_id, and labels"
+                refuse([(("random_masks",), text)], "no_data")
+        super().check_data(data)
 
 
 class EstimateSpec(Work):

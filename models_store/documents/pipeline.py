@@ -15,6 +15,7 @@ Metric = Literal[
     "accuracy_drop",
     "top1",
     "changed_labels",
+    "output_error",
     "macs_ratio",
     "params_ratio",
     "size_ratio",
@@ -30,7 +31,8 @@ class Gate(Document):
 
     metric: Metric = Field(
         description="`accuracy_drop`: top-1 of the original minus that of the pruned model, in points of 0..1. "
-        "`top1`: of the pruned model. `macs_ratio`, `params_ratio`, `size_ratio`: pruned / original. "
+        "`top1`: of the pruned model. `output_error`: against the original's outputs, where images have no labels. "
+        "`macs_ratio`, `params_ratio`, `size_ratio`: pruned / original. "
         "`speedup`, `latency_ms` (median of the pruned model): at `batch_size`. "
         "`unmet_budgets`: how many lines of the job's budget were not met."
     )

@@ -35,6 +35,28 @@ class AccuracyRows(Document):
     )
 
 
+class OutputError(Document):
+    name: str
+    error: float | None = Field(
+        description="Root mean square of the differences over the standard deviation of the original's numbers; of "
+        "integers the share that differs. None where the two models give different shapes, such as numbers of boxes."
+    )
+
+
+class Fidelity(Document):
+    """How far a model's outputs are from the original's, in ONNX Runtime, on the test images."""
+
+    error: float | None = Field(description="Mean over the outputs that can be compared; None where none can.")
+    outputs: tuple[OutputError, ...]
+    samples: int
+
+
+class FidelityRows(Document):
+    after_cut: Fidelity
+    after_recovery: Fidelity | None = Field(default=None, description="None where the job asked for no recovery.")
+    final: Fidelity
+
+
 class LatencySummary(Document):
     p50_ms: float
     p90_ms: float
@@ -174,8 +196,10 @@ class EpochRow(Document):
     epoch: int
     learning_rate: float
     train_loss: float
-    validation_loss: float
-    validation_top1: float
+    validation_loss: float = Field(
+        description="Cross-entropy; without labels, the share of the variance of the original's outputs that is missed."
+    )
+    validation_top1: float | None = Field(description="None without labels.")
     seconds: float
 
 
@@ -224,6 +248,7 @@ class Report(Document):
     pruned: Cost
     budget: tuple[BudgetVerdict, ...]
     accuracy: AccuracyRows | None
+    fidelity: FidelityRows | None = Field(default=None, description="Of a job whose images have no labels.")
     latency: tuple[LatencyRow, ...]
     layers: tuple[LayerRow, ...]
     proof: Proof

@@ -58,7 +58,7 @@ class Worker:
         assert claim is not None, "no job is queued"
         return claim
 
-    def inspect(self, *, reject: bool = False) -> None:
+    def inspect(self, *, reject: bool = False, dataset: DatasetInspection = DATASET_INSPECTION) -> None:
         """Do the inspection that is first in line."""
         claim = self.claim()
         assert claim.kind == JobKind.INSPECT
@@ -73,7 +73,7 @@ class Worker:
                     claim.model_id, MODEL_INSPECTION.model_dump(mode="json"), "sha256/00/" + "0" * 64
                 )
             if claim.dataset_id is not None:
-                DatasetRepository(session).mark_ready(claim.dataset_id, DATASET_INSPECTION.model_dump(mode="json"))
+                DatasetRepository(session).mark_ready(claim.dataset_id, dataset.model_dump(mode="json"))
             jobs.succeed(claim)
 
     def log(self, claim: Claim, *messages: str) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from answers import problem
 from running_api import Service
-from store_side import BAD_MODEL, MODEL_INSPECTION, onnx_bytes
+from store_side import BAD_MODEL, DATASET_INSPECTION, MODEL_INSPECTION, onnx_bytes
 
 from app.jobs import service as jobs
 from models_store.database import Database
@@ -62,6 +62,27 @@ def test_a_job_needs_a_model_that_is_ready(service: Service) -> None:
     assert BAD_MODEL.message in refusal["detail"]
     problem(service.http.post("/v1/jobs", json=body | {"model_id": "mdl_" + "0" * 32}), 404, "model_not_found")
     assert service.http.get("/v1/jobs").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ({"budget": {"max_accuracy_drop": 0.1}}, "budget.max_accuracy_drop"),
+        ({"pruning": {"criterion": "taylor"}}, "pruning.criterion"),
+        ({"random_masks": {"count": 4}}, "random_masks"),
+    ],
+)
+def test_what_needs_labels_is_refused_where_there_are_none(service: Service, asked, place) -> None:
+    body = {"model_id": service.ready_model(), "budget": BUDGET}
+    npz = b"PK\x03\x04" + bytes(22) + b"\x05\x00\x00\x00x.npyPK\x05\x06" + bytes(18)
+    body["dataset_id"] = service.http.put("/v1/datasets/data", content=npz).raise_for_status().json()["id"]
+    service.worker.inspect(dataset=DATASET_INSPECTION.model_copy(update={"classes": (), "samples_per_class": ()}))
+    refusal = problem(service.http.post("/v1/jobs", json=body | asked), 422, "no_labels")
+    assert place in refusal["detail"]
+    assert service.http.post("/v1/jobs", json=body).status_code == 202
+    told = service.http.post("/v1/jobs", json=body | asked | {"data": {"labels": False}})
+    assert told.status_code == 422
+    assert place.split(".")[-1] in told.text
 
 
 def test_a_job_needs_a_dataset_that_is_ready(service: Service) -> None:

@@ -63,3 +63,12 @@ def coloured_squares(samples: int = 240, classes: int = 4, size: int = 12, seed:
     file = io.BytesIO()
     np.savez_compressed(file, x=images.clip(0, 255).astype(np.uint8), y=labels.astype(np.int64))
     return file.getvalue()
+
+
+def unlabelled(dataset: bytes) -> bytes:
+    """The images of an .npz dataset alone."""
+    with np.load(io.BytesIO(dataset)) as arrays:
+        images = {name: arrays[name] for name in arrays.files if name.startswith("x")}
+    file = io.BytesIO()
+    np.savez(file, **images)
+    return file.getvalue()

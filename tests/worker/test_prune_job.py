@@ -5,11 +5,12 @@ import json
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 
 from models_store.documents.event import STAGES, EventType
 from models_store.documents.job import JobState
 from models_store.documents.report import Report
-from tests.worker.networks import coloured_squares, convnet
+from tests.worker.networks import coloured_squares, convnet, unlabelled
 from tests.worker.plane import Plane
 
 QUICK = {"rounds": 3}
@@ -64,6 +65,39 @@ def test_with_data(plane: Plane) -> None:
     epochs = [event.data for event in plane.events(job_id, EventType.METRIC) if event.data["stage"] == "finetune"]
     assert [epoch["epoch"] for epoch in epochs] == [0, 1, 2]
     assert plane.states(job_id) == ["queued", "running", "succeeded"]
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_with_images_whose_labels_are_not_there_or_not_used(plane: Plane, labelled: bool) -> None:
+    model_id, first = plane.upload_model(convnet().SerializeToString())
+    dataset_id, second = plane.upload_dataset(coloured_squares() if labelled else unlabelled(coloured_squares()), "npz")
+    plane.work()
+    plane.wait(first, JobState.SUCCEEDED)
+    plane.wait(second, JobState.SUCCEEDED)
+    job_id = plane.submit(
+        model_id=model_id,
+        dataset_id=dataset_id,
+        data={"labels": False} if labelled else {},
+        recovery={"reconstruction": False},
+        finetuning={"epochs": 2, "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.003},
+        measuring=QUICK,
+    )
+    plane.work()
+    job = plane.wait(job_id, JobState.SUCCEEDED)
+    assert {stage["state"] for stage in job.stages} == {"done"}
+    report = Report.model_validate(plane.report(job_id))
+    assert report.accuracy is None
+    assert report.training is not None
+    assert all(row.validation_top1 is None for row in report.training.epochs)
+    assert report.training.best_epoch > 0
+    assert report.fidelity is not None
+    cut, final = report.fidelity.after_cut.error, report.fidelity.final.error
+    assert cut is not None
+    assert final is not None
+    assert final < cut
+    page = b"".join(plane.blobs.stream(plane.artifacts(job_id)["report.html"].blob_key)).decode()
+    assert "Outputs against the original" in page
+    assert "logits" in page
 
 
 def test_without_data(plane: Plane) -> None:

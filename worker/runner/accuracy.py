@@ -15,9 +15,9 @@ from worker.runner.workbench import Workbench
 def accuracy(
     bench: Workbench, path: Path, on_progress: Callable[[float], None] | None = None
 ) -> tuple[Accuracy, np.ndarray]:
-    """The figures, and the predicted class of each test sample. Needs a job with a dataset."""
-    if bench.dataset is None:
-        raise ValueError("a job without a dataset has no accuracy")
+    """The figures, and the predicted class of each test sample. Needs a job with labels."""
+    if bench.dataset is None or not bench.dataset.labelled:
+        raise ValueError("a job without labels has no accuracy")
     found = evaluate(
         path,
         bench.dataset.test,

@@ -89,7 +89,7 @@ def _state_dict(bench: Workbench, pruned: Path) -> ExportedFile:
 
 
 def _top1(bench: Workbench, path: Path) -> float | None:
-    if bench.dataset is None:
+    if bench.dataset is None or not bench.dataset.labelled:
         return None
     found, _ = accuracy(bench, path)
     return found.top1

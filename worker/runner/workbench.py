@@ -143,12 +143,12 @@ class Workbench:
         return open_dataset(self.order.dataset.path, spec, options, self.work.seed, self.folder.tmp)
 
     def calibration(self, samples: int) -> Calibration | None:
-        """Training images in an order that the job's seed decides, with labels; None without data."""
+        """Training images in an order that the job's seed decides, with labels if there are any; None without data."""
         if self.dataset is None:
             return None
         rng = np.random.default_rng([self.work.seed, 3])
         images, labels = next(self.dataset.train.batches(samples, rng=rng))
-        return Calibration(images, labels)
+        return Calibration(images, labels if self.dataset.labelled else None)
 
     def real_inputs(self) -> list[dict[str, np.ndarray]]:
         """A small batch of test images, fit for the model's input; none without data."""

@@ -41,6 +41,32 @@ def test_deeper_folders_belong_to_their_class(tmp_path):
     assert (facts.classes, facts.samples_per_class) == (("cat", "dog"), (6, 3))
 
 
+@pytest.mark.parametrize("folders", [["."], ["images"], ["data/images"], ["train", "test"]])
+def test_images_without_class_folders_have_no_labels(tmp_path, folders):
+    path = zip_of(tmp_path / "u", pictures(folders, 6) | {"notes.txt": b"no image"})
+    facts = inspect_dataset(path)
+    assert (facts.classes, facts.samples_per_class) == ((), ())
+    assert (facts.samples, facts.bad_file_count) == (6 * len(folders), 1)
+    dataset = open_dataset(path, RGB8)
+    assert not dataset.labelled
+    assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == facts.samples
+    assert len(dataset.test) == facts.test_samples or facts.test_samples == 0
+
+
+def test_arrays_without_labels(tmp_path):
+    x = np.arange(10 * 6 * 8 * 3, dtype=np.uint8).reshape(10, 6, 8, 3)
+    path = npz_of(tmp_path / "u", x=x, x_test=x[:3])
+    facts = inspect_dataset(path)
+    assert (facts.classes, facts.samples, facts.test_samples) == ((), 13, 3)
+    assert len(open_dataset(path, RGB8).test) == 3
+
+
+def test_labels_may_be_left_unused(tmp_path):
+    path = zip_of(tmp_path / "u", pictures(["cat", "dog"], 5))
+    dataset = open_dataset(path, RGB8, DataOptions(labels=False))
+    assert (dataset.labelled, len(dataset.train)) == (False, 7)
+
+
 def test_bad_files_are_left_out_and_told(tmp_path):
     files = pictures(["cat", "dog"], 6) | {
         "cat/broken.png": picture((1, 2, 3))[:-30],
@@ -64,7 +90,8 @@ def test_bad_files_are_left_out_and_told(tmp_path):
     [
         ({"readme.txt": b"x"}, "unusable_dataset", "no usable image"),
         ({"cat/0.png": b"x", "dog/0.png": b"x"}, "unusable_dataset", "no usable image"),
-        (pictures(["cat"], 5), "unusable_dataset", "Only one class"),
+        (pictures(["cat"], 3), "unusable_dataset", "3 images without labels"),
+        ({"cat/0.png": picture((1, 2, 3)), "dog/0.png": b"x"}, "unusable_dataset", "Only one class"),
         (pictures(["cat"], 5) | pictures(["dog"], 1), "unusable_dataset", "fewer than 2 images"),
         (pictures(["a", "b"], 2) | {f"a/{i}.jpg": b"x" for i in range(9)}, "unusable_dataset", "unusable"),
     ],

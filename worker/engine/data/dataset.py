@@ -20,17 +20,18 @@ from worker.engine.errors import EngineError
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Normalisation per channel, on values scaled to 0..1, and the shares that are held out."""
+    """Normalisation per channel on values scaled to 0..1, whether labels are used, and the shares that are held out."""
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    labels: bool = True
     test_fraction: float = 0.2
     validation_fraction: float = 0.1
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some rows of the dataset's images, with their class numbers."""
+    """Some rows of the dataset's images, with their class numbers: all 0 where there are no labels."""
 
     images: np.ndarray  # (all, H, W, C), uint8 or float32, shared by the splits
     rows: np.ndarray  # (N,)
@@ -76,10 +77,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
+    """`classes` is empty where the images have no labels."""
+
     classes: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.classes)
 
 
 def open_dataset(
@@ -90,16 +97,16 @@ def open_dataset(
     """
     options = options or DataOptions()
     samples, images = _read(path, spec, folder)
-    order = class_order({label for _, _, label in samples})
-    numbers = {label: number for number, label in enumerate(order)}
-    labels = np.array([numbers[label] for _, _, label in samples], np.int64)
+    order = class_order({label for _, _, label in samples if options.labels and label is not None})
+    numbers: dict[Label | None, int] = {label: number for number, label in enumerate(order)}
+    labels = np.array([numbers.get(label, 0) for _, _, label in samples], np.int64)
     rows = _split([part for _, part, _ in samples], [name for name, _, _ in samples], labels, options, seed)
     scale, shift = _normalisation(options, images)
     parts = {part: Split(images, index, labels[index], scale, shift, spec.layout) for part, index in rows.items()}
     return Dataset(tuple(str(label) for label in order), parts["train"], parts["validation"], parts["test"])
 
 
-def _read(path: Path, spec: InputSpec, folder: Path | None) -> tuple[list[tuple[str, Part, Label]], np.ndarray]:
+def _read(path: Path, spec: InputSpec, folder: Path | None) -> tuple[list[tuple[str, Part, Label | None]], np.ndarray]:
     """Names, parts and labels of the sound samples, and their images in the same order."""
     found = format_of(path)
     spec = _concrete(spec, found.read(path))

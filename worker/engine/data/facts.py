@@ -16,12 +16,14 @@ MAX_SHAPES = 16
 MAX_BAD_FILES = 100
 MIN_CLASSES = 2
 MIN_SAMPLES_PER_CLASS = 2  # one to learn from and one to test with
+MIN_UNLABELLED = 4
 MIN_SOUND_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """Counts of sound samples; files left out are listed with their reason, at most MAX_BAD_FILES of them."""
+    """Counts of sound samples; files left out are listed with their reason, at most MAX_BAD_FILES of them. Images
+    without labels have no classes."""
 
     format: str
     classes: tuple[str, ...]
@@ -36,7 +38,7 @@ class DatasetFacts:
 def inspect_dataset(path: Path) -> DatasetFacts:
     """Read a dataset to its end. Raises EngineError where it is no dataset, hostile, or mostly broken."""
     found = format_of(path)
-    counts: Counter[Label] = Counter()
+    counts: Counter[Label | None] = Counter()
     shapes: Counter[str] = Counter()
     labels: set[Label] = set()
     test_samples, bad = 0, []
@@ -93,13 +95,17 @@ def class_order(labels: Collection[Label]) -> list[Label]:
     return sorted(labels, key=str)
 
 
-def refuse_if_unfit(counts: Counter[Label], bad: list[BadFile]) -> None:
+def refuse_if_unfit(counts: Counter[Label | None], bad: list[BadFile]) -> None:
     """Raise where too little is left to train and test with."""
     examples = "; ".join(f"{item.name}: {item.reason}" for item in bad[:3])
     if not counts:
         raise _unfit("It holds no usable image", examples or "it is empty")
     if len(bad) > (1 - MIN_SOUND_SHARE) * (len(bad) + counts.total()):
         raise _unfit(f"{len(bad)} of its files are unusable and only {counts.total()} are sound", examples)
+    if counts.keys() == {None}:
+        if counts[None] < MIN_UNLABELLED:
+            raise _unfit(f"It holds {counts[None]} images without labels", f"at least {MIN_UNLABELLED} are needed")
+        return
     if len(counts) < MIN_CLASSES:
         raise _unfit(f"Only one class ({next(iter(counts))!s}) has images", examples or "nothing else was found")
     scarce = [str(label) for label, count in counts.items() if count < MIN_SAMPLES_PER_CLASS]

@@ -1,4 +1,4 @@
-"""What every dataset format is read into: a stream of labelled images, and of files that are none."""
+"""What every dataset format is read into: a stream of images, and of files that are none."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ Label: TypeAlias = str | int
 
 @dataclass(frozen=True)
 class Sample:
-    """An image (H, W, C), uint8 in 0..255 or float32 as it is. A label is a class number or a class name."""
+    """An image (H, W, C), uint8 in 0..255 or float32 as it is. A label is a class number or a class name, and None in
+    all samples of a dataset that has no labels."""
 
     name: str
     part: Part
-    label: Label
+    label: Label | None
     image: np.ndarray
 
 

@@ -1,8 +1,21 @@
-"""Measuring models: accuracy, latency, and the machine it happened on."""
+"""Measuring models: accuracy, fidelity to the original, latency, and the machine it happened on."""
 
 from worker.engine.measure.accuracy import Evaluation, evaluate
 from worker.engine.measure.classifier import Head, find_head
+from worker.engine.measure.fidelity import Fidelity, fidelity
 from worker.engine.measure.machine import Machine, machine
 from worker.engine.measure.speed import Latency, Percentiles, latency
 
-__all__ = ["Evaluation", "Head", "Latency", "Machine", "Percentiles", "evaluate", "find_head", "latency", "machine"]
+__all__ = [
+    "Evaluation",
+    "Fidelity",
+    "Head",
+    "Latency",
+    "Machine",
+    "Percentiles",
+    "evaluate",
+    "fidelity",
+    "find_head",
+    "latency",
+    "machine",
+]

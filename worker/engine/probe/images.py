@@ -47,7 +47,7 @@ def some_images(analysis: Analysis, split: Split, count: int, classes: int, seed
     """At most `count` images of the split, drawn by `seed`."""
     (value,) = analysis.graph.inputs
     images, labels = next(split.batches(min(count, len(split)), rng=np.random.default_rng([seed, 5])))
-    return Images("images", {value.name: images}, labels, classes, _fixed_batch(value))
+    return Images("images", {value.name: images}, labels if classes else None, classes, _fixed_batch(value))
 
 
 def some_noise(analysis: Analysis, count: int, seed: int = 0) -> Images:

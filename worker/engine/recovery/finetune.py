@@ -1,4 +1,5 @@
-"""Training after the cut: labels, a validation split that chooses the epoch, weights left in the torch form."""
+"""Training after the cut, on labels or on images alone: a validation split chooses the epoch, and the weights are left
+in the torch form."""
 
 from __future__ import annotations
 
@@ -7,16 +8,14 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from worker.engine.data import Augmentation, Dataset, Split
 from worker.engine.errors import EngineError
 from worker.engine.masks.frozen import FrozenMasks, Masks
-from worker.engine.measure.classifier import Head, check_class_count, find_head
 from worker.engine.recovery.checkpoint import (
     Checkpoints,
     Interrupted,
@@ -27,6 +26,8 @@ from worker.engine.recovery.checkpoint import (
     without_prefix,
 )
 from worker.engine.recovery.distillation import Teacher
+from worker.engine.recovery.imitation import Imitation
+from worker.engine.recovery.labels import Labels
 from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
@@ -35,7 +36,8 @@ _NO_MASKS: Masks = {}
 @dataclass(frozen=True)
 class FinetuneOptions:
     """`device` "auto" is the GPU where one is. bfloat16 computes in mixed precision; weights stay float32.
-    `distillation` is the teacher's share of the loss: 0 is labels alone, 1 leaves the labels out of training."""
+    `distillation` is the teacher's share of the loss: 0 is labels alone, 1 leaves the labels out of training; without
+    labels the original is all that is learnt from."""
 
     epochs: int = 3
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -55,13 +57,14 @@ class FinetuneOptions:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the training curve. Epoch 0 is the model as it came; its train_loss is measured, not trained."""
+    """One row of the training curve. Epoch 0 is the model as it came; its train_loss is measured, not trained.
+    Without labels there is no accuracy, and the loss is the share of the original's variance that is missed."""
 
     epoch: int
     learning_rate: float
     train_loss: float
     validation_loss: float
-    validation_top1: float
+    validation_top1: float | None
     seconds: float
 
 
@@ -85,6 +88,22 @@ class _Part:
     seconds: float = 0.0
 
 
+class Objective(Protocol):
+    """What a training strives for, and how it is judged, on the values that it names."""
+
+    values: tuple[str, ...]
+
+    def loss(self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What is trained on a batch, a scalar."""
+        ...
+
+    def judge(
+        self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, int | None]:
+        """The mean validation loss of a batch, and how many predictions are right where there are labels."""
+        ...
+
+
 def finetune(
     form: TorchForm,
     dataset: Dataset,
@@ -102,7 +121,8 @@ def finetune(
     With `checkpoints`, a training that was cut off goes on at the batch of its last checkpoint and ends with the
     weights that it would have had without the cut, bit by bit on the CPU; raises Interrupted when told to stop.
 
-    `teacher` is the form of the original; it is needed where `options.distillation` is above 0.
+    `teacher` is the form of the original; it is needed where `options.distillation` is above 0, and where the dataset
+    has no labels: all outputs are then trained to be the original's.
 
     Raises EngineError where the model's outputs do not fit the labels, and where the loss is no number any more.
     """
@@ -116,7 +136,7 @@ def finetune(
 
 
 class _Run:
-    """The state of one training: network up to its logits, optimiser, schedule, curve, best weights."""
+    """The state of one training: network up to what is learnt, optimiser, schedule, curve, best weights."""
 
     def __init__(
         self,
@@ -129,19 +149,13 @@ class _Run:
         teacher: TorchForm | None,
     ) -> None:
         self.options, self.dataset, self.device, self.checkpoints = options, dataset, device, checkpoints
-        self.head = find_head(form.model)
-        self.network = form.up_to(self.head.logits)
-        self.scores = self._check_outputs()
+        self.objective = _objective(form, dataset, options, device, teacher)
+        self.network = form.up_to(*self.objective.values)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.steps = options.epochs * math.ceil(len(dataset.train) / options.batch_size)
         self.optimizer = _optimizer(self.parameters, options)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._cosine)
         self.augmentation = Augmentation(options.crop_padding, options.horizontal_flip)
-        self.teacher = None
-        if options.distillation > 0:
-            if teacher is None:
-                raise ValueError("distillation needs a teacher")
-            self.teacher = Teacher(teacher, options.temperature, device)
         self.frozen = FrozenMasks(form, masks)
         self.frozen.apply()
 
@@ -155,7 +169,7 @@ class _Run:
         for number in range(len(self.rows), self.options.epochs + 1):
             row = self._epoch(number, on_progress)
             self.rows.append(row)
-            if (row.validation_top1, -row.validation_loss) > (self.best.validation_top1, -self.best.validation_loss):
+            if _merit(row) > _merit(self.best):
                 self.best, self.weights = row, self._weights()
             self.part = _Part(self._rate)
             on_epoch(row)
@@ -201,12 +215,9 @@ class _Run:
 
     def _step(self, images: np.ndarray, labels: np.ndarray) -> float:
         self.optimizer.zero_grad(set_to_none=True)
+        inputs, truth = self._on_device(images, labels)
         with self._precision():
-            logits = self._logits(images)
-            loss = self._loss(logits, torch.from_numpy(labels).to(self.device))
-            if self.teacher is not None:
-                share = self.options.distillation
-                loss = (1 - share) * loss + share * self.teacher.loss(logits, torch.from_numpy(images).to(self.device))
+            loss = self.objective.loss(self.network(inputs), inputs, truth)
         if not loss.requires_grad:
             raise _nothing_to_train()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -215,52 +226,23 @@ class _Run:
         return loss.item()
 
     @torch.no_grad()
-    def _validate(self, split: Split, samples: int | None = None) -> tuple[float, float]:
-        """Mean loss without smoothing, and accuracy, on a split or its first samples."""
+    def _validate(self, split: Split, samples: int | None = None) -> tuple[float, float | None]:
+        """Mean loss, and accuracy where there are labels, on a split or its first samples."""
         self.network.eval()
         loss, right, count = 0.0, 0, 0
         for images, labels in split.batches(self.options.batch_size):
             self._stop_if_told()
-            truth = torch.from_numpy(labels).to(self.device)
-            logits = self._logits(images)
-            loss += self._loss(logits, truth, smoothing=0.0).item() * len(labels)
-            right += int((self._predicted(logits) == truth).sum())
+            inputs, truth = self._on_device(images, labels)
+            found, hits = self.objective.judge(self.network(inputs), inputs, truth)
+            loss += found.item() * len(labels)
+            right += hits or 0
             count += len(labels)
             if samples is not None and count >= samples:
                 break
-        return loss / count, right / count
+        return loss / count, right / count if self.dataset.labelled else None
 
-    def _logits(self, images: np.ndarray) -> torch.Tensor:
-        """(N, scores) for a batch in the model's layout."""
-        logits: torch.Tensor = self.network(torch.from_numpy(images).to(self.device))[0]
-        return logits.flatten(1).float()
-
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float | None = None) -> torch.Tensor:
-        smoothing = self.options.label_smoothing if smoothing is None else smoothing
-        if self.head.activation != "sigmoid":
-            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        truth = labels.unsqueeze(1) if self.scores == 1 else F.one_hot(labels, self.scores)
-        return F.binary_cross_entropy_with_logits(logits, truth * (1 - smoothing) + smoothing / max(self.scores, 2))
-
-    def _predicted(self, logits: torch.Tensor) -> torch.Tensor:
-        return (logits[:, 0] > 0).long() if self.head.is_binary(self.scores) else logits.argmax(1)
-
-    def _check_outputs(self) -> int:
-        """Run one small batch: the number of scores per sample, if they fit the labels."""
-        images, _ = next(self.dataset.validation.batches(min(2, len(self.dataset.validation))))
-        try:
-            with torch.no_grad():
-                logits = self.network.eval()(torch.from_numpy(images).to(self.device))[0]
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            raise EngineError(
-                "torch_form_failed",
-                f"The model does not run on a batch of images {images.shape}: {error}.",
-                "Export it with a dynamic batch axis, and check its input size.",
-            ) from error
-        if logits.dim() < 2 or logits.shape[0] != len(images) or logits.flatten(1).shape[1] != logits.shape[1]:
-            raise _not_a_classifier(self.head, tuple(logits.shape), len(images))
-        check_class_count(logits.shape[1], len(self.dataset.classes), self.head)
-        return int(logits.shape[1])
+    def _on_device(self, images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
 
     def _checkpoint(self) -> None:
         """Between two batches: leave a checkpoint if it is time for one."""
@@ -329,6 +311,24 @@ class _Run:
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
+def _objective(
+    form: TorchForm, dataset: Dataset, options: FinetuneOptions, device: torch.device, teacher: TorchForm | None
+) -> Objective:
+    if teacher is None and (options.distillation > 0 or not dataset.labelled):
+        raise ValueError("distillation needs a teacher")
+    if teacher is None or dataset.labelled:
+        softened = Teacher(teacher, options.temperature, device) if teacher and options.distillation > 0 else None
+        return Labels(form, dataset, options.label_smoothing, softened, options.distillation)
+    images, _ = next(dataset.validation.batches(min(2, len(dataset.validation))))
+    teacher.module.to(device)
+    return Imitation(form, teacher, torch.from_numpy(images).to(device), device)
+
+
+def _merit(row: Epoch) -> tuple[float, float]:
+    """Accuracy first, then loss."""
+    return row.validation_top1 or 0.0, -row.validation_loss
+
+
 def _optimizer(parameters: list[torch.nn.Parameter], options: FinetuneOptions) -> torch.optim.Optimizer:
     """Weight decay acts on matrices and kernels, not on biases and norms."""
     if not parameters:
@@ -367,12 +367,4 @@ def _nothing_to_train() -> EngineError:
         "nothing_to_train",
         "No weight of the model receives a gradient.",
         "Upload a model with floating-point weights, or prune without finetuning.",
-    )
-
-
-def _not_a_classifier(head: Head, shape: tuple[int, ...], batch: int) -> EngineError:
-    return EngineError(
-        "not_a_classifier",
-        f"Output {head.name!r} has the shape {shape} for {batch} images, not one score per image and class.",
-        "Finetuning with labels needs a classifier with a dynamic batch axis; prune other models without a dataset.",
     )

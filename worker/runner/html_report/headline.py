@@ -68,6 +68,10 @@ def tiles(report: Report) -> tuple[Tile, ...]:
                 share=None,
             ),
         )
+    if report.fidelity is not None and report.fidelity.final.error is not None:
+        cut, final = report.fidelity.after_cut.error, report.fidelity.final.error
+        from_cut = f"{formats.percent(cut)} right after the cut" if cut is not None else "what the cut left"
+        row.insert(0, Tile("Output error", formats.percent(final), from_cut, "to the original", "neutral", share=None))
     if report.latency:
         first = report.latency[0]
         share = first.pruned.p50_ms / first.original.p50_ms
@@ -92,8 +96,11 @@ def sentence(report: Report) -> str:
     if report.accuracy is not None:
         change = report.accuracy.final.top1 - report.accuracy.original.top1
         parts.append(f"accuracy changed by {formats.points(change)}")
+    elif report.fidelity is not None and report.fidelity.final.error is not None:
+        parts.append(f"the outputs differ from the original's by {formats.percent(report.fidelity.final.error)}")
     else:
-        parts.append("accuracy was not measured, as the job had no dataset")
+        why = "no dataset" if report.dataset_sha256 is None else "no labels"
+        parts.append(f"accuracy was not measured, as the job had {why}")
     if report.latency:
         first = report.latency[0]
         where = f"at batch {first.batch_size} on {first.threads} thread{'s' if first.threads > 1 else ''}"

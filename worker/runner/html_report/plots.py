@@ -175,8 +175,8 @@ def loss_chart(training: Training) -> Chart | None:
 
 
 def accuracy_chart(training: Training) -> Chart | None:
-    validation = [(row.epoch, row.validation_top1) for row in training.epochs]
-    return chart([("validation", "first", validation)], training.best_epoch, percent_label)
+    validation = [(row.epoch, row.validation_top1) for row in training.epochs if row.validation_top1 is not None]
+    return chart([("validation", "first", validation)], training.best_epoch, percent_label) if validation else None
 
 
 @dataclass(frozen=True)

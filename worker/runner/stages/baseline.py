@@ -1,4 +1,4 @@
-"""baseline: what the original costs and, where there are data, how good it is."""
+"""baseline: what the original costs and, where there are labels, how good it is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Baseline(Document):
 def run(bench: Workbench) -> Baseline:
     path = bench.model_file.path
     measured = None
-    if bench.dataset is not None:
+    if bench.dataset is not None and bench.dataset.labelled:
         measured, predictions = accuracy(bench, path)
         np.save(bench.original_predictions_path, predictions)
     return Baseline(cost=cost(bench.analysis.macs, bench.analysis.params, path), accuracy=measured)

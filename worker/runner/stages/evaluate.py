@@ -1,45 +1,83 @@
-"""evaluate: accuracy right after the cut, after recovery, and of the final model, on the test split."""
+"""evaluate: the model right after the cut, after recovery, and at the end, on the test split: its accuracy where there
+are labels, and else how far its outputs are from the original's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from models_store.documents.base import Document
-from models_store.documents.report import Accuracy, AccuracyRows
+from models_store.documents.report import AccuracyRows, Fidelity, FidelityRows, OutputError
+from worker.engine.data import Split
+from worker.engine.measure import fidelity
 from worker.runner.accuracy import accuracy
 from worker.runner.stages import baseline
 from worker.runner.workbench import Stage, Workbench
+
+Progress = Callable[[float], None]
+T = TypeVar("T")
 
 
 class Evaluated(Document):
     """The original, the cut and the final model side by side."""
 
-    accuracy: AccuracyRows
+    accuracy: AccuracyRows | None
+    fidelity: FidelityRows | None = None
 
 
 def run(bench: Workbench) -> Evaluated:
+    if bench.dataset is None:
+        raise ValueError("a job without a dataset has nothing to evaluate on")
+    if not bench.dataset.labelled:
+        return Evaluated(accuracy=None, fidelity=_fidelity(bench, bench.dataset.test))
+    return Evaluated(accuracy=_accuracy(bench))
+
+
+def _accuracy(bench: Workbench) -> AccuracyRows:
     original = bench.read(baseline.STAGE).accuracy
     if original is None:
-        raise ValueError("the baseline of a job with a dataset has an accuracy")
+        raise ValueError("the baseline of a job with labels has an accuracy")
+    found = _each(bench, lambda path, progress: accuracy(bench, path, progress))
+    _, predictions = found[bench.best_path]
+    recovered = found.get(bench.recovered_path)
+    return AccuracyRows(
+        original=original,
+        after_cut=found[bench.cut_path][0],
+        after_recovery=recovered[0] if recovered else None,
+        final=found[bench.best_path][0],
+        changed_labels=float((predictions != np.load(bench.original_predictions_path)).mean()),
+    )
+
+
+def _fidelity(bench: Workbench, images: Split) -> FidelityRows:
+    def measure(path: Path, progress: Progress) -> Fidelity:
+        found = fidelity(bench.model_file.path, path, images, bench.order.threads, progress)
+        outputs = tuple(OutputError(**asdict(output)) for output in found.outputs)
+        return Fidelity(error=found.error, outputs=outputs, samples=found.samples)
+
+    found = _each(bench, measure)
+    return FidelityRows(
+        after_cut=found[bench.cut_path],
+        after_recovery=found.get(bench.recovered_path),
+        final=found[bench.best_path],
+    )
+
+
+def _each(bench: Workbench, measure: Callable[[Path, Progress], T]) -> dict[Path, T]:
+    """What `measure` finds of the cut, the recovered and the final model, as far as they exist."""
     paths = [path for path in (bench.cut_path, bench.recovered_path, bench.final_path) if path.exists()]
-    found: dict[Path, Accuracy] = {}
+    found: dict[Path, T] = {}
     for done, path in enumerate(paths):
 
         def progress(share: float, done: int = done) -> None:
             bench.voice.progress((done + share) / len(paths))
 
-        found[path], predictions = accuracy(bench, path, progress)
-    changed = float((predictions != np.load(bench.original_predictions_path)).mean())
-    rows = AccuracyRows(
-        original=original,
-        after_cut=found[bench.cut_path],
-        after_recovery=found.get(bench.recovered_path),
-        final=found[bench.best_path],
-        changed_labels=changed,
-    )
-    return Evaluated(accuracy=rows)
+        found[path] = measure(path, progress)
+    return found
 
 
 def reason_to_skip(bench: Workbench) -> str | None:

@@ -34,13 +34,14 @@ def run(bench: Workbench) -> Finetuned:
         return tuple(f"{node.name or node.output[0]} ({node.op_type})" for node in nodes)
 
     def tell(epoch: Epoch) -> None:
-        bench.voice.metric(asdict(epoch))
+        bench.voice.metric({name: value for name, value in asdict(epoch).items() if value is not None})
 
     if bench.dataset is None:
         raise ValueError("a job without a dataset has no finetuning")
     form, agreement = checked_form(load_model(bench.start_path), bench.spec.seed)
     options = FinetuneOptions(**bench.spec.finetuning.model_dump(), seed=bench.spec.seed, device=bench.order.device)
-    teacher = checked_form(bench.original, bench.spec.seed)[0] if options.distillation > 0 else None
+    needs_teacher = options.distillation > 0 or not bench.dataset.labelled
+    teacher = checked_form(bench.original, bench.spec.seed)[0] if needs_teacher else None
     masks, told = load_masks(bench.masks_path), bench.interruption.told_to_stop
     checkpoints = Checkpoints(bench.training_path, bench.order.checkpoint_s, told, bench.checkpoint)
     try:

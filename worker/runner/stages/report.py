@@ -36,6 +36,7 @@ def _assemble(bench: Workbench) -> Report:
     exported = bench.read(export.STAGE)
     latency = bench.read(measure.STAGE).latency
     accuracy = evaluated.accuracy if evaluated else None
+    fidelity = evaluated.fidelity if evaluated else None
     reasons = {line.name: line.reason for line in estimated.lines}
     judged = verdicts(bench.spec.budget, reasons, original, exported.cost, latency, accuracy)
     return Report(
@@ -49,6 +50,7 @@ def _assemble(bench: Workbench) -> Report:
         pruned=exported.cost,
         budget=judged,
         accuracy=accuracy,
+        fidelity=fidelity,
         latency=latency,
         layers=pruned.layers,
         proof=pruned.proof,

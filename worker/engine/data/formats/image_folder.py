@@ -1,7 +1,8 @@
-"""Image folders: an archive with one folder per class.
+"""Image folders: an archive with one folder per class, or with images alone.
 
 `cat/1.png`, or below split folders `train/cat/1.png`, `test/cat/2.png`, or all of it inside folders that merely wrap
 it: `data/train/cat/1.png`. Class names come in plain string order, as torchvision's ImageFolder and Keras have it.
+Where all images lie in one folder, or in one for each split, they have no labels.
 """
 
 from __future__ import annotations
@@ -28,25 +29,30 @@ _DESKTOP_FILES = frozenset({"Thumbs.db", "desktop.ini"})
 
 def read(path: Path) -> Iterator[Sample | BadFile]:
     """Every file of the archive. Its folders are looked at first, as only all of them tell classes from wrappers."""
-    prefix, has_parts = _outline(
-        member.path for member in members(path, contents=False) if not _is_clutter(member.path)
-    )
+    paths = [member.path for member in members(path, contents=False) if not _is_clutter(member.path)]
+    prefix, has_parts = _outline(paths)
+    labelled = len({_class(path, prefix, has_parts) for path in paths} - {None}) > 1
     for member in members(path):
         if _is_clutter(member.path):
             continue
         name = str(member.path)
         folders = member.path.parts[prefix:-1]
         part = _PARTS[folders[0].lower()] if has_parts and folders else "train"
-        classes = folders[1:] if has_parts else folders
-        if not classes:
+        label = _class(member.path, prefix, has_parts) if labelled else None
+        if labelled and label is None:
             yield BadFile(name, "it lies in no class folder")
         elif member.refused:
-            yield BadFile(name, member.refused, classes[0])
+            yield BadFile(name, member.refused, label)
         else:
             try:
-                yield Sample(name, part, classes[0], decode(member.content))
+                yield Sample(name, part, label, decode(member.content))
             except UndecodableError as error:
-                yield BadFile(name, str(error), classes[0])
+                yield BadFile(name, str(error), label)
+
+
+def _class(path: PurePosixPath, prefix: int, has_parts: bool) -> str | None:
+    """The class folder in which a file lies; None for a file beside such folders."""
+    return next(iter(path.parts[prefix + has_parts : -1]), None)
 
 
 def _outline(paths: Iterable[PurePosixPath]) -> tuple[int, bool]:

@@ -1,4 +1,4 @@
-"""NumPy archives with arrays x and y, and optionally x_test and y_test.
+"""NumPy archives with arrays x and y, and optionally x_test and y_test; without y and y_test the images have no labels.
 
 x is (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, or floating-point numbers that are taken as they are. y holds class
 numbers from 0 on, or class names.
@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 
 from worker.engine.data.archive import is_npz
-from worker.engine.data.sample import BadFile, DatasetFormat, Part, Sample
+from worker.engine.data.sample import BadFile, DatasetFormat, Label, Part, Sample
 from worker.engine.errors import EngineError
 
 MAX_ARRAY_BYTES = 16 * 2**30
@@ -34,15 +34,21 @@ def read(path: Path) -> Iterator[Sample | BadFile]:
 
 def _samples(archive: zipfile.ZipFile) -> Iterator[Sample | BadFile]:
     names = {name.removesuffix(".npy") for name in archive.namelist()}
-    if not {"x", "y"} <= names or ("x_test" in names) != ("y_test" in names):
-        raise _unfit(f"it holds {', '.join(sorted(names)[:8])}", "It needs x and y, and may hold x_test and y_test.")
+    labelled = "y" in names or "y_test" in names
+    if "x" not in names or (labelled and ("y" not in names or ("x_test" in names) != ("y_test" in names))):
+        raise _unfit(
+            f"it holds {', '.join(sorted(names)[:8])}",
+            "It needs x, and y where there are labels; it may hold x_test and y_test.",
+        )
     for x_name, y_name, part in _PARTS:
         if x_name in names:
             images = _as_nhwc(_array(archive, x_name), x_name)
-            labels = _labels(_array(archive, y_name), y_name)
+            labels: list[Label | None] = [None] * len(images)
+            if labelled:
+                labels = _labels(_array(archive, y_name), y_name).tolist()
             if len(images) != len(labels):
                 raise _unfit(f"{x_name} has {len(images)} rows, {y_name} has {len(labels)}", "Save them in step.")
-            for row, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+            for row, (image, label) in enumerate(zip(images, labels, strict=True)):
                 name = f"{x_name}[{row}]"
                 if image.dtype != np.uint8 and not np.isfinite(image).all():
                     yield BadFile(name, "it holds numbers that are not finite", label)

@@ -1,0 +1,41 @@
+"""A model run on batches of images in ONNX Runtime, also where its batch size is fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+
+from worker.engine.errors import EngineError
+
+_BATCH_SIZE = 64
+_WIDER = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+def batch_size(session: onnxruntime.InferenceSession) -> int:
+    """The model's own, or one that suits."""
+    return _fixed_batch(session) or _BATCH_SIZE
+
+
+def run_images(
+    session: onnxruntime.InferenceSession, images: np.ndarray, outputs: Sequence[str] | None = None
+) -> list[np.ndarray]:
+    """Outputs for a batch (B, ...), which is filled up by repetition where the model wants more images: whoever asks
+    cuts that off. Raises EngineError where the model does not run on them."""
+    wanted, value = _fixed_batch(session), session.get_inputs()[0]
+    if wanted is not None and len(images) < wanted:
+        images = np.concatenate([images, np.repeat(images[-1:], wanted - len(images), axis=0)])
+    try:
+        return list(session.run(outputs, {value.name: images.astype(_WIDER.get(value.type, images.dtype), copy=False)}))
+    except Exception as error:
+        raise EngineError(
+            "not_runnable",
+            f"The model does not run on the dataset's images {images.shape}: {error}.",
+            "Check the model's input size and layout.",
+        ) from error
+
+
+def _fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
+    size = session.get_inputs()[0].shape[0]
+    return size if isinstance(size, int) else None

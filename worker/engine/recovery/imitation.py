@@ -1,0 +1,130 @@
+"""Learning from the original alone: no label is needed, so any task and any number of outputs will do.
+
+The pruned network is to give what the original gives, before the activations at its ends: regression on logits (Ba &
+Caruana, "Do Deep Nets Really Need to be Deep?", NeurIPS 2014, eq. 1; Kim et al., IJCAI 2021, find it better than the
+softened divergence). Each feature counts by the original's variance in it, so that box coordinates in pixels do not
+outweigh scores in 0..1. Ops that choose (NonMaxSuppression, TopK, If) pass no gradient: what they are given is
+compared in place of what they return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+import torch
+
+from worker.engine.errors import EngineError
+from worker.engine.graph.onnx_graph import OnnxGraph, bodies_of
+from worker.engine.torch_form import TorchForm
+
+_CHOOSING = frozenset(
+    ["ArgMax", "ArgMin", "Compress", "Hardmax", "NonMaxSuppression", "NonZero", "RoiAlign", "TopK", "Unique"]
+)
+_ENDS = frozenset(
+    [
+        *("Cast", "Dropout", "Flatten", "HardSigmoid", "Identity", "LogSoftmax", "Reshape", "Sigmoid", "Softmax"),
+        *("Squeeze", "Tanh", "Unsqueeze"),
+    ]
+)
+_LEAST_VARIANCE = 0.01
+"""Of the median feature: a feature in which the original hardly varies is not held to that."""
+
+
+def targets(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The values to compare: the outputs before their last activations, or what enters the ops that choose."""
+    graph = OnnxGraph(model)
+    dependent = _reached(graph, {value.name for value in graph.inputs})
+    chosen = _reached(graph, {name for node in graph.nodes if _chooses(node) for name in node.output})
+    found = [_before_the_end(graph, name) for name in graph.outputs if name not in chosen]
+    for index, node in enumerate(graph.nodes):
+        if not graph.scope[index] and (_chooses(node) or chosen.intersection(node.output)):
+            found += [name for name in node.input if name and name not in chosen]
+    return tuple(name for name in dict.fromkeys(found) if name in dependent and name in graph.producer)
+
+
+class Imitation:
+    """What a training on images alone strives for, and how it is judged."""
+
+    def __init__(self, student: TorchForm, teacher: TorchForm, images: torch.Tensor, device: torch.device) -> None:
+        """images: a few, (B, ...), on which both are tried. Raises EngineError where there is nothing to compare."""
+        names = [n for n in targets(teacher.model) if n in teacher.values and n in student.values]
+        wanted, given = (_try(form, names, images) for form in (teacher, student))
+        self.values = tuple(
+            name
+            for name, a, b in zip(names, wanted, given, strict=True)
+            if a.is_floating_point() and a.shape == b.shape and a.numel()
+        )
+        if not self.values:
+            raise EngineError(
+                "nothing_to_imitate",
+                "No output of the model can be compared with the original's while it is trained.",
+                "Set finetuning.epochs to 0.",
+            )
+        self._teacher = teacher.up_to(*self.values).eval().to(device)
+
+    def loss(self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Squared differences over the original's variance, the mean over features and outputs: 0 is the original."""
+        with torch.no_grad():
+            wanted = self._teacher(images)
+        parts = [_unexplained(a.float(), b.float()) for a, b in zip(outputs, wanted, strict=True)]
+        return torch.stack(parts).mean()
+
+    def judge(
+        self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, None]:
+        """The loss; there is no accuracy."""
+        return self.loss(outputs, images, labels), None
+
+
+def _chooses(node: onnx.NodeProto) -> bool:
+    return node.op_type in _CHOOSING or bool(bodies_of(node))
+
+
+def _reached(graph: OnnxGraph, start: set[str]) -> set[str]:
+    """The values that depend on any of `start`, with these."""
+    reached = set(start)
+    for node in graph.nodes:
+        if reached.intersection(_reads(node)):
+            reached.update(name for name in node.output if name)
+    return reached
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    yield from node.input
+    for body in bodies_of(node):
+        for inner in body.node:
+            yield from _reads(inner)
+
+
+def _before_the_end(graph: OnnxGraph, name: str) -> str:
+    """The value that an output is computed from by activations and changes of shape alone."""
+    while (index := graph.producer.get(name)) is not None and graph.nodes[index].op_type in _ENDS:
+        name = graph.nodes[index].input[0]
+    return name
+
+
+def _try(form: TorchForm, names: list[str], images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    if not names:
+        return ()
+    try:
+        with torch.no_grad():
+            found: tuple[torch.Tensor, ...] = form.up_to(*names).eval()(images)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise EngineError(
+            "torch_form_failed",
+            f"The model does not run on a batch of images {tuple(images.shape)}: {error}.",
+            "Export it with a dynamic batch axis, and check its input size.",
+        ) from error
+    return found
+
+
+def _unexplained(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The share of the wanted values' variance that the given ones miss. Both (B, ...): scores (B, K) have one
+    variance, larger tensors one for each index of their smallest axis, which are the features."""
+    axes = list(range(wanted.dim()))
+    if wanted.dim() > 2:
+        axes.remove(min((a for a in axes[1:] if wanted.shape[a] > 1), key=lambda a: wanted.shape[a], default=1))
+    variance = wanted.var(axes, correction=0, keepdim=True)
+    floor = _LEAST_VARIANCE * variance.median() + torch.finfo(wanted.dtype).tiny
+    return ((given - wanted).square() / variance.clamp_min(floor)).mean()

@@ -1,0 +1,77 @@
+"""Learning from labels: a classifier's cross-entropy, as far as wished replaced by the divergence from the original."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from worker.engine.data import Dataset
+from worker.engine.errors import EngineError
+from worker.engine.measure.classifier import Head, check_class_count, find_head
+from worker.engine.recovery.distillation import Teacher
+from worker.engine.torch_form import TorchForm
+
+Outputs = tuple[torch.Tensor, ...]
+
+
+class Labels:
+    """What a training of a classifier strives for, and how it is judged."""
+
+    def __init__(
+        self, form: TorchForm, dataset: Dataset, smoothing: float, teacher: Teacher | None, distillation: float
+    ) -> None:
+        """Raises EngineError where the model's outputs do not fit the labels. `distillation` is the teacher's share."""
+        self._head, self._smoothing = find_head(form.model), smoothing
+        self._teacher, self._share = teacher, distillation
+        self.values: tuple[str, ...] = (self._head.logits,)
+        images, _ = next(dataset.validation.batches(min(2, len(dataset.validation))))
+        self._scores = _check(form, self._head, images, len(dataset.classes))
+
+    def loss(self, outputs: Outputs, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = _logits(outputs)
+        loss = self._cross_entropy(logits, labels, self._smoothing)
+        if self._teacher is None:
+            return loss
+        return (1 - self._share) * loss + self._share * self._teacher.loss(logits, images)
+
+    def judge(self, outputs: Outputs, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """The mean loss without smoothing, and how many predictions are right."""
+        logits = _logits(outputs)
+        predicted = (logits[:, 0] > 0).long() if self._head.is_binary(self._scores) else logits.argmax(1)
+        return self._cross_entropy(logits, labels, 0.0), int((predicted == labels).sum())
+
+    def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+        if self._head.activation != "sigmoid":
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        truth = labels.unsqueeze(1) if self._scores == 1 else F.one_hot(labels, self._scores)
+        return F.binary_cross_entropy_with_logits(logits, truth * (1 - smoothing) + smoothing / max(self._scores, 2))
+
+
+def _logits(outputs: Outputs) -> torch.Tensor:
+    """(N, scores)."""
+    return outputs[0].flatten(1).float()
+
+
+def _check(form: TorchForm, head: Head, images: np.ndarray, classes: int) -> int:
+    """Run one small batch: the number of scores per sample, if they fit the labels."""
+    network = form.up_to(head.logits).eval()
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            logits = network(torch.from_numpy(images).to(device))[0]
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise EngineError(
+            "torch_form_failed",
+            f"The model does not run on a batch of images {images.shape}: {error}.",
+            "Export it with a dynamic batch axis, and check its input size.",
+        ) from error
+    if logits.dim() < 2 or logits.shape[0] != len(images) or logits.flatten(1).shape[1] != logits.shape[1]:
+        raise EngineError(
+            "not_a_classifier",
+            f"Output {head.name!r} has the shape {tuple(logits.shape)} for {len(images)} images, "
+            "not one score per image and class.",
+            "Set data.labels to false: the pruned model then learns from the original on the images alone.",
+        )
+    check_class_count(logits.shape[1], classes, head)
+    return int(logits.shape[1])
