@@ -17,7 +17,7 @@ from benchmarks.pruners.warm_up import small_graph
 from benchmarks.zoo import Entry, find
 from worker.engine.allocation.widths import Widths
 from worker.engine.criteria import score
-from worker.engine.graph import Analysis, analyze, facts, load_model
+from worker.engine.graph import Analysis, analyze, facts, load_bundle
 from worker.engine.proof import prove
 from worker.engine.surgery import Plan, prune
 
@@ -31,7 +31,7 @@ def run(entry: Entry, variant: str) -> dict[str, Any]:
     prune(tiny, half_of_every_width(tiny))
     interpreter = memory.start_peak()
     with Stopwatch() as load:
-        model = load_model(entry.onnx_file)
+        model = load_bundle(entry.onnx_file)
     with _observation(variant), Stopwatch() as analysis_time:
         analysis = analyze(model, allow_inexact=variant == "inexact")
     plan = half_of_every_width(analysis)
