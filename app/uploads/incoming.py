@@ -1,18 +1,20 @@
 """One file on its way in: written to disk and hashed in the same pass, in constant memory."""
 
+import asyncio
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from starlette.concurrency import run_in_threadpool
-
 from app.uploads.errors import UploadTooLarge
 
 BUFFER_BYTES = 2**20
+WRITERS = ThreadPoolExecutor(16, thread_name_prefix="upload")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class ReceivedFile:
 
 
 class IncomingFile:
-    """Takes a file's bytes in order. Disk and hash work happens off the event loop, one buffer at a time."""
+    """Takes a file's bytes in order. Hash and disk work on one buffer, in a thread, while the next one fills."""
 
     def __init__(self, path: Path, file: IO[bytes], max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -34,6 +36,12 @@ class IncomingFile:
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
         self._size_bytes = 0
+        self._writing: Future[None] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What has arrived so far."""
+        return self._size_bytes
 
     async def write(self, chunk: bytes) -> None:
         """Append bytes. Raises UploadTooLarge at the first byte over the limit."""
@@ -42,34 +50,45 @@ class IncomingFile:
             raise UploadTooLarge(f"The file is larger than the {self.max_bytes:,} bytes accepted here.")
         self._buffer += chunk
         if len(self._buffer) >= BUFFER_BYTES:
-            await run_in_threadpool(self._flush)
-
-    @property
-    def size_bytes(self) -> int:
-        """What has arrived so far."""
-        return self._size_bytes
+            await self._flush()
 
     async def complete(self) -> ReceivedFile:
         """The whole file, with its digest, readable at its path."""
-        await run_in_threadpool(self._flush)
+        await self._flush()
+        await self._written()
         return self._received()
 
     def copy(self, chunks: Iterable[bytes]) -> ReceivedFile:
         """Take the whole file from `chunks`, in a thread where that may last."""
         for chunk in chunks:
             self._size_bytes += len(chunk)
-            self._buffer += chunk
-            self._flush()
+            self._put(chunk)
         return self._received()
+
+    def settle(self) -> None:
+        """Wait for the thread that may still be writing, whatever came of it."""
+        if self._writing is not None:
+            wait([self._writing])
+
+    async def _flush(self) -> None:
+        await self._written()
+        self._writing = WRITERS.submit(self._put, bytes(self._buffer))
+        self._buffer.clear()
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await asyncio.wrap_future(self._writing)
+
+    def _put(self, data: bytes) -> None:
+        begin = self._file.tell()
+        self._digest.update(data)
+        self._file.write(data)
+        self._file.flush()
+        # Begins to write to the disk now, without waiting: else all of it would wait for the flush at the end.
+        os.posix_fadvise(self._file.fileno(), begin, len(data), os.POSIX_FADV_DONTNEED)
 
     def _received(self) -> ReceivedFile:
         return ReceivedFile(self._path, self._digest.hexdigest(), self._size_bytes)
-
-    def _flush(self) -> None:
-        self._digest.update(self._buffer)
-        self._file.write(self._buffer)
-        self._file.flush()
-        self._buffer.clear()
 
 
 @contextmanager
@@ -77,7 +96,9 @@ def incoming_file(folder: Path, max_bytes: int) -> Iterator[IncomingFile]:
     """A fresh file in `folder`, gone again at exit unless it was moved away by then."""
     with tempfile.NamedTemporaryFile(prefix="upload-", dir=folder, delete=False) as file:
         path = Path(file.name)
+        incoming = IncomingFile(path, file.file, max_bytes)
         try:
-            yield IncomingFile(path, file.file, max_bytes)
+            yield incoming
         finally:
+            incoming.settle()
             path.unlink(missing_ok=True)

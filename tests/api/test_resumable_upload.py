@@ -5,10 +5,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from cutting_relay import CuttingRelay
 from running_api import Serve, Service
 from test_upload_transport import MIB, large_onnx
 
+from benchmarks.cutting_relay import CuttingRelay
 from espalier.client import AsyncClient, Client
 from espalier.client.synchronous import sending
 from espalier.errors import RequestRefused, ServiceUnreachable
