@@ -313,6 +313,19 @@ def cancel(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
 
 
 @app.command()
+def retry(
+    job_id: JobId,
+    afresh: Annotated[bool, typer.Option(help="From the first stage, not after what it had finished.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Try a job again that failed or was cancelled."""
+    with Client(url) as client:
+        job = client.retry(job_id, afresh=afresh)
+        show(job, as_json, f"{job.id} is {job.state}; follow it with: espalier watch {job.id}")
+
+
+@app.command()
 def report(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Print what a job measured. The page with the plots: espalier download JOB report.html"""
     with Client(url) as client:

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +35,8 @@ S3_CONNECT_TIMEOUT = timedelta(seconds=5)
 S3_REQUEST_TIMEOUT = timedelta(seconds=120)  # for one chunk, or one part
 S3_RETRIES = 4
 S3_RETRY_TIMEOUT = timedelta(seconds=30)
+ASIDE = "aside/"
+YOUNG = timedelta(hours=1)
 _SCOPE = re.compile(r"[a-z]+/[a-z0-9_]+/")
 _KEY = re.compile(rf"(?:{_SCOPE.pattern})?sha256/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})")
 
@@ -96,7 +98,7 @@ class BlobStore:
         with self._errors(f"store {path}"):
             digest, size = _flushed(path, sha256)
             blob = Blob(_key(digest, scope), digest, size)
-            if not self.exists(blob.key):
+            if not self._renewed(blob.key):
                 self._publish(path, blob.key)
             path.unlink(missing_ok=True)
             return blob
@@ -182,6 +184,60 @@ class BlobStore:
                     path.unlink()
                     removed += 1
         return removed
+
+    # Garbage: worker/garbage.py says when.
+
+    def old(self, older_than_s: float) -> Iterator[str]:
+        """Keys of shared blobs that nobody has stored or adopted for this long."""
+        return self._listed("sha256", older_than_s)
+
+    def set_aside(self, key: str) -> None:
+        """Take a shared blob away so that it can still be put back."""
+        with self._errors(f"set {key} aside"), suppress(FileNotFoundError):
+            obstore.rename(self._store, key, f"{ASIDE}{key}")
+            if self._folder is not None:  # a renamed file keeps its age
+                os.utime(self._folder / ASIDE / key)
+
+    def aside(self, older_than_s: float = 0.0) -> Iterator[str]:
+        """Keys of blobs that were set aside at least so long ago."""
+        return (path.removeprefix(ASIDE) for path in self._listed(ASIDE.rstrip("/"), older_than_s))
+
+    def put_back(self, key: str) -> None:
+        """Undo `set_aside`; nothing where the same bytes have been stored again meanwhile."""
+        if self.exists(key):
+            self.delete_aside(key)
+            return
+        with self._errors(f"put {key} back"), suppress(FileNotFoundError):
+            obstore.rename(self._store, f"{ASIDE}{key}", key)
+
+    def delete_aside(self, key: str) -> None:
+        """Delete for ever what was set aside."""
+        _digest(key)
+        with self._errors(f"delete {key}"), suppress(FileNotFoundError):
+            obstore.delete(self._store, f"{ASIDE}{key}")
+
+    def _listed(self, prefix: str, older_than_s: float) -> Iterator[str]:
+        with self._errors(f"list {prefix}"):
+            for batch in obstore.list(self._store, prefix):
+                now = datetime.now(UTC)
+                yield from (
+                    each["path"] for each in batch if (now - each["last_modified"]).total_seconds() >= older_than_s
+                )
+
+    def _renewed(self, key: str) -> bool:
+        """Whether the blob is there, and is young from now on."""
+        if self._folder is not None:
+            try:
+                os.utime(self._folder / key)
+            except FileNotFoundError:
+                return False
+            return True
+        try:
+            with _missing(key):
+                found = obstore.head(self._store, key)
+        except BlobMissing:
+            return False
+        return datetime.now(UTC) - found["last_modified"] < YOUNG  # an older one is stored again, which renews it
 
     def _publish(self, staged: Path, key: str) -> None:
         if self._folder is None:

@@ -15,12 +15,13 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from models_store import outbox, stages
+from models_store.checkpoints import CheckpointRepository
 from models_store.database_time import database_now
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState, Stage, StageState
-from models_store.documents.job_spec import JobKind
+from models_store.documents.job_spec import JobKind, Priority
 from models_store.errors import LeaseLost, NotFound
 from models_store.identifiers import new_id
 from models_store.models import ModelRepository
@@ -30,8 +31,8 @@ from models_store.tables import Dataset, Job, JobArtifact, JobEvent, JobReport, 
 LEASE_S = 60.0
 MAX_ATTEMPTS = 3
 RETRY_DELAYS_S = (2.0, 10.0)  # before the second attempt, before the third
-PRIORITIES = {JobKind.INSPECT: 0}  # an upload's owner waits for its inspection
-DEFAULT_PRIORITY = 10
+INSPECTION_RANK = 0  # an upload's owner waits for its inspection
+RANKS = {Priority.HIGH: 5, Priority.NORMAL: 10, Priority.LOW: 15}
 
 Columns = TypeVarTuple("Columns")
 
@@ -99,6 +100,7 @@ class JobRepository:
         dataset_id: str | None = None,
         deadline_s: int = 24 * 3600,
         label: str | None = None,
+        priority: Priority = Priority.NORMAL,
     ) -> Job:
         """A queued job of the project that its model and dataset belong to.
 
@@ -115,7 +117,7 @@ class JobRepository:
             dataset_id=dataset_id,
             deadline_s=deadline_s,
             label=label,
-            priority=PRIORITIES.get(kind, DEFAULT_PRIORITY),
+            priority=INSPECTION_RANK if kind is JobKind.INSPECT else RANKS[priority],
             stages=stages.dump(stages.initial(kind)),
         )
         for project_id in owners:
@@ -164,6 +166,28 @@ class JobRepository:
             job.state = JobState.CANCELLING
             self._emit_state(job, now)
         self._session.flush()
+        return job
+
+    def retry(self, id: str, *, afresh: bool) -> Job | None:
+        """Queue a job again that failed or was cancelled, with all its attempts before it; None if it did neither.
+
+        It goes on from its last checkpoint, or with `afresh` from the beginning. Raises `NotFound` where its model or
+        dataset is gone, or was not there any more when it ended.
+        """
+        job = self.get(id)
+        if job is None or job.model_id is None or (job.spec.get("dataset_id") and job.dataset_id is None):
+            raise NotFound(f"the model or dataset of {id} is gone")
+        self._require(Model, job.model_id)  # before the job's own row, as a deletion of these takes them
+        self._require(Dataset, job.dataset_id)
+        taken = self._take(Job.id == id, Job.state.in_((JobState.FAILED, JobState.CANCELLED)))
+        if taken is None:
+            return None
+        job, now = taken
+        if afresh:
+            CheckpointRepository(self._session).forget(id)
+        job.failed_attempts = 0
+        job.finished_at = job.error = None
+        self._requeue(job, now)
         return job
 
     def events(self, job_id: str, after_seq: int = 0, limit: int = 1000) -> Sequence[JobEvent]:

@@ -23,6 +23,24 @@ class WorkerSettings(StoreSettings):
     checkpoint_s: float = Field(default=30, ge=0, description="Between two checkpoints of a training.")
     cancel_grace_s: float = Field(default=2, ge=0, description="Between SIGTERM and SIGKILL at a cancel.")
 
+    tidy_s: float = Field(default=600, gt=0, description="Between two looks for what is to be forgotten.")
+    keep_jobs_days: int | None = Field(
+        default=None, ge=0, description="Jobs, with all that is theirs, after their end; for ever if unset."
+    )
+    keep_artifacts_days: int | None = Field(
+        default=None, ge=0, description="Files that jobs made, but not their reports; for ever if unset."
+    )
+    keep_events_days: int | None = Field(
+        default=90, ge=0, description="Progress and logs of jobs, after their end; how they ended stays."
+    )
+    keep_deliveries_days: int | None = Field(default=30, ge=0, description="The log of webhook deliveries.")
+    keep_hook_events_days: int | None = Field(
+        default=30, ge=0, description="Inbound events that were accepted, by which repetitions are known."
+    )
+    garbage_s: float = Field(
+        default=24 * 3600, ge=0, description="Files that nothing needs any more are kept this long, and as long again."
+    )
+
     webhook_http: bool = Field(default=False, description="Webhooks may also go to http:// addresses.")
     webhook_private_networks: bool = Field(
         default=False, description="Webhooks may also go to loopback and private addresses."

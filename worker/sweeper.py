@@ -6,22 +6,26 @@ One is enough, several do no harm. Without it a job whose ring was lost would wa
 from __future__ import annotations
 
 import logging
+import math
 import signal
-import threading
+import time
 from dataclasses import dataclass
+from threading import Event
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 from sqlalchemy.exc import DBAPIError
 
-from models_store import uploads
+from models_store import retention, uploads
 from models_store.blobs import BlobStore
 from models_store.checkpoints import SCOPES, CheckpointRepository, scope
 from models_store.database import Database
 from models_store.errors import BlobsUnavailable
 from models_store.jobs import JobRepository
+from models_store.retention import Policy
 from models_store.webhooks import WebhookRepository
+from worker import garbage
 from worker.celery_app import DELIVER, DELIVERIES, RING, celery_app
 from worker.settings import WorkerSettings
 
@@ -62,19 +66,38 @@ def sweep(database: Database, application: Celery) -> Swept:
     return Swept(tuple(reaped), queued, rings)
 
 
-def run(database: Database, application: Celery, blobs: BlobStore, every_s: float, stop: threading.Event) -> None:
-    """Sweep every `every_s` seconds until `stop` is set, through outages of database and broker."""
-    while not stop.wait(every_s):
+def run(database: Database, application: Celery, blobs: BlobStore, settings: WorkerSettings, stop: Event) -> None:
+    """Sweep every `sweep_s` seconds and tidy every `tidy_s` until `stop` is set, through outages of what it needs."""
+    tidied_at = -math.inf
+    while not stop.wait(settings.sweep_s):
         try:
             swept = sweep(database, application)
-            blobs.remove_abandoned()
-            remove_checkpoints(database, blobs)
-            remove_uploads(database, blobs)
-        except (DBAPIError, OperationalError, RedisError, BlobsUnavailable, OSError) as error:
-            logger.warning("this sweep failed, the next one may not: %s", error)
-        else:
             if swept.reaped:
                 logger.warning("lost their worker: %s", ", ".join(swept.reaped))
+            if time.monotonic() - tidied_at >= settings.tidy_s:
+                tidy(database, blobs, settings)
+                tidied_at = time.monotonic()
+        except (DBAPIError, OperationalError, RedisError, BlobsUnavailable, OSError) as error:
+            logger.warning("this sweep failed, the next one may not: %s", error)
+
+
+def tidy(database: Database, blobs: BlobStore, settings: WorkerSettings) -> None:
+    """Forget and delete what nobody needs any more."""
+    blobs.remove_abandoned()
+    remove_checkpoints(database, blobs)
+    remove_uploads(database, blobs)
+    policy = Policy(
+        jobs=settings.keep_jobs_days,
+        artifacts=settings.keep_artifacts_days,
+        events=settings.keep_events_days,
+        deliveries=settings.keep_deliveries_days,
+        hook_events=settings.keep_hook_events_days,
+    )
+    with database.session() as session:
+        forgotten = retention.forget(session, policy)
+    if forgotten:
+        logger.info("forgotten: %s", ", ".join(f"{count} {kind}" for kind, count in forgotten.items()))
+    garbage.collect(database, blobs, settings.garbage_s)
 
 
 def remove_checkpoints(database: Database, blobs: BlobStore, retention_s: float = _CHECKPOINT_RETENTION_S) -> list[str]:
@@ -119,10 +142,10 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = WorkerSettings()
-    stop = threading.Event()
+    stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    run(Database(settings.database_url), celery_app, BlobStore.from_settings(settings), settings.sweep_s, stop)
+    run(Database(settings.database_url), celery_app, BlobStore.from_settings(settings), settings, stop)
 
 
 if __name__ == "__main__":

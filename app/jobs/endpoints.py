@@ -17,7 +17,7 @@ from app.errors import BodyTooLarge, UnreadableBody, problems
 from app.idempotency import IDEMPOTENCY_ERRORS, CreationDep
 from app.jobs import events, files, service
 from app.jobs.accept import prefers_html
-from app.jobs.schemas import SPEC_EXAMPLES, ArtifactList, JobPage, JobView
+from app.jobs.schemas import SPEC_EXAMPLES, ArtifactList, JobPage, JobView, Retry
 from app.links import links
 from app.models.service import ModelNotFound, ModelNotReady, ModelRejected
 from app.pages import After, Filter, Limit, SpanDep
@@ -37,6 +37,7 @@ AcceptHeader = Annotated[str | None, Header(include_in_schema=False)]
 INPUT_ERRORS = (ModelNotFound, DatasetNotFound, ModelNotReady, ModelRejected, DatasetNotReady, DatasetRejected)
 REPORT_ERRORS = (service.JobNotFound, service.ArtifactNotFound, service.ReportNotReady, service.NoReport)
 
+RETRY = Retry()
 Responses = dict[int | str, dict[str, Any]]
 SSE_MESSAGE = {
     "type": "object",
@@ -120,6 +121,33 @@ def cancel_job(job_id: JobId, plane: PlaneDep, session: WriteSession, background
     """A queued job is cancelled at once, a running one within seconds: it is `cancelling` until then."""
     background.add_task(plane.doorbell.ring, DELIVER)
     return JobView.of(service.cancel(session, job_id))
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=202,
+    summary="Try a job again",
+    response_model=JobView,
+    responses=problems(
+        service.JobNotFound,
+        service.NothingToRetry,
+        service.InputGone,
+        UnreadableBody,
+        BodyTooLarge,
+        *IDEMPOTENCY_ERRORS,
+    ),
+)
+def retry_job(
+    job_id: JobId, creation: CreationDep, background: BackgroundTasks, retry: Annotated[Retry, Body()] = RETRY
+) -> Response:
+    """Queue a job that failed or was cancelled; it goes on after what it had finished, or from the start."""
+
+    def again(session: Session) -> tuple[JobView, str]:
+        job = service.retry(session, job_id, afresh=retry.begin == "start")
+        return JobView.of(job), f"/v1/jobs/{job.id}"
+
+    background.add_task(creation.plane.doorbell.ring)  # runs after the commit and the answer
+    return creation.once(retry, again, HTTPStatus.ACCEPTED)
 
 
 @router.get(

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from fastapi.openapi.models import Example
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.pages import Listed, Page
 from models_store.documents.event import JobError
@@ -42,6 +42,18 @@ SPEC_EXAMPLES: dict[str, Example] = {
         "value": {"kind": "estimate", "model_id": MODEL},
     },
 }
+
+
+class Retry(BaseModel):
+    """How to try a job again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    begin: Literal["checkpoint", "start"] = Field(
+        default="checkpoint",
+        description="`checkpoint`: after the last stage, or the last step of a training, that was kept (a week, as a "
+        "rule). `start`: from the first stage.",
+    )
 
 
 class JobLinks(BaseModel):

@@ -65,6 +65,13 @@ class JobEnded(ApiError):
     code = "job_ended"
 
 
+class NothingToRetry(ApiError):
+    """Only a job that failed or was cancelled can be tried again."""
+
+    status = HTTPStatus.CONFLICT
+    code = "nothing_to_retry"
+
+
 class ReportNotReady(ApiError):
     """The job has no report yet."""
 
@@ -103,6 +110,7 @@ def create(session: Session, spec: AnySpec) -> Job:
             dataset_id=spec.dataset_id,
             deadline_s=spec.deadline_s,
             label=spec.label,
+            priority=spec.priority,
         )
     except NotFound as error:
         raise InputGone(f"{error}.") from error
@@ -149,6 +157,21 @@ def cancel(session: Session, job_id: str) -> Job:
     if job.state in (JobState.SUCCEEDED, JobState.FAILED):
         raise JobEnded(f"{job_id} has {job.state}.", "There is nothing left to cancel.")
     return job
+
+
+def retry(session: Session, job_id: str, *, afresh: bool) -> Job:
+    """Queue an ended job again. Raises JobNotFound, NothingToRetry, InputGone."""
+    job = get(session, job_id)
+    if job.kind == JobKind.INSPECT:
+        raise NothingToRetry(f"{job_id} was an inspection.", "Send the model or dataset again.")
+    try:
+        retried = JobRepository(session).retry(job_id, afresh=afresh)
+    except NotFound as error:
+        raise InputGone(f"{error}.", "Upload it again, and start a new job.") from error
+    if retried is None:
+        hint = "Start a new job." if job.state is JobState.SUCCEEDED else "Cancel it first, or wait for its end."
+        raise NothingToRetry(f"{job_id} is {job.state}.", hint)
+    return retried
 
 
 def report(session: Session, job_id: str) -> dict[str, Any]:

@@ -136,6 +136,14 @@ class Measuring(Document):
     rounds: int = Field(default=30, ge=3, le=10_000)
 
 
+class Priority(StrEnum):
+    """How soon a job is claimed. Within one priority, projects take turns."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class Work(Document):
     """What every kind of job that users ask for has in common."""
 
@@ -152,6 +160,7 @@ class Work(Document):
     finetuning: Finetuning = Finetuning()
     seed: int = Field(default=0, ge=0, lt=2**31)
     deadline_s: int = Field(default=24 * 3600, ge=1, le=30 * 24 * 3600, description="Running time, not queue time.")
+    priority: Priority = Field(default=Priority.NORMAL, description="Before or after other jobs that wait.")
     label: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 
     @model_validator(mode="after")

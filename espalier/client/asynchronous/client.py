@@ -151,6 +151,12 @@ class AsyncClient:
     async def cancel(self, job_id: str) -> Job:
         return await self._wire.ask(self._wire.request("POST", f"/v1/jobs/{quote(job_id)}/cancel"), Job)
 
+    async def retry(self, job_id: str, *, afresh: bool = False) -> Job:
+        """Try a job again that failed or was cancelled: from what it had finished, or from the start."""
+        body = {"begin": "start" if afresh else "checkpoint"}
+        path = f"/v1/jobs/{quote(job_id)}/retry"
+        return await self._wire.ask(self._wire.request("POST", path, json=body, headers=exchange.once()), Job)
+
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Everything that happens in a job, from its beginning or after event `after`, until the job has ended.
 
@@ -158,6 +164,7 @@ class AsyncClient:
         RECONNECT_FOR_S.
         """
         trouble_since: float | None = None
+        ended = False
         while True:
             began = time.monotonic()
             try:
@@ -169,9 +176,11 @@ class AsyncClient:
                         for message in reader.feed(chunk):
                             event = Event.model_validate_json(message.data)
                             after, trouble_since = event.seq, None
+                            if event.type is EventType.STATE:  # a job that ended may have been tried again
+                                ended = JobState(event.data["state"]).ended
                             yield event
-                            if event.type is EventType.STATE and JobState(event.data["state"]).ended:
-                                return
+                if ended:
+                    return
                 broken: EspalierError = ServiceUnreachable(self.url, "the event stream ended before the job")
             except (ServiceUnreachable, RequestRefused) as error:
                 broken = error

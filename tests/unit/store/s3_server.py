@@ -7,8 +7,11 @@ check signatures.
 import hashlib
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -20,6 +23,7 @@ class S3Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, bytes] = {}
+        self.modified: dict[str, datetime] = defaultdict(lambda: datetime.now(UTC))
         self.parts: dict[str, dict[int, bytes]] = {}
         self.requests: list[str] = []
         self.refuse = False
@@ -47,9 +51,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _put(self, key: str, query: dict[str, str], body: bytes) -> None:
         if "partNumber" in query:
             self.server.parts[query["uploadId"]][int(query["partNumber"])] = body
+        elif source := self.headers.get("x-amz-copy-source"):
+            return self._copy(unquote(source).strip("/"), key)
         else:
             self.server.objects[key] = body
+            self.server.modified[key] = datetime.now(UTC)
         self._answer(200, headers={"ETag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'})
+
+    def _copy(self, source: str, key: str) -> None:
+        if source not in self.server.objects:
+            return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        self.server.objects[key] = self.server.objects[source]
+        self.server.modified[key] = datetime.now(UTC)
+        self._answer(200, b"<CopyObjectResult><ETag>whole</ETag></CopyObjectResult>")
 
     def _post(self, key: str, query: dict[str, str], _body: bytes) -> None:
         if "uploads" in query:
@@ -62,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploadId" in query:
             pieces = self.server.parts.pop(query["uploadId"])
             self.server.objects[key] = b"".join(pieces[number] for number in sorted(pieces))
+            self.server.modified[key] = datetime.now(UTC)
             return self._answer(
                 200, b'<CompleteMultipartUploadResult><ETag>"whole"</ETag></CompleteMultipartUploadResult>'
             )
@@ -80,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.server.objects.get(key)
         if content is None:
             return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-        headers = {"ETag": '"whole"', "Last-Modified": "Fri, 20 Nov 2026 12:00:00 GMT"}
+        headers = {"ETag": '"whole"', "Last-Modified": format_datetime(self.server.modified[key], usegmt=True)}
         wanted = self.headers.get("Range")
         if wanted is None:
             return self._answer(200, content, headers)
@@ -96,7 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = [key for key in sorted(self.server.objects) if key.startswith(prefix)]
         contents = "".join(
             f"<Contents><Key>{escape(key.split('/', 1)[1])}</Key><Size>{len(self.server.objects[key])}</Size>"
-            "<LastModified>2026-11-20T12:00:00.000Z</LastModified><ETag>whole</ETag></Contents>"
+            f"<LastModified>{self.server.modified[key]:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
+            "<ETag>whole</ETag></Contents>"
             for key in found
         )
         self._answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>".encode())
