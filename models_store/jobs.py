@@ -178,7 +178,8 @@ class JobRepository:
         if job is None or job.model_id is None or (job.spec.get("dataset_id") and job.dataset_id is None):
             raise NotFound(f"the model or dataset of {id} is gone")
         self._require(Model, job.model_id)  # before the job's own row, as a deletion of these takes them
-        self._require(Dataset, job.dataset_id)
+        if job.dataset_id is not None:
+            self._require(Dataset, job.dataset_id)
         taken = self._take(Job.id == id, Job.state.in_((JobState.FAILED, JobState.CANCELLED)))
         if taken is None:
             return None
@@ -209,14 +210,25 @@ class JobRepository:
     # What workers do
 
     def claim(self, worker: str, lease_s: float = LEASE_S) -> Claim | None:
-        """Take the queued job that is first in line (inspections, then the oldest), or none."""
+        """Take the queued job that is first in line, or none.
+
+        Inspections go first, then jobs by priority; among equals the project with the fewest jobs at work has its turn,
+        with its oldest.
+        """
         queued = aliased(Job)
+        at_work = (
+            select(Job.project_id, func.count().label("jobs"))
+            .where(Job.state.in_(HELD))
+            .group_by(Job.project_id)
+            .subquery()
+        )
         first = (
             select(queued.id)
+            .outerjoin(at_work, at_work.c.project_id == queued.project_id)
             .where(queued.state == JobState.QUEUED, queued.claimable_at <= database_now())
-            .order_by(queued.priority, queued.id)
+            .order_by(queued.priority, func.coalesce(at_work.c.jobs, 0), queued.id)
             .limit(1)
-            .with_for_update(skip_locked=True)
+            .with_for_update(of=queued, skip_locked=True)
         )
         statement = (
             update(Job)

@@ -7,7 +7,9 @@ from store_side import BAD_MODEL
 from espalier.client import Client
 from models_store.checkpoints import CheckpointRepository
 from models_store.documents.event import EventType
+from models_store.documents.job_spec import JobKind
 from models_store.jobs import JobRepository
+from models_store.projects import ProjectRepository
 
 
 def checkpoint(service: Service, job_id: str) -> dict[str, str]:
@@ -85,3 +87,17 @@ def test_priorities_decide_who_is_next(service: Service) -> None:
         body = {"model_id": model_id, "budget": {"macs_ratio": 0.5}, "priority": priority}
         ids[service.http.post("/v1/jobs", json=body).raise_for_status().json()["id"]] = priority
     assert [ids[service.worker.claim().job_id] for _ in ids] == ["high", "normal", "low"]
+
+
+def test_projects_take_turns(service: Service) -> None:
+    """A project with many jobs in line does not keep another one waiting."""
+    with service.database.session() as session:
+        projects = [ProjectRepository(session).add(name).id for name in ("busy", "small")]
+    ids: dict[str, str] = {}
+    for project_id, count in zip(projects, (4, 2), strict=True):
+        with service.database.of_project(project_id).session() as session:
+            for _ in range(count):
+                ids[JobRepository(session).create(JobKind.PRUNE, {}).id] = project_id
+    busy, small = projects
+    turns = [ids[service.worker.claim().job_id] for _ in ids]
+    assert turns == [busy, small, busy, small, busy, busy]

@@ -11,6 +11,7 @@ from models_store.documents.job import JobState
 from models_store.tables import Job
 from tests.worker.plane import Plane, until
 from worker.celery_app import make_celery
+from worker.settings import WorkerSettings
 from worker.sweeper import run, sweep
 
 
@@ -54,7 +55,8 @@ def test_goes_on_through_an_outage_of_the_broker(plane: Plane) -> None:
     with make_celery(plane.broker.url) as application:
         with pytest.raises(BrokerAway):
             sweep(plane.database, application)
-        thread = threading.Thread(target=run, args=(plane.database, application, plane.blobs, 0.05, stop))
+        settings = WorkerSettings(data_dir=plane.folder, sweep_s=0.05)
+        thread = threading.Thread(target=run, args=(plane.database, application, plane.blobs, settings, stop))
         thread.start()
         plane.broker.start()
         until(lambda: _rings(plane) == 1, 30, "the ring")

@@ -29,9 +29,8 @@ HOUR_S = 3600.0
 
 def ended_job(database: Database, blob: Blob | None = None) -> str:
     """The id of a job with a few events, and a file."""
-    with database.session() as session:
-        jobs = JobRepository(session)
-        job_id = jobs.create(JobKind.PRUNE, {}).id
+    with database.of_project(DEFAULT_PROJECT).session() as session:
+        job_id = JobRepository(session).create(JobKind.PRUNE, {}).id
     with database.session() as session:
         jobs = JobRepository(session)
         claim = jobs.claim("worker")
@@ -87,7 +86,7 @@ def test_whole_jobs_go_with_all_that_is_theirs(database: Database) -> None:
 
 
 def test_a_job_that_has_not_ended_is_kept_however_old(database: Database) -> None:
-    with database.session() as session:
+    with database.of_project(DEFAULT_PROJECT).session() as session:
         job_id = JobRepository(session).create(JobKind.PRUNE, {}).id
         session.execute(update(Job).values(created_at=datetime.fromisoformat("2020-01-01T00:00:00+00:00")))
     assert forget(database, jobs=0, events=0) == {}
@@ -96,9 +95,9 @@ def test_a_job_that_has_not_ended_is_kept_however_old(database: Database) -> Non
 
 
 def test_news_that_were_sent_are_forgotten_and_those_that_wait_are_not(database: Database) -> None:
-    with database.session() as session:
+    with database.of_project(DEFAULT_PROJECT).session() as session:
         webhooks = WebhookRepository(session)
-        endpoint = webhooks.create(DEFAULT_PROJECT, "https://example.org/", (), "")
+        endpoint = webhooks.add("https://example.org/", (), "")
         for _ in range(2):
             webhooks.tell_one(endpoint, Happening.WEBHOOK_TEST, webhooks.now(), {})
         first = session.scalars(select(WebhookDelivery)).first()
@@ -181,11 +180,12 @@ class Aged:
 def aged(request: pytest.FixtureRequest, tmp_path: Path) -> Aged:
     if request.param == "folder":
         return Aged(BlobStore(str(tmp_path / "blobs")), None)
-    return Aged(BlobStore("s3://bucket/some", tmp_path / "incoming"), request.getfixturevalue("s3"))
+    server = request.getfixturevalue("s3")  # which tells the store where it is
+    return Aged(BlobStore("s3://bucket/some", tmp_path / "incoming"), server)
 
 
 def model_on(database: Database, blob: Blob) -> str:
-    with database.session() as session:
+    with database.of_project(DEFAULT_PROJECT).session() as session:
         return ModelRepository(session).add("net", "onnx", blob.sha256, blob.size_bytes, blob.key).id
 
 
