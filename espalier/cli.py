@@ -4,22 +4,34 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 from rich.markup import escape
+from rich.table import Table
 from typer.core import TyperGroup
 
-from espalier import config, estimate_tables, job_form, key_commands, live, pipeline_commands, tables, webhook_commands
+from espalier import (
+    config,
+    estimate_tables,
+    job_form,
+    key_commands,
+    live,
+    pipeline_commands,
+    sweep_tables,
+    tables,
+    webhook_commands,
+)
 from espalier import job_options as options
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError, RequestRefused
 from espalier.options import AsJson, Url, err, out, show
 from espalier.resources import Job, Upload
 from espalier.uploading import bar, send
-from models_store.documents.estimate_report import EstimateReport
-from models_store.documents.job_spec import AnySpec
+from models_store.documents.job_spec import AnySpec, JobKind
 
 app = typer.Typer(
     help="Pruning convolutional networks as a service: ONNX in, a smaller ONNX and a measured report out.",
@@ -298,6 +310,46 @@ def estimate(
 
 
 @app.command()
+def sweep(
+    model: options.Model,
+    dataset: Annotated[str, typer.Option(help="A dataset's id, dst_…, or a path.")],
+    macs_ratios: Annotated[str | None, typer.Option(help="MACs to keep, a point each: 0.7,0.5,0.3")] = None,
+    latency_ratios: Annotated[str | None, typer.Option(help="Latencies to keep, a point each: 0.7,0.5")] = None,
+    criterion: options.Criterion = None,
+    criterion_options: options.CriterionOptions = None,
+    allocation: options.Allocation = None,
+    allocation_options: options.AllocationOptions = None,
+    round_to: options.RoundTo = None,
+    epochs: options.Epochs = None,
+    learning_rate: options.LearningRate = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    seed: options.Seed = None,
+    label: options.Label = None,
+    spec: SpecFile = None,
+    wait: Wait = True,
+    output: Output = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Prune to several budgets, on all workers at once, and show the front of accuracy against MACs and latency."""
+    points = [{"macs_ratio": ratio} for ratio in options.numbers(macs_ratios) or ()]
+    points += [{"latency_ratio": ratio} for ratio in options.numbers(latency_ratios) or ()]
+    body = {
+        "budgets": points or None,
+        "pruning": options.pruning(criterion, criterion_options, allocation, allocation_options, round_to),
+        "dataset_id": job_form.ANY_DATASET,
+        "data": {"mean": options.numbers(mean), "std": options.numbers(std)},
+        "finetuning": {"epochs": epochs, "learning_rate": learning_rate},
+        "seed": seed,
+        "label": label,
+    }
+    form = job_form.fill(spec, body, "sweep")
+    with Client(url) as client:
+        _run_job(client, form, model, dataset, wait, output, as_json)
+
+
+@app.command()
 def watch(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show a job from its beginning until it has ended, then its result."""
     with Client(url) as client:
@@ -400,9 +452,21 @@ def _fetch(client: Client, job_id: str, names: tuple[str, ...], to: Path) -> lis
 
 
 def _print_report(client: Client, job: Job, as_json: bool) -> None:
-    found = client.estimate_report(job.id) if job.kind == "estimate" else client.report(job.id)
+    found, shown = _report_of(client, job)
     if as_json:
         print(found.model_dump_json(indent=2))
         return
-    for table in estimate_tables.all_of(found) if isinstance(found, EstimateReport) else tables.all_of(found):
+    for table in shown:
         out.print(table, soft_wrap=False)
+
+
+def _report_of(client: Client, job: Job) -> tuple[BaseModel, Iterable[Table]]:
+    """The report of a job, and what is printed of it."""
+    if job.kind == JobKind.ESTIMATE:
+        estimated = client.estimate_report(job.id)
+        return estimated, estimate_tables.all_of(estimated)
+    if job.kind == JobKind.SWEEP:
+        swept = client.sweep_report(job.id)
+        return swept, sweep_tables.all_of(swept)
+    found = client.report(job.id)
+    return found, tables.all_of(found)

@@ -14,14 +14,15 @@ from typing import Any, TypeVarTuple
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from models_store import outbox, stages
+from models_store import outbox, stages, sweeps
 from models_store.checkpoints import CheckpointRepository
 from models_store.database_time import database_now
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState, Stage, StageState
-from models_store.documents.job_spec import JobKind, Priority
+from models_store.documents.job_spec import JobKind, Priority, SweepSpec
+from models_store.documents.sweep_report import SweepPoint
 from models_store.errors import LeaseLost, NotFound
 from models_store.identifiers import new_id
 from models_store.models import ModelRepository
@@ -37,6 +38,8 @@ RANKS = {Priority.HIGH: 5, Priority.NORMAL: 10, Priority.LOW: 15}
 Columns = TypeVarTuple("Columns")
 
 HELD = (JobState.RUNNING, JobState.CANCELLING)
+ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED)
+_ENDINGS = {JobState.SUCCEEDED: "succeeded", JobState.FAILED: "failed", JobState.CANCELLED: "been cancelled"}
 
 WORKER_LOST = JobError(
     code="worker_lost",
@@ -101,6 +104,7 @@ class JobRepository:
         deadline_s: int = 24 * 3600,
         label: str | None = None,
         priority: Priority = Priority.NORMAL,
+        parent_id: str | None = None,
     ) -> Job:
         """A queued job of the project that its model and dataset belong to.
 
@@ -117,6 +121,7 @@ class JobRepository:
             dataset_id=dataset_id,
             deadline_s=deadline_s,
             label=label,
+            parent_id=parent_id,
             priority=INSPECTION_RANK if kind is JobKind.INSPECT else RANKS[priority],
             stages=stages.dump(stages.initial(kind)),
         )
@@ -127,6 +132,22 @@ class JobRepository:
         self._emit(job, job.created_at, EventType.STATE, {"state": JobState.QUEUED, "attempt": 0})
         self._session.flush()
         return job
+
+    def create_sweep(self, spec: SweepSpec) -> Job:
+        """A sweep and a queued prune job for each of its points, in their order. Raises `NotFound` as `create` does.
+
+        The sweep stays queued, without a worker, until the last point has ended; then it is claimed like any job.
+        """
+        inputs = (spec.model_id, spec.dataset_id, spec.deadline_s, spec.label, spec.priority)
+        sweep = self.create(JobKind.SWEEP, spec.model_dump(mode="json"), *inputs)
+        self._wait_for_points(sweep, sweep.created_at)
+        for point in spec.jobs():
+            self.create(JobKind.PRUNE, point.model_dump(mode="json"), *inputs, parent_id=sweep.id)
+        return sweep
+
+    def points(self, sweep_id: str) -> Sequence[SweepPoint]:
+        """What became of a sweep's points so far, in the order of its budgets."""
+        return sweeps.points(self._session, sweep_id)
 
     def get(self, id: str) -> Job | None:
         return self._session.get(Job, id)
@@ -140,6 +161,7 @@ class JobRepository:
         model_id: str | None = None,
         label: str | None = None,
         span: Span = ALWAYS,
+        parent_id: str | None = None,
     ) -> Sequence[Job]:
         """Newest first; `after` is the id of the last row of the page before. Inspections only where asked for."""
         query = select(Job).order_by(Job.id.desc()).limit(limit)
@@ -152,26 +174,35 @@ class JobRepository:
             query = query.where(Job.model_id == model_id)
         if label is not None:
             query = query.where(Job.label == label)
+        if parent_id is not None:
+            query = query.where(Job.parent_id == parent_id)
         return self._session.scalars(query.where(*span.holds(Job.created_at))).all()
 
     def request_cancel(self, id: str) -> Job | None:
-        """Cancel a queued job at once and ask a running one to stop; an ended one stays as it is."""
+        """Cancel a queued job at once and ask a running one to stop; an ended one stays as it is.
+
+        With a sweep its points are cancelled.
+        """
+        # Points are held before their sweep, as where a point ends: so two transactions never wait for each other.
+        points = self._hold_points(id)
         taken = self._take(Job.id == id)
         if taken is None:
             return None
         job, now = taken
-        if job.state is JobState.QUEUED:
-            self._end(job, now, JobState.CANCELLED)
-        elif job.state is JobState.RUNNING:
-            job.state = JobState.CANCELLING
-            self._emit_state(job, now)
+        for each in (job, *points):
+            if each.state is JobState.QUEUED:
+                self._end(each, now, JobState.CANCELLED)
+            elif each.state is JobState.RUNNING:
+                each.state = JobState.CANCELLING
+                self._emit_state(each, now)
         self._session.flush()
         return job
 
     def retry(self, id: str, *, afresh: bool) -> Job | None:
         """Queue a job again that failed or was cancelled, with all its attempts before it; None if it did neither.
 
-        It goes on from its last checkpoint, or with `afresh` from the beginning. Raises `NotFound` where its model or
+        It goes on from its last checkpoint, or with `afresh` from the beginning. A sweep's points that failed or were
+        cancelled are queued again with it. Raises `NotFound` where its model or
         dataset is gone, or was not there any more when it ended.
         """
         job = self.get(id)
@@ -180,15 +211,19 @@ class JobRepository:
         self._require(Model, job.model_id)  # before the job's own row, as a deletion of these takes them
         if job.dataset_id is not None:
             self._require(Dataset, job.dataset_id)
-        taken = self._take(Job.id == id, Job.state.in_((JobState.FAILED, JobState.CANCELLED)))
+        points = self._hold_points(id)
+        taken = self._take(Job.id == id, Job.state.in_(ENDED_BADLY))
         if taken is None:
             return None
         job, now = taken
-        if afresh:
-            CheckpointRepository(self._session).forget(id)
-        job.failed_attempts = 0
-        job.finished_at = job.error = None
-        self._requeue(job, now)
+        for each in (job, *(point for point in points if point.state in ENDED_BADLY)):
+            if afresh:
+                CheckpointRepository(self._session).forget(each.id)
+            each.failed_attempts = 0
+            each.finished_at = each.error = None
+            self._requeue(each, now)
+        if points:
+            self._wait_for_points(job, now)
         return job
 
     def events(self, job_id: str, after_seq: int = 0, limit: int = 1000) -> Sequence[JobEvent]:
@@ -418,6 +453,43 @@ class JobRepository:
         if job.kind == JobKind.INSPECT and state is not JobState.SUCCEEDED:
             self._reject_input(job, error or CANCELLED)
         self._emit_state(job, now, error)
+        self._session.flush()
+        if job.parent_id is not None:
+            self._tell_sweep(job, job.parent_id)
+
+    def _hold_points(self, sweep_id: str) -> Sequence[Job]:
+        """The points of a sweep, none of any other job, held until the transaction ends."""
+        return self._session.scalars(_locking(select(Job).where(Job.parent_id == sweep_id).order_by(Job.id))).all()
+
+    def _wait_for_points(self, sweep: Job, now: datetime) -> None:
+        """Out of the reach of workers, until the last point ends."""
+        sweep.claimable_at = sweeps.WAITING
+        change = {"name": sweeps.POINTS, "state": StageState.RUNNING}
+        self._set_stages(sweep, stages.apply(stages.load(sweep.stages), EventType.STAGE, change, now))
+        self._emit(sweep, now, EventType.STAGE, change)
+        self._session.flush()
+
+    def _tell_sweep(self, point: Job, sweep_id: str) -> None:
+        """That one of its points has ended; with the last one workers may take it, to make its report."""
+        taken = self._take(Job.id == sweep_id, Job.state == JobState.QUEUED)
+        if taken is None:
+            return
+        sweep, now = taken
+        states = self._session.scalars(select(Job.state).where(Job.parent_id == sweep_id)).all()
+        ended = sum(state.ended for state in states)
+        level = "info" if point.state is JobState.SUCCEEDED else "warning"
+        told: list[tuple[EventType, dict[str, Any]]] = [
+            (EventType.LOG, {"level": level, "message": f"{point.id} has {_ENDINGS[point.state]}"}),
+            (EventType.PROGRESS, {"stage": sweeps.POINTS, "progress": ended / len(states)}),
+        ]
+        if ended == len(states):
+            told.append((EventType.STAGE, {"name": sweeps.POINTS, "state": StageState.DONE}))
+            sweep.claimable_at = now
+        moved = stages.load(sweep.stages)
+        for type, data in told:
+            moved = stages.apply(moved, type, data, now)
+            self._emit(sweep, now, type, data)
+        self._set_stages(sweep, moved)
         self._session.flush()
 
     def _reject_input(self, job: Job, error: JobError) -> bool:

@@ -130,7 +130,9 @@ class Job(Owned, Base):
     label: Mapped[str | None] = mapped_column(String(200))
     model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id", ondelete="SET NULL"), index=True)
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
-    spec: Mapped[dict[str, Any]]  # a JobSpec, as it was asked for
+    # The sweep that this job is a point of; no foreign key, so that either may be removed before the other.
+    parent_id: Mapped[str | None] = mapped_column(String(ID_LENGTH), index=True)
+    spec: Mapped[dict[str, Any]]  # of its kind, as it was asked for
     deadline_s: Mapped[int]
     priority: Mapped[int]  # lower is claimed earlier
 

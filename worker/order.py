@@ -9,6 +9,7 @@ from models_store.documents.base import Document
 from models_store.documents.event import JobError
 from models_store.documents.inspection import DatasetInspection, ModelInspection, Rejection
 from models_store.documents.job_spec import JobKind, NewJob
+from models_store.documents.sweep_report import SweepPoint
 from worker.sandbox import Limits, Tier
 
 CANONICAL_MODEL = "model.onnx"
@@ -45,6 +46,8 @@ class Order(Document):
     limits: Limits
     parent_pid: int
     events_fd: int
+    points: tuple[SweepPoint, ...] = ()
+    """Of a sweep, all of them ended."""
 
 
 class InspectionResult(Document):

@@ -144,7 +144,10 @@ class _Attempt:
         with self.database.session(read_only=True) as session:
             model = ModelRepository(session).get(self.claim.model_id) if self.claim.model_id else None
             dataset = DatasetRepository(session).get(self.claim.dataset_id) if self.claim.dataset_id else None
+            points = JobRepository(session).points(self.claim.job_id)
         kind = JobKind(self.claim.kind)
+        if kind is JobKind.SWEEP:  # is put together from its points' reports
+            model = dataset = None
         upload = model or dataset
         if kind is JobKind.INSPECT and upload is not None:
             allowed = self.settings.inspect_deadline_s + upload.size_bytes / _INSPECTED_BYTES_PER_S
@@ -163,6 +166,7 @@ class _Attempt:
             sandbox=sandbox.best_tier() if self.settings.sandbox == "auto" else self.settings.sandbox,
             limits=self._limits(kind, upload),
             parent_pid=os.getpid(),
+            points=tuple(points),
         )
         return lambda events_fd: order(events_fd=events_fd)
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 _MAX_DOCUMENT_BYTES = 64 * 2**20
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-_MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json"}
+_MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json", ".svg": "image/svg+xml"}
 
 
 def media_type(artifact: Path) -> str:

@@ -23,7 +23,7 @@ from app.models.service import ModelNotFound, ModelNotReady, ModelRejected
 from app.pages import After, Filter, Limit, SpanDep
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import JobKind, NewJob
+from models_store.documents.job_spec import JobKind, NewJob, SweepSpec
 from models_store.documents.reports import ReportOfAnyKind
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=BoundedRoute)
@@ -76,7 +76,8 @@ def create_job(
     creation: CreationDep,
     background: BackgroundTasks,
 ) -> Response:
-    """Queue a job on a model that is `ready`: `prune` it (the default), or `estimate` what pruning would cost and gain.
+    """Queue a job on a model that is `ready`: `prune` it (the default), or `estimate` what pruning would cost and gain,
+    or `sweep` over several budgets, each of which becomes a prune job of its own.
 
     What is left out has the defaults that the schema shows.
     """
@@ -85,7 +86,8 @@ def create_job(
         job = service.create(session, spec)
         return JobView.of(job), f"/v1/jobs/{job.id}"
 
-    background.add_task(creation.plane.doorbell.ring)  # runs after the commit and the answer
+    for _ in range(len(spec.budgets) if isinstance(spec, SweepSpec) else 1):
+        background.add_task(creation.plane.doorbell.ring)  # runs after the commit and the answer
     return creation.once(spec, create, HTTPStatus.ACCEPTED)
 
 
@@ -99,9 +101,20 @@ def list_jobs(
     kind: JobKind | None = None,
     model_id: Filter = None,
     label: Filter = None,
+    parent_id: Filter = None,
 ) -> JobPage:
     """Newest first, a page at a time; inspections of uploads only with `kind=inspect`."""
-    rows = service.page(session, after, limit + 1, state=state, kind=kind, model_id=model_id, label=label, span=span)
+    rows = service.page(
+        session,
+        after,
+        limit + 1,
+        state=state,
+        kind=kind,
+        model_id=model_id,
+        label=label,
+        span=span,
+        parent_id=parent_id,
+    )
     return JobPage.of([JobView.of(job) for job in rows], limit)
 
 

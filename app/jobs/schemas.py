@@ -41,6 +41,18 @@ SPEC_EXAMPLES: dict[str, Example] = {
         "description": "Put in the id of your model; with that of a dataset the curve has accuracies, too.",
         "value": {"kind": "estimate", "model_id": MODEL},
     },
+    "sweep": {
+        "summary": "Prune to several budgets and see the front of accuracy against MACs and latency",
+        "description": "Put in the ids of your model and dataset. Each budget becomes a prune job with a model of its "
+        "own; `GET /v1/jobs?parent_id=` lists them.",
+        "value": {
+            "kind": "sweep",
+            "model_id": MODEL,
+            "dataset_id": DATASET,
+            "budgets": [{"macs_ratio": 0.7}, {"macs_ratio": 0.5}, {"macs_ratio": 0.3}],
+            "finetuning": {"epochs": 2},
+        },
+    },
 }
 
 
@@ -88,6 +100,7 @@ class JobView(Listed):
     label: str | None
     model_id: str | None = Field(description="Null once the model has been deleted.")
     dataset_id: str | None = Field(description="Null for a data-free job, and once the dataset has been deleted.")
+    parent_id: str | None = Field(description="The sweep that this job is a point of.")
     spec: dict[str, Any] = Field(description="As it was asked for.")
     state: JobState
     progress: float = Field(description="Of the whole job, 0..1.")

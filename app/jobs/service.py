@@ -13,7 +13,7 @@ from app.errors import ApiError
 from app.models import service as models
 from models_store.documents.inspection import DatasetInspection
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import AnySpec, JobKind, JobSpec
+from models_store.documents.job_spec import AnySpec, JobKind, PruningWork, SweepSpec
 from models_store.errors import NotFound
 from models_store.jobs import JobRepository
 from models_store.spans import Span
@@ -98,11 +98,13 @@ class ArtifactNotFound(ApiError):
 def create(session: Session, spec: AnySpec) -> Job:
     """A queued job. Raises what `get_ready` of models and datasets raises, NoStateDict, NoLabels, and InputGone."""
     model = models.get_ready(session, spec.model_id)
-    if isinstance(spec, JobSpec) and spec.export.safetensors and model.format != "torchvision":
+    if isinstance(spec, PruningWork) and spec.export.safetensors and model.format != "torchvision":
         raise NoStateDict(f"{spec.model_id} was uploaded as ONNX: no state dict is known to hold its weights.")
     if spec.dataset_id is not None:
         _refuse_without_labels(spec, datasets.get_ready(session, spec.dataset_id))
     try:
+        if isinstance(spec, SweepSpec):
+            return JobRepository(session).create_sweep(spec)
         return JobRepository(session).create(
             JobKind(spec.kind),
             spec.model_dump(mode="json"),
@@ -136,8 +138,9 @@ def page(
     model_id: str | None,
     label: str | None,
     span: Span,
+    parent_id: str | None,
 ) -> Sequence[Job]:
-    return JobRepository(session).list(after, limit, state, kind, model_id, label, span)
+    return JobRepository(session).list(after, limit, state, kind, model_id, label, span, parent_id)
 
 
 def get(session: Session, job_id: str) -> Job:

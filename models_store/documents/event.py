@@ -39,5 +39,6 @@ class JobError(Document):
     stage: str | None = None
 
 
-ESTIMATE_STAGES = ("latency", "sensitivity", "curve", "forecast", "report")
 STAGES = ("baseline", "estimate", "prune", "recover", "finetune", "evaluate", "export", "measure", "report")
+ESTIMATE_STAGES = ("latency", "sensitivity", "curve", "forecast", "report")
+SWEEP_STAGES = ("points", "front")

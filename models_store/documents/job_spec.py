@@ -25,6 +25,7 @@ class JobKind(StrEnum):
     INSPECT = "inspect"
     PRUNE = "prune"
     ESTIMATE = "estimate"
+    SWEEP = "sweep"
 
 
 class Budget(Document):
@@ -271,7 +272,30 @@ class EstimateSpec(Work):
         return self
 
 
-AnySpec: TypeAlias = JobSpec | EstimateSpec
+class SweepSpec(PruningWork):
+    """The same pruning to several budgets, each as a prune job of its own, and the front of the best."""
+
+    kind: Literal["sweep"]
+    budgets: tuple[Budget, ...] = Field(min_length=2, max_length=64, description="One point of the front each.")
+
+    def jobs(self) -> tuple[JobSpec, ...]:
+        """The prune jobs that the points are. Raises ValidationError where one of them would be refused."""
+        shared = self.model_dump(exclude={"kind", "budgets"})
+        return tuple(JobSpec.model_validate({**shared, "budget": budget}) for budget in self.budgets)
+
+    @model_validator(mode="after")
+    def _points_are_jobs(self) -> Self:
+        self.jobs()
+        return self
+
+    def check_data(self, data: DataKind) -> None:
+        if data != "labels":
+            text = "a front is of accuracies, which are measured on a dataset with labels"
+            refuse([(("dataset_id",), text)], "no_data")
+        super().check_data(data)
+
+
+AnySpec: TypeAlias = JobSpec | EstimateSpec | SweepSpec
 
 
 UNKNOWN_KIND = "unknown_kind"
@@ -285,11 +309,11 @@ def _kind_of(body: object) -> str | None:
 
 
 NewJob: TypeAlias = Annotated[
-    Annotated[JobSpec, Tag("prune")] | Annotated[EstimateSpec, Tag("estimate")],
+    Annotated[JobSpec, Tag("prune")] | Annotated[EstimateSpec, Tag("estimate")] | Annotated[SweepSpec, Tag("sweep")],
     Discriminator(
         _kind_of,
         custom_error_type=UNKNOWN_KIND,
-        custom_error_message="there is no such kind of job; it is prune (the default) or estimate",
+        custom_error_message="there is no such kind of job; it is prune (the default), estimate or sweep",
     ),
 ]
 """The body of `POST /v1/jobs`; without a `kind` it is a prune job."""

@@ -7,8 +7,9 @@ from pydantic import Discriminator, Tag, TypeAdapter
 
 from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.report import Report
+from models_store.documents.sweep_report import SweepReport
 
-AnyReport: TypeAlias = Report | EstimateReport
+AnyReport: TypeAlias = Report | EstimateReport | SweepReport
 
 
 def _kind_of(document: object) -> str:
@@ -16,7 +17,8 @@ def _kind_of(document: object) -> str:
 
 
 ReportOfAnyKind: TypeAlias = Annotated[
-    Annotated[Report, Tag("prune")] | Annotated[EstimateReport, Tag("estimate")], Discriminator(_kind_of)
+    Annotated[Report, Tag("prune")] | Annotated[EstimateReport, Tag("estimate")] | Annotated[SweepReport, Tag("sweep")],
+    Discriminator(_kind_of),
 ]
 """As it is stored and sent; one without a `kind` is that of a prune job."""
 

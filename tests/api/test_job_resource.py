@@ -53,6 +53,35 @@ def test_the_kind_of_job_chooses_the_form_of_its_body(service: Service) -> None:
         problem(service.http.post("/v1/jobs", json={"kind": kind, "model_id": model_id}), 422, "invalid_request")
 
 
+def test_a_sweep_is_a_job_with_points(service: Service) -> None:
+    model_id = service.ready_model()
+    npz = b"PK\x03\x04" + bytes(22) + b"\x05\x00\x00\x00x.npyPK\x05\x06" + bytes(18)
+    dataset_id = service.http.put("/v1/datasets/data", content=npz).raise_for_status().json()["id"]
+    service.worker.inspect()
+    body = {"kind": "sweep", "model_id": model_id, "dataset_id": dataset_id, "label": "front"}
+    budgets = [{"macs_ratio": 0.5}, {"macs_ratio": 0.3}]
+    sweep = service.http.post("/v1/jobs", json=body | {"budgets": budgets}).raise_for_status().json()
+    assert (sweep["kind"], sweep["state"], sweep["parent_id"]) == ("sweep", "queued", None)
+    assert [(stage["name"], stage["state"]) for stage in sweep["stages"]] == [
+        ("points", "running"),
+        ("front", "pending"),
+    ]
+    points = service.http.get("/v1/jobs", params={"parent_id": sweep["id"]}).json()["items"]
+    assert [point["spec"]["budget"]["macs_ratio"] for point in points] == [0.3, 0.5]
+    assert {point["parent_id"] for point in points} == {sweep["id"]}
+    refused = problem(
+        service.http.post("/v1/jobs", json=body | {"budgets": [{"macs_ratio": 2}]}), 422, "invalid_request"
+    )
+    assert "body.budgets.0.macs_ratio" in [fault["location"] for fault in refused["errors"]]
+    without = {name: value for name, value in body.items() if name != "dataset_id"} | {"budgets": budgets}
+    refused = problem(service.http.post("/v1/jobs", json=without), 422, "invalid_request")
+    assert refused["errors"][0]["location"] == "body.dataset_id"
+
+    service.http.post(f"/v1/jobs/{sweep['id']}/cancel").raise_for_status()
+    states = {service.http.get(f"/v1/jobs/{each['id']}").json()["state"] for each in (sweep, *points)}
+    assert states == {"cancelled"}
+
+
 def test_a_job_needs_a_model_that_is_ready(service: Service) -> None:
     model_id = service.upload_model()
     body = {"model_id": model_id, "budget": BUDGET}

@@ -81,7 +81,7 @@ def test_an_upload_is_a_form_with_a_file_and_empty_boxes(document: dict[str, Any
 
 def test_the_examples_of_a_job_are_valid(document: dict[str, Any]) -> None:
     examples = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["examples"]
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples.values():
         NEW_JOB.validate_python(example["value"])
 

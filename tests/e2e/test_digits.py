@@ -14,6 +14,7 @@ from espalier import demo_network
 from espalier.client import Client
 from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.report import Report
+from models_store.documents.sweep_report import SweepReport
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,21 @@ def test_an_estimate_through_the_command_line(service: Served, inputs: Path, tmp
     assert EstimateReport.model_validate_json(shown.stdout).model_copy(update={"artifacts": ()}) == report.model_copy(
         update={"artifacts": ()}
     )
+
+
+def test_a_sweep_through_the_command_line(service: Served, inputs: Path, tmp_path: Path):
+    asked = ("sweep", str(inputs / "original.onnx"), "--dataset", str(inputs / "digits.npz"), "--epochs", "0")
+    swept = run(*asked, "--macs-ratios", "0.6,0.3", "--output", str(tmp_path), ESPALIER_URL=service.url)
+    assert swept.returncode == 0, swept.stderr
+    assert "points: done" in swept.stderr
+    report = SweepReport.model_validate_json((tmp_path / "report.json").read_text())
+    assert [point.state for point in report.points] == ["succeeded", "succeeded"]
+    assert report.points[0].job_id in swept.stdout
+    assert (tmp_path / "front.svg").read_text().startswith("<svg")
+    fetched = run("download", report.points[1].job_id, "pruned.onnx", "--to", str(tmp_path), "--url", service.url)
+    assert fetched.returncode == 0
+    pruned = (tmp_path / "pruned.onnx").read_bytes()
+    assert hashlib.sha256(pruned).hexdigest() == report.points[1].model_sha256
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the walk-through is made of curl commands")

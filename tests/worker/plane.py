@@ -23,7 +23,7 @@ from models_store.database import Database
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import NEW_JOB, JobKind
+from models_store.documents.job_spec import NEW_JOB, JobKind, SweepSpec
 from models_store.jobs import Claim, JobRepository
 from models_store.models import ModelRepository
 from models_store.projects import DEFAULT_PROJECT
@@ -178,9 +178,12 @@ class Plane:
         return dataset.id, job.id
 
     def submit(self, **spec: Any) -> str:
-        job = NEW_JOB.validate_python({"budget": {"macs_ratio": 0.5}, **spec})
+        budget = {} if "budgets" in spec else {"budget": {"macs_ratio": 0.5}}
+        job = NEW_JOB.validate_python({**budget, **spec})
         with self.database.session() as session:
             repository = JobRepository(session)
+            if isinstance(job, SweepSpec):
+                return repository.create_sweep(job).id
             document = job.model_dump(mode="json")
             return repository.create(JobKind(job.kind), document, job.model_id, job.dataset_id, job.deadline_s).id
 
@@ -222,6 +225,11 @@ class Plane:
         with self.database.session(read_only=True) as session:
             events = JobRepository(session).events(job_id, limit=100_000)
         return [event for event in events if type is None or event.type is type]
+
+    def points(self, sweep_id: str) -> list[str]:
+        """The jobs of a sweep, in the order of its budgets."""
+        with self.database.session(read_only=True) as session:
+            return [point.job_id for point in JobRepository(session).points(sweep_id)]
 
     def states(self, job_id: str) -> list[str]:
         return [event.data["state"] for event in self.events(job_id, EventType.STATE)]

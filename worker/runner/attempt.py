@@ -35,6 +35,10 @@ def _work(order: Order, folder: WorkFolder, voice: Voice) -> Document:
         from worker.runner.inspection import inspect
 
         return inspect(order, folder, voice)
+    if order.kind is JobKind.SWEEP:
+        from worker.runner.sweep import run_sweep
+
+        return run_sweep(order, folder, voice)
     from worker.runner.pipeline import run_pipeline
 
     return run_pipeline(order, folder, voice)

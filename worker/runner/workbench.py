@@ -49,7 +49,7 @@ class Workbench:
     """Documents and model files lie in the work folder; the analysis of the original is kept in memory."""
 
     def __init__(self, order: Order, folder: WorkFolder, voice: Voice) -> None:
-        if order.spec is None or order.model is None:
+        if not isinstance(order.spec, JobSpec | EstimateSpec) or order.model is None:
             raise ValueError("a job on a model has a spec and a model")
         self.order = order
         self.folder = folder

@@ -34,6 +34,7 @@ from models_store.documents.event import Event, EventType
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import AnySpec
 from models_store.documents.report import Artifact, Report
+from models_store.documents.sweep_report import SweepReport
 from models_store.documents.webhook import Happening
 
 LASTING_STREAM_S = 15.0  # longer than an attempt to connect: one that broke later than that had worked
@@ -232,6 +233,10 @@ class Client:
     def estimate_report(self, job_id: str) -> EstimateReport:
         """Of an estimate job."""
         return self._wire.get(f"/v1/jobs/{quote(job_id)}/report", EstimateReport)
+
+    def sweep_report(self, job_id: str) -> SweepReport:
+        """Of a sweep."""
+        return self._wire.get(f"/v1/jobs/{quote(job_id)}/report", SweepReport)
 
     def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         """The files that a job made."""

@@ -99,7 +99,7 @@ class Candidates:
         from worker.engine.probe import Objective  # other allocations need no torch
 
         problem, options = self._problem, self._options
-        if problem.dataset is None:
+        if problem.dataset is None or not problem.dataset.labelled:
             raise EngineError(
                 "needs_data", "A search evaluates on labelled images.", "Give the job a dataset, or choose another one."
             )

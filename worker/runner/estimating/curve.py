@@ -79,8 +79,8 @@ def _point(
 
 
 def _objective(bench: Workbench) -> Callable[[Plan], float] | None:
-    """Accuracy of a plan with norms taken anew; None where there are no images or no norms."""
-    if bench.dataset is None or not bench.work.recovery.bn_reestimation:
+    """Accuracy of a plan with norms taken anew; None where there are no labels or no norms."""
+    if bench.dataset is None or not bench.dataset.labelled or not bench.work.recovery.bn_reestimation:
         return None
     try:
         objective = Objective(

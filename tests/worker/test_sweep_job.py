@@ -1,0 +1,99 @@
+"""A sweep from its row to its front, with workers of its own."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import onnx
+import pytest
+
+from models_store.documents.event import EventType
+from models_store.documents.job import JobState
+from models_store.documents.sweep_report import SweepReport
+from tests.worker.plane import Plane, until
+from worker.runner.sweep import pareto_front
+
+QUICK = {
+    "finetuning": {"epochs": 1, "batch_size": 32},
+    "recovery": {"reconstruction": False},
+    "measuring": {"rounds": 3},
+}
+
+
+def test_points_run_on_all_workers_and_the_front_is_of_the_best(plane: Plane) -> None:
+    inputs = plane.ready_inputs()
+    budgets = [{"macs_ratio": 0.8}, {"macs_ratio": 0.5}, {"macs_ratio": 0.2}]
+    sweep = plane.submit(kind="sweep", **inputs, budgets=budgets, **QUICK)
+    points = plane.points(sweep)
+    plane.cancel(points[1])
+    plane.start_worker(concurrency=1)
+    plane.start_worker(concurrency=1)
+    plane.start_sweeper()
+    plane.ring()
+    plane.ring()
+    plane.wait(sweep, JobState.SUCCEEDED, timeout_s=240)
+    report = SweepReport.model_validate(plane.report(sweep))
+
+    assert [point.job_id for point in report.points] == points
+    assert [point.state for point in report.points] == ["succeeded", "cancelled", "succeeded"]
+    assert len(report.warnings) == 1
+    assert points[1] in report.warnings[0]
+    workers = {plane.job(id).worker for id in (points[0], points[2])}
+    assert len(workers) == 2, "the points ran one after the other"
+    for point in (report.points[0], report.points[2]):
+        assert point.measured is not None
+        assert point.measured.macs_ratio <= point.budget.lines()["macs_ratio"]
+        stored = plane.artifacts(point.job_id)["pruned.onnx"]
+        assert stored.sha256 == point.model_sha256
+        assert point.model == f"/v1/jobs/{point.job_id}/artifacts/pruned.onnx"
+        onnx.checker.check_model(onnx.load_model_from_string(b"".join(plane.blobs.stream(stored.blob_key))))
+    front = [report.points[number].measured for number in report.front_macs]
+    assert 2 in report.front_macs  # the fewest MACs are on it in any case
+    assert [m.accuracy.top1 for m in front if m] == sorted({m.accuracy.top1 for m in front if m})
+
+    artifacts = plane.artifacts(sweep)
+    assert set(artifacts) == {"front.json", "front.svg", "report.html", "report.json"}
+    files = {name: b"".join(plane.blobs.stream(each.blob_key)).decode() for name, each in artifacts.items()}
+    assert [row["job_id"] for row in json.loads(files["front.json"])["macs"]] == [
+        report.points[number].job_id for number in report.front_macs
+    ]
+    assert artifacts["front.svg"].media_type == "image/svg+xml"
+    drawn = ElementTree.fromstring(files["front.svg"])  # noqa: S314  (made here)
+    circles = [each for each in drawn.iter() if each.tag.endswith("circle")]
+    assert len(circles) == 2 * 3  # two points and the original, over MACs and over latency
+    assert "Fronts" in files["report.html"]
+    told = [event.data["progress"] for event in plane.events(sweep, EventType.PROGRESS)]
+    assert told == pytest.approx([1 / 3, 2 / 3, 1.0])
+
+
+def test_a_sweep_without_a_single_model_fails_with_the_reason(plane: Plane) -> None:
+    inputs = plane.ready_inputs()
+    budgets = [{"macs_ratio": 0.5}, {"macs_ratio": 0.3}]
+    sweep = plane.submit(kind="sweep", **inputs, budgets=budgets, pruning={"exclude": ["no such layer"]})
+    plane.work()
+    job = plane.wait(sweep, JobState.FAILED)
+    assert job.error is not None
+    assert job.error["code"] == "no_points"
+    assert "no such layer" in job.error["message"]
+
+
+def test_a_cancelled_sweep_stops_the_point_that_runs(plane: Plane) -> None:
+    inputs = plane.ready_inputs()
+    budgets = [{"macs_ratio": 0.5}, {"macs_ratio": 0.3}]
+    sweep = plane.submit(kind="sweep", **inputs, budgets=budgets, finetuning={"epochs": 1000, "batch_size": 8})
+    first, second = plane.points(sweep)
+    plane.start_worker()
+    plane.ring()
+    plane.wait_for_training(first)
+    plane.cancel(sweep)
+    assert plane.job(sweep).state is JobState.CANCELLED
+    until(lambda: plane.job(first).state is JobState.CANCELLED, 30, "the running point to stop")
+    assert plane.job(second).state is JobState.CANCELLED
+
+
+def test_the_front_leaves_out_what_another_point_beats() -> None:
+    points = [(0.5, 0.9), (0.3, 0.7), (0.4, 0.65), (0.8, 0.95), (0.9, 0.95), (0.3, 0.6)]
+    assert pareto_front(points) == [1, 0, 3]
+    assert pareto_front([]) == []
+    assert pareto_front([(1.0, 0.5)]) == [0]
