@@ -6,11 +6,14 @@ so nothing here may fail or delay a request.
 
 import logging
 import threading
+from collections import Counter
 from queue import Full, Queue
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
+
+from models_store import presence
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +53,13 @@ class Doorbell:
 
     def check(self) -> None:
         """Raise redis.RedisError if the broker does not answer."""
-        with Redis.from_url(
-            self._redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=None
-        ) as broker:
+        with self._broker() as broker:
             broker.ping()
+
+    def present(self) -> Counter[tuple[str, str]]:
+        """Living parts of the service by what they are and on what device they work. Raises redis.RedisError."""
+        with self._broker() as broker:
+            return presence.present(broker)
 
     def close(self) -> None:
         """Stop; what waits is left to the sweeper."""
@@ -62,6 +68,9 @@ class Doorbell:
         self._waiting.put(None)
         self._thread.join(timeout=5 * TIMEOUT_S)
         self._celery.close()
+
+    def _broker(self) -> Redis:
+        return Redis.from_url(self._redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=None)
 
     def _send_rings(self) -> None:
         while task := self._waiting.get():

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry
 from starlette.concurrency import run_in_threadpool
 
 from app import error_responses, errors, openapi
@@ -21,6 +22,9 @@ from app.hooks.endpoints import router as hooks
 from app.jobs.endpoints import router as jobs
 from app.keys.endpoints import router as keys
 from app.methods.endpoints import router as methods
+from app.metrics.endpoints import router as metrics
+from app.metrics.requests import RequestMetrics
+from app.metrics.state import StateMetrics
 from app.models.endpoints import router as models
 from app.pipelines.endpoints import router as pipelines
 from app.plane import Plane
@@ -77,6 +81,8 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         dependencies=[Depends(refuse_cross_site)],
     )
+    app.state.registry = CollectorRegistry()
+    app.add_middleware(RequestMetrics, registry=app.state.registry)  # nearest to the routes, whose names it needs
     app.add_middleware(TusManners)
     app.add_middleware(SecurityHeaders)
     error_responses.install(app)
@@ -88,6 +94,10 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.include_router(keys, responses=keyed, dependencies=[Depends(needs(Scope.ADMIN))])
     app.include_router(projects, responses=keyed, dependencies=[Depends(needs(Scope.INSTANCE))])
     app.include_router(hooks, responses=errors.problems(*common))  # these are signed
+    if settings.metrics_open or not settings.keyed:
+        app.include_router(metrics)
+    else:
+        app.include_router(metrics, responses=keyed, dependencies=[Depends(needs(Scope.INSTANCE))])
     app.include_router(health)
     app.include_router(docs)
     return app
@@ -104,6 +114,7 @@ async def _running(settings: ApiSettings, app: FastAPI) -> AsyncIterator[None]:
     )
     await run_in_threadpool(plane.blobs.remove_abandoned)  # what crashes left on this machine
     app.state.plane = plane
+    app.state.registry.register(StateMetrics(plane))
     yield
     plane.doorbell.close()
     plane.database.dispose()

@@ -30,6 +30,10 @@ class ApiSettings(StoreSettings):
         description="Whether requests need an API key; auto: unless the service listens on loopback only.",
     )
 
+    metrics_open: bool = Field(
+        default=False, description="Whether /metrics answers without a key; else it needs one of the scope instance."
+    )
+
     public_url: str = Field(
         default="",
         pattern=r"^(https?://[\x21-\x7e]+)?$",

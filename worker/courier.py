@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import socket
 import threading
 from functools import cache
 
 from celery.signals import worker_ready, worker_shutting_down
 
 from models_store.database import Database
+from models_store.presence import Presence
 from models_store.targets import Rules
 from worker.celery_app import DELIVER, DELIVERIES, make_celery
 from worker.deliveries import deliver_all
@@ -36,12 +39,19 @@ def deliver() -> None:
 @worker_shutting_down.connect
 def stop(**_: object) -> None:
     _stopping.set()
+    _presence().close()
 
 
 @worker_ready.connect
 def start(**_: object) -> None:
     """Look for what became due while nobody was there."""
+    _presence().start()
     deliver.delay()
+
+
+@cache
+def _presence() -> Presence:
+    return Presence(WorkerSettings().redis_url, "courier", "cpu", f"{socket.gethostname()}/{os.getpid()}")
 
 
 @cache

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
+import socket
 import time
 from dataclasses import dataclass
 from threading import Event
@@ -23,6 +25,7 @@ from models_store.checkpoints import SCOPES, CheckpointRepository, scope
 from models_store.database import Database
 from models_store.errors import BlobsUnavailable
 from models_store.jobs import JobRepository
+from models_store.presence import Presence
 from models_store.retention import Policy
 from models_store.webhooks import WebhookRepository
 from worker import garbage
@@ -145,6 +148,7 @@ def main() -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    Presence(settings.redis_url, "sweeper", "cpu", f"{socket.gethostname()}/{os.getpid()}").start()
     run(Database(settings.database_url), celery_app, BlobStore.from_settings(settings), settings, stop)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.jobs import Claim, JobRepository
+from models_store.presence import Presence
 from models_store.webhooks import WebhookRepository
 from worker import supervisor
 from worker.celery_app import DELIVER, RING, celery_app
@@ -48,11 +49,13 @@ def ring() -> None:
 def drain(**_: object) -> None:
     """SIGTERM or SIGINT: give running jobs back."""
     _draining.set()
+    _presence().close()
 
 
 @worker_ready.connect
 def start(**_: object) -> None:
     """Clear up after a predecessor that was killed, and look for work that nobody rang for."""
+    _presence().start()
     remove_leftovers(_database(), _settings().work_folder)
     ring.delay()
 
@@ -83,6 +86,11 @@ def _tell_courier() -> None:
 @cache
 def _settings() -> WorkerSettings:
     return WorkerSettings()
+
+
+@cache
+def _presence() -> Presence:
+    return Presence(_settings().redis_url, "worker", _settings().device, _worker)
 
 
 @cache

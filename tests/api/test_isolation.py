@@ -32,7 +32,7 @@ SIGNED = {"receive_event"}
 SHARED = {"list_methods", "describe_uploads"}
 """The same for everybody."""
 ADMIN = {"create_key", "list_keys", "get_key", "rotate_key", "revoke_key"}
-INSTANCE = {"create_project", "list_projects", "get_project", "change_project", "create_project_key"}
+INSTANCE = {"read_metrics", "create_project", "list_projects", "get_project", "change_project", "create_project_key"}
 NAMES_ITS_OWN = {"put_model", "put_dataset"}
 """Their path parameter is the name of what the caller makes, and not of what there is."""
 
@@ -45,6 +45,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "upload_dataset": {"files": {"file": ("data.npz", NPZ)}},
     "put_dataset": {"content": NPZ},
     "create_job": {"json": {"model_id": "{model}", "budget": BUDGET}},
+    "retry_job": {"json": {}},
     "create_pipeline": {"json": {"name": "p", "job": {"budget": BUDGET}}},
     "start_run": {"json": {}},
     "create_webhook": {"json": {"url": "https://example.org/"}},

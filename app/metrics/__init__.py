@@ -1,0 +1,1 @@
+"""/metrics: what a Prometheus server reads."""
