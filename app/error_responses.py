@@ -30,9 +30,10 @@ from app.errors import (
     UnreadableBody,
     describe,
 )
+from app.quotas import quota_error
 from app.security_headers import API_HEADERS
 from models_store.documents.job_spec import UNKNOWN_KIND, JobKind
-from models_store.errors import BlobsUnavailable
+from models_store.errors import BlobsUnavailable, QuotaExceeded
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, the largest 
 
 def install(app: FastAPI) -> None:
     """Make the application answer every error with a problem document."""
-    for foreseen in (ApiError, HTTPException, RequestValidationError, OperationalError, BlobsUnavailable, OSError):
+    refusals = (ApiError, HTTPException, RequestValidationError, QuotaExceeded)
+    for foreseen in (*refusals, OperationalError, BlobsUnavailable, OSError):
         app.add_exception_handler(foreseen, _foreseen)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unforeseen)
@@ -59,6 +61,8 @@ def _foreseen(request: Request, error: Exception) -> Response:
             return _http_refusal(request, error)
         case RequestValidationError():
             return _render(_invalid(request, error).problem)
+        case QuotaExceeded():
+            return _foreseen(request, quota_error(error))
         case OperationalError():
             log.error("database: %s", error)
             return _render(DatabaseUnavailable("The database did not answer.").problem, {"Retry-After": "2"})

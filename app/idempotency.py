@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.dependencies import Caller, CallerDep, Plane, PlaneDep
 from app.errors import ApiError
+from models_store.audit import AuditRepository
 from models_store.errors import KeyInFlight, KeyReused
 from models_store.idempotency import LOCK_S, Answer, IdempotencyRepository
 
@@ -83,13 +84,16 @@ class Creation:
         """
         if self.key is None:
             with self.plane.database.session() as session:
-                return _answer(_made(*create(session), status))
+                view, location = create(session)
+                AuditRepository(session).record(location)
+            return _answer(_made(view, location, status))
         claimed = self._claim(self.key, _fingerprint(self.request, body))
         if isinstance(claimed, Answer):
             return _answer(claimed, {REPLAYED: "true"})
         try:
             with self.plane.database.session() as session:
                 view, location = create(session)
+                AuditRepository(session).record(location)
                 self._keys(session).complete(self.key, claimed, _made(view, location, status, not_kept))
             return _answer(_made(view, location, status))
         except KeyInFlight as error:

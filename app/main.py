@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from app import error_responses, errors, openapi
 from app.access.caller import by_method, needs
 from app.access.errors import ACCESS_ERRORS
+from app.audit.endpoints import router as audit
 from app.cross_site import refuse_cross_site
 from app.datasets.endpoints import router as datasets
 from app.docs.endpoints import router as docs
@@ -29,10 +30,12 @@ from app.models.endpoints import router as models
 from app.pipelines.endpoints import router as pipelines
 from app.plane import Plane
 from app.projects.endpoints import router as projects
+from app.rate_limits import RateLimiter
 from app.security_headers import SecurityHeaders
 from app.settings import ApiSettings
 from app.tus.endpoints import router as uploads
 from app.tus.protocol import TusManners
+from app.usage.endpoints import router as usage
 from app.webhooks.endpoints import router as webhooks
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -60,6 +63,8 @@ TAGS = [
     {"name": "jobs", "description": "Pruning, from the request to the report."},
     {"name": "pipelines", "description": "Saved jobs with gates, and what starts them: CI."},
     {"name": "webhooks", "description": "Who is told what happens here, and a log of it."},
+    {"name": "usage", "description": "What the project uses, and what it may."},
+    {"name": "audit", "description": "Who changed what, when and from where."},
     {"name": "keys", "description": "What programs show to be let in, and what they may do."},
     {"name": "projects", "description": "Whom everything belongs to. For whoever runs the service."},
     {"name": "operation", "description": "For whoever runs the service."},
@@ -91,6 +96,8 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     keyed = errors.problems(*common, *ACCESS_ERRORS)
     for router in (models, datasets, uploads, methods, jobs, pipelines, webhooks):
         app.include_router(router, responses=keyed, dependencies=[Depends(by_method)])
+    app.include_router(usage, responses=keyed, dependencies=[Depends(by_method)])
+    app.include_router(audit, responses=keyed, dependencies=[Depends(needs(Scope.ADMIN))])
     app.include_router(keys, responses=keyed, dependencies=[Depends(needs(Scope.ADMIN))])
     app.include_router(projects, responses=keyed, dependencies=[Depends(needs(Scope.INSTANCE))])
     app.include_router(hooks, responses=errors.problems(*common))  # these are signed
@@ -106,11 +113,13 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _running(settings: ApiSettings, app: FastAPI) -> AsyncIterator[None]:
     """Opens what all requests share, and closes it after the last one."""
+    per_minute = settings.requests_per_minute
     plane = Plane(
         settings=settings,
         database=Database(settings.database_url),
         blobs=BlobStore.from_settings(settings),
         doorbell=Doorbell(settings.redis_url),
+        rates=RateLimiter(per_minute, settings.redis_url) if per_minute else None,
     )
     await run_in_threadpool(plane.blobs.remove_abandoned)  # what crashes left on this machine
     app.state.plane = plane

@@ -5,7 +5,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from models_store.quotas import Limits
 from models_store.settings import StoreSettings
+
+DEFAULT_REQUESTS_PER_MINUTE = 1200
+DEFAULT_STORED_BYTES = 100 * 2**30
+DEFAULT_UNFINISHED_JOBS = 100
+DEFAULT_JOB_MINUTES = 20_000
 
 
 class ApiSettings(StoreSettings):
@@ -34,6 +40,21 @@ class ApiSettings(StoreSettings):
         default=False, description="Whether /metrics answers without a key; else it needs one of the scope instance."
     )
 
+    rate_limit_per_minute: int | None = Field(
+        default=None, ge=0, description="Requests of one key; 0: any number. Unset: 1200 where keys are asked for."
+    )
+    quota_stored_bytes: int | None = Field(
+        default=None, ge=0, description="Of one project; 0: any number. Unset: 100 GiB where keys are asked for."
+    )
+    quota_unfinished_jobs: int | None = Field(
+        default=None, ge=0, description="Of one project; 0: any number. Unset: 100 where keys are asked for."
+    )
+    quota_job_minutes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Of one project in a month; 0: any number. Unset: 20000 where keys are asked for.",
+    )
+
     public_url: str = Field(
         default="",
         pattern=r"^(https?://[\x21-\x7e]+)?$",
@@ -48,6 +69,25 @@ class ApiSettings(StoreSettings):
     def keyed(self) -> bool:
         """Whether requests need an API key. Where they do not, everything belongs to the default project."""
         return self.auth == "required" or (self.auth == "auto" and not _is_loopback(self.host))
+
+    @property
+    def limits(self) -> Limits:
+        """Of every project that has none of its own."""
+        return Limits(
+            self._limit(self.quota_stored_bytes, DEFAULT_STORED_BYTES),
+            self._limit(self.quota_unfinished_jobs, DEFAULT_UNFINISHED_JOBS),
+            self._limit(self.quota_job_minutes, DEFAULT_JOB_MINUTES),
+        )
+
+    @property
+    def requests_per_minute(self) -> int | None:
+        return self._limit(self.rate_limit_per_minute, DEFAULT_REQUESTS_PER_MINUTE)
+
+    def _limit(self, chosen: int | None, default: int) -> int | None:
+        """None: without a limit."""
+        if chosen is None:
+            return default if self.keyed else None
+        return chosen or None
 
 
 def _is_loopback(host: str) -> bool:

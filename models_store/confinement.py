@@ -13,11 +13,15 @@ from sqlalchemy.orm import Mapper, ORMExecuteState, Session, UOWTransaction, wit
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import ExecutableOption
 
-from models_store.tables import Base, Owned, Project
+from models_store.tables import AuditEntry, Base, Owned, Project
 
 
 class Unconfined(RuntimeError):
     """A statement that no project could be put on: an error of ours."""
+
+
+class AppendOnly(RuntimeError):
+    """What has happened cannot be changed: an error of ours."""
 
 
 PROJECT = "project_id"
@@ -33,6 +37,8 @@ def _confine(state: ORMExecuteState) -> None:
     tables = _tables_of(state.statement)
     if tables and (state.is_insert or not state.is_orm_statement):
         raise Unconfined(f"only queries, updates and deletes of mapped classes see one project: {state.statement}")
+    if AuditEntry.__tablename__ in tables and not state.is_select:
+        raise AppendOnly(f"the audit log is only added to: {state.statement}")
     criteria = _criteria(state.session.info[PROJECT])
     state.statement = state.statement.options(*(criteria[table] for table in sorted(tables)))
 
@@ -40,6 +46,8 @@ def _confine(state: ORMExecuteState) -> None:
 @event.listens_for(ProjectSession, "before_flush")
 def _own(session: Session, _flush: UOWTransaction, _instances: object) -> None:
     project_id: str = session.info[PROJECT]
+    if any(isinstance(row, AuditEntry) for row in (*session.dirty, *session.deleted)):
+        raise AppendOnly("the audit log is only added to")
     for row in session.new:
         if isinstance(row, Owned):
             if row.project_id not in (None, project_id):

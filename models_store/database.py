@@ -4,10 +4,11 @@ import copy
 import json
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from alembic import command
@@ -36,8 +37,8 @@ class Database:
     Threads may share it, and so may forked children, which open their own connections.
     """
 
-    project_id: str | None = None
-    """None: of all projects, which is for workers."""
+    known: Mapping[str, object] = MappingProxyType({})
+    """What its sessions know (`session.info`). Nothing: they see all projects, which is for workers."""
 
     def __init__(self, url: str) -> None:
         self.url = _checked(url)
@@ -48,10 +49,13 @@ class Database:
         self._readers = self.engine.execution_options(espalier_read_only=True, postgresql_readonly=True)
         _forget_connections_in_forked_children(self.engine)
 
-    def of_project(self, project_id: str) -> Self:
-        """The same database, whose sessions see and write what belongs to the project and nothing else."""
+    def of_project(self, project_id: str, **known: object) -> Self:
+        """The same database, whose sessions see and write what belongs to the project and nothing else.
+
+        `known` becomes part of their `info`: on whose behalf they work (`audit`), up to what limits (`quotas`).
+        """
         confined = copy.copy(self)
-        confined.project_id = project_id
+        confined.known = MappingProxyType({PROJECT: project_id, **known})
         return confined
 
     @contextmanager
@@ -62,9 +66,9 @@ class Database:
         fail halfway. Readers (`read_only=True`) never wait for a writer, and a write in them is refused.
         Rows stay usable after the block.
         """
-        kind = Session if self.project_id is None else ProjectSession
+        kind = ProjectSession if self.known else Session
         engine = self._readers if read_only else self.engine
-        with kind(engine, expire_on_commit=False, info={PROJECT: self.project_id}) as session, session.begin():
+        with kind(engine, expire_on_commit=False, info=dict(self.known)) as session, session.begin():
             yield session
 
     def upgrade(self, revision: str = "head") -> None:

@@ -75,3 +75,12 @@ class KeyExpired(KeyRefused):
 
 class KeyRevoked(KeyRefused):
     """The key was taken back."""
+
+
+class QuotaExceeded(StoreError):
+    """The project may not have more of this; `retry_after_s` where that will change by itself."""
+
+    def __init__(self, quota: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.quota = quota
+        self.retry_after_s = retry_after_s

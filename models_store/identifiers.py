@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Literal
 
-Prefix = Literal["mdl", "dst", "job", "whk", "dlv", "msg", "pip", "run", "upl", "prj", "key"]
+Prefix = Literal["mdl", "dst", "job", "whk", "dlv", "msg", "pip", "run", "upl", "prj", "key", "aud"]
 
 _lock = threading.Lock()
 _last = 0

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from models_store.documents.job import JobState
 from models_store.errors import InUse
 from models_store.identifiers import Prefix, new_id
+from models_store.quotas import QuotaRepository
 from models_store.spans import ALWAYS, Span
 from models_store.tables import Dataset, InputState, Job, Model
 
@@ -29,7 +30,11 @@ class InputRepository(Generic[Row]):
     def add(
         self, name: str, format: str, sha256: str, size_bytes: int, blob_key: str, details: dict[str, Any] | None = None
     ) -> Row:
-        """A new row, `inspecting` until its inspect job ends; create that job in the same transaction."""
+        """A new row, `inspecting` until its inspect job ends; create that job in the same transaction.
+
+        Raises QuotaExceeded.
+        """
+        QuotaRepository(self._session).require_bytes(size_bytes)
         row = self._table(
             id=new_id(self._prefix),
             name=name,

@@ -26,6 +26,7 @@ from models_store.documents.sweep_report import SweepPoint
 from models_store.errors import LeaseLost, NotFound
 from models_store.identifiers import new_id
 from models_store.models import ModelRepository
+from models_store.quotas import QuotaRepository
 from models_store.spans import ALWAYS, Span
 from models_store.tables import Dataset, Job, JobArtifact, JobEvent, JobReport, Model
 
@@ -108,8 +109,10 @@ class JobRepository:
     ) -> Job:
         """A queued job of the project that its model and dataset belong to.
 
-        Raises `NotFound` where these are not (or no longer) there, or are of different projects.
+        Raises `NotFound` where these are not (or no longer) there, or are of different projects; `QuotaExceeded`.
         """
+        if kind is not JobKind.INSPECT:
+            QuotaRepository(self._session).require_job()
         owners = {self._require(table, id) for table, id in ((Model, model_id), (Dataset, dataset_id)) if id}
         if len(owners) > 1:
             raise NotFound(f"the project of {model_id} has no {dataset_id}")
@@ -202,8 +205,8 @@ class JobRepository:
         """Queue a job again that failed or was cancelled, with all its attempts before it; None if it did neither.
 
         It goes on from its last checkpoint, or with `afresh` from the beginning. A sweep's points that failed or were
-        cancelled are queued again with it. Raises `NotFound` where its model or
-        dataset is gone, or was not there any more when it ended.
+        cancelled are queued again with it. Raises `NotFound` where its model or dataset is gone, or was not there any
+        more when it ended; `QuotaExceeded`.
         """
         job = self.get(id)
         if job is None or job.model_id is None or (job.spec.get("dataset_id") and job.dataset_id is None):
@@ -215,6 +218,7 @@ class JobRepository:
         taken = self._take(Job.id == id, Job.state.in_(ENDED_BADLY))
         if taken is None:
             return None
+        QuotaRepository(self._session).require_job()
         job, now = taken
         for each in (job, *(point for point in points if point.state in ENDED_BADLY)):
             if afresh:
@@ -434,6 +438,7 @@ class JobRepository:
         return taken
 
     def _requeue(self, job: Job, now: datetime, error: JobError | None = None, delay_s: float = 0.0) -> None:
+        self._count_use(job, now)
         job.state = JobState.QUEUED
         job.worker = job.lease_expires_at = job.started_at = None
         job.claimable_at = now + timedelta(seconds=delay_s)
@@ -442,6 +447,7 @@ class JobRepository:
         self._session.flush()
 
     def _end(self, job: Job, now: datetime, state: JobState, error: JobError | None = None) -> None:
+        self._count_use(job, now)
         job.state = state
         job.lease_expires_at = None
         job.finished_at = now
@@ -491,6 +497,11 @@ class JobRepository:
             self._emit(sweep, now, type, data)
         self._set_stages(sweep, moved)
         self._session.flush()
+
+    def _count_use(self, job: Job, now: datetime) -> None:
+        """Of an attempt that ends, if one was in progress."""
+        if job.state in HELD and job.started_at is not None:
+            job.used_s += (now - job.started_at).total_seconds()
 
     def _reject_input(self, job: Job, error: JobError) -> bool:
         """So that nothing stays `inspecting` when its inspection is over; true if something would have."""

@@ -12,7 +12,7 @@ from models_store import pipeline_runs
 from models_store.documents.pipeline import RunState, Trigger
 from models_store.identifiers import new_id
 from models_store.spans import ALWAYS, Span
-from models_store.tables import HookEvent, InputState, Job, Model, Pipeline, PipelineRun
+from models_store.tables import HookEvent, InputState, Job, Model, Pipeline, PipelineRun, Project
 from models_store.webhooks import SECRET_BYTES
 
 
@@ -45,8 +45,9 @@ class PipelineRepository:
         return pipeline
 
     def owner(self, id: str) -> str | None:
-        """The project of a pipeline."""
-        return self._session.scalar(select(Pipeline.project_id).where(Pipeline.id == id))
+        """The project of a pipeline; None where there is no such pipeline, or the project is disabled."""
+        query = select(Project.id).join(Pipeline, Pipeline.project_id == Project.id)
+        return self._session.scalar(query.where(Pipeline.id == id, Project.enabled))
 
     def get(self, id: str) -> Pipeline | None:
         return self._session.get(Pipeline, id)

@@ -1,6 +1,6 @@
 """Projects: whom everything belongs to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -37,10 +37,11 @@ class ProjectRepository:
         query = select(Project).order_by(Project.id.desc()).limit(limit)
         return self._session.scalars(query.where(Project.id < after) if after is not None else query).all()
 
-    def change(self, project: Project, *, name: str | None = None, enabled: bool | None = None) -> None:
-        """What is None stays as it is. Raises NameTaken."""
-        project.name = project.name if name is None else name
-        project.enabled = project.enabled if enabled is None else enabled
+    def change(self, project: Project, columns: Mapping[str, object]) -> None:
+        """New values of columns by name; of the limits, None means what holds for all. Raises NameTaken."""
+        for name, value in columns.items():
+            if value is not None or name.endswith("_limit"):
+                setattr(project, name, value)
         self._put(project)
 
     def _put(self, project: Project) -> None:

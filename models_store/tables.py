@@ -59,6 +59,9 @@ class Project(Base):
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     enabled: Mapped[bool] = mapped_column(default=True)  # its keys are refused where not
+    stored_bytes_limit: Mapped[int | None] = mapped_column(BigInteger)  # these three, where they are its own
+    unfinished_jobs_limit: Mapped[int | None]
+    job_minutes_limit: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=database_now())
 
 
@@ -84,6 +87,20 @@ class ApiKey(Owned, Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class AuditEntry(Owned, Base):
+    """A change that somebody made; never changed itself."""
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (Index(None, "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    key_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))  # no foreign key: it says what was so then
+    action: Mapped[str] = mapped_column(String(64))  # the operation's name in the OpenAPI document
+    resource: Mapped[str] = mapped_column(String(300))  # its path
+    address: Mapped[str] = mapped_column(String(100))
+    at: Mapped[datetime] = mapped_column(default=database_now())
 
 
 class Input(Owned):
@@ -143,6 +160,7 @@ class Job(Owned, Base):
     created_at: Mapped[datetime] = mapped_column(default=database_now())
     started_at: Mapped[datetime | None]  # of the attempt in progress
     finished_at: Mapped[datetime | None]
+    used_s: Mapped[float] = mapped_column(default=0.0)  # by the attempts that have ended
 
     attempt: Mapped[int] = mapped_column(default=0)  # counts claims and never goes back: the fencing number
     failed_attempts: Mapped[int] = mapped_column(default=0)  # those of them that count against the limit

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from models_store.database_time import database_now
 from models_store.errors import NotFound, UploadHeld, UploadMoved
 from models_store.identifiers import new_id
+from models_store.quotas import QuotaRepository
 from models_store.tables import Upload, UploadPiece
 
 SCOPES = "uploads"
@@ -46,7 +47,11 @@ class UploadRepository:
         self._session = session
 
     def create(self, purpose: str, size_bytes: int, kept_s: float) -> Upload:
-        """An upload of which nothing has arrived; it lasts for `kept_s` seconds from each piece to the next."""
+        """An upload of which nothing has arrived; it lasts for `kept_s` seconds from each piece to the next.
+
+        Raises QuotaExceeded.
+        """
+        QuotaRepository(self._session).require_bytes(size_bytes)
         upload = Upload(
             id=new_id("upl"),
             purpose=purpose,
@@ -119,6 +124,11 @@ class UploadRepository:
         if upload is None:
             raise NotFound(f"there is no upload {id}")
         return upload
+
+    def hand_over(self, upload: Upload) -> None:
+        """Its bytes are about to be those of a model or dataset, and are not to be counted twice."""
+        upload.refusal = {}
+        self._session.flush()
 
     def settle(self, upload: Upload, result_id: str | None = None, refusal: dict[str, Any] | None = None) -> None:
         """Say what became of a whole upload, which needs its pieces no more."""

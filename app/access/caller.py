@@ -47,11 +47,13 @@ class Caller:
 
 def _caller(
     plane: WholePlane,
+    request: Request,
     background: BackgroundTasks,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> Caller:
-    """Raises KeyMissing, KeyInvalid, KeyExpired, KeyRevoked."""
+    """Raises KeyMissing, KeyInvalid, KeyExpired, KeyRevoked, RateLimited."""
     if not plane.settings.keyed:
+        _count(plane, request.client.host if request.client else "")
         return Caller(DEFAULT_PROJECT, frozenset(Scope), None)
     if credentials is None:
         raise KeyMissing("The request carries no API key.", headers={"WWW-Authenticate": REALM})
@@ -61,6 +63,7 @@ def _caller(
     except errors.KeyRefused as error:
         challenge = {"WWW-Authenticate": f'{REALM}, error="invalid_token"'}
         raise REFUSALS[type(error)](f"The API key is refused: {error}.", headers=challenge) from error
+    _count(plane, holder.key_id)
     if not holder.use_noted:
         background.add_task(_note_use, plane, holder.key_id)
     return Caller(holder.project_id, holder.scopes, holder.key_id)
@@ -81,6 +84,11 @@ def needs(scope: Scope) -> Callable[[CallerDep], None]:
         caller.require(scope)
 
     return require
+
+
+def _count(plane: Plane, sender: str) -> None:
+    if plane.rates is not None:
+        plane.rates.count(sender)
 
 
 def _note_use(plane: Plane, key_id: str) -> None:

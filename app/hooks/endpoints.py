@@ -16,7 +16,8 @@ from app.hooks.events import BadSignature, Source, UnreadableEvent
 from app.pipelines import service
 from app.pipelines.endpoints import START_ERRORS, PipelineId
 from app.pipelines.schemas import RunView
-from app.plane import WholePlane
+from app.plane import WholePlane, actor
+from models_store.audit import AuditRepository
 from models_store.pipelines import PipelineRepository
 from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Pipeline
@@ -44,12 +45,12 @@ async def _body(request: Request) -> bytes:
     return await request.body()
 
 
-def _of_the_pipeline(plane: WholePlane, pipeline_id: PipelineId) -> Iterator[Session]:
+def _of_the_pipeline(plane: WholePlane, pipeline_id: PipelineId, request: Request) -> Iterator[Session]:
     """A transaction in the pipeline's project: no key names it, the signature speaks for the pipeline."""
     with plane.database.session(read_only=True) as session:
         known = service.PIPELINE_ID.fullmatch(pipeline_id)
         project_id = (PipelineRepository(session).owner(pipeline_id) if known else None) or DEFAULT_PROJECT
-    with plane.database.of_project(project_id).session() as session:
+    with plane.of_project(project_id, actor(request, None)).database.session() as session:
         yield session
 
 
@@ -85,6 +86,7 @@ def receive_event(
         return HookAnswer(run=RunView.of(known), ignored="this event came before")
     run = service.start(session, pipeline, event.run, event.trigger, plane.settings)
     repository.remember_event(pipeline, event.key, run)
+    AuditRepository(session).record(f"/v1/pipelines/{pipeline.id}/runs/{run.id}")
     for ring in ((), (DELIVER,)):
         background.add_task(plane.doorbell.ring, *ring)
     response.status_code = 202

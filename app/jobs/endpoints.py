@@ -21,6 +21,7 @@ from app.jobs.schemas import SPEC_EXAMPLES, ArtifactList, JobPage, JobView, Retr
 from app.links import links
 from app.models.service import ModelNotFound, ModelNotReady, ModelRejected
 from app.pages import After, Filter, Limit, SpanDep
+from app.quotas import JOB_QUOTA_ERRORS
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind, NewJob, SweepSpec
@@ -145,6 +146,7 @@ def cancel_job(job_id: JobId, plane: PlaneDep, session: WriteSession, background
         service.JobNotFound,
         service.NothingToRetry,
         service.InputGone,
+        *JOB_QUOTA_ERRORS,
         UnreadableBody,
         BodyTooLarge,
         *IDEMPOTENCY_ERRORS,

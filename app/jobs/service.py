@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.datasets import service as datasets
 from app.errors import ApiError
 from app.models import service as models
+from app.quotas import JOB_QUOTA_ERRORS
 from models_store.documents.inspection import DatasetInspection
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import AnySpec, JobKind, PruningWork, SweepSpec
@@ -55,7 +56,7 @@ class NoLabels(ApiError):
     hint = "Leave that out, or upload a dataset with one folder of images per class."
 
 
-CREATE_ERRORS = (NoStateDict, NoLabels, InputGone)
+CREATE_ERRORS = (NoStateDict, NoLabels, InputGone, *JOB_QUOTA_ERRORS)
 
 
 class JobEnded(ApiError):

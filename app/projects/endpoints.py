@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from sqlalchemy.orm import Session
 
 from app.body_limit import BoundedRoute
@@ -15,9 +15,10 @@ from app.keys import service as keys
 from app.keys.schemas import SHOWN_ONCE, KeyWithText, NewKey
 from app.links import links
 from app.pages import After, Limit
-from app.plane import WholePlane
+from app.plane import WholePlane, actor
 from app.projects import service
 from app.projects.schemas import NewProject, ProjectChange, ProjectPage, ProjectView
+from models_store.audit import BY, AuditRepository
 from models_store.projects import ProjectRepository
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=BoundedRoute)
@@ -31,20 +32,22 @@ def _read(plane: WholePlane) -> Iterator[Session]:
         yield session
 
 
-def _write(plane: WholePlane) -> Iterator[Session]:
+def _write(plane: WholePlane, caller: CallerDep, request: Request) -> Iterator[Session]:
     with plane.database.session() as session:
+        session.info[BY] = actor(request, caller.key_id)
         yield session
+        AuditRepository(session).record(request.url.path, caller.project_id)
 
 
 ReadAny = Annotated[Session, Depends(_read, scope="function")]
 WriteAny = Annotated[Session, Depends(_write, scope="function")]
 
 
-def _in_project(project_id: ProjectId, plane: WholePlane, creation: CreationDep) -> Creation:
+def _in_project(project_id: ProjectId, plane: WholePlane, creation: CreationDep, request: Request) -> Creation:
     """A creation in the named project instead of the caller's own. Raises ProjectNotFound."""
     with plane.database.session(read_only=True) as session:
         project = service.get(session, project_id)
-    return replace(creation, plane=replace(plane, database=plane.database.of_project(project.id)))
+    return replace(creation, plane=plane.of_project(project.id, actor(request, creation.caller.key_id)))
 
 
 @router.post(

@@ -23,6 +23,10 @@ class NewProject(BaseModel):
     name: ProjectName
 
 
+BytesLimit = Annotated[int | None, Field(ge=0, le=2**62, description="Null: what the settings say of all projects.")]
+CountLimit = Annotated[int | None, Field(ge=0, lt=2**31, description="Null: what the settings say of all projects.")]
+
+
 class ProjectChange(BaseModel):
     """What is left out stays as it is."""
 
@@ -30,6 +34,9 @@ class ProjectChange(BaseModel):
 
     name: ProjectName | None = None
     enabled: bool | None = Field(default=None, description="The keys of a disabled project are refused.")
+    stored_bytes_limit: BytesLimit = None
+    unfinished_jobs_limit: CountLimit = None
+    job_minutes_limit: CountLimit = None
 
 
 class ProjectView(Listed):
@@ -38,6 +45,9 @@ class ProjectView(Listed):
     id: str = Field(examples=["prj_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
     name: str
     enabled: bool
+    stored_bytes_limit: int | None
+    unfinished_jobs_limit: int | None
+    job_minutes_limit: int | None
     created_at: datetime
 
     @classmethod

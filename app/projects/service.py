@@ -60,7 +60,7 @@ def change(session: Session, project_id: str, wanted: ProjectChange, caller_proj
     if wanted.enabled is False and project.id == caller_project_id:
         raise OwnProject(f"{project_id} is the project of the key that was sent.")
     try:
-        ProjectRepository(session).change(project, name=wanted.name, enabled=wanted.enabled)
+        ProjectRepository(session).change(project, wanted.model_dump(exclude_unset=True))
     except NameTaken as error:
         raise ProjectNameTaken(f"{error}.") from error
     return project

@@ -14,6 +14,7 @@ from app.tus import metadata
 from app.tus.errors import UploadExpired, UploadNotFound
 from app.uploads.errors import UploadTooLarge
 from app.uploads.incoming import ReceivedFile, incoming_file
+from models_store.audit import AuditRepository
 from models_store.tables import Upload
 from models_store.uploads import UploadRepository, scope
 
@@ -40,12 +41,10 @@ def get(session: Session, upload_id: str) -> Upload:
     return upload
 
 
-def delete(plane: Plane, upload_id: str) -> None:
-    """Forget it, and what has arrived; what it became stays. Raises UploadNotFound, UploadExpired."""
-    with plane.database.session() as session:
-        get(session, upload_id)
-        UploadRepository(session).delete(upload_id)
-    plane.blobs.delete_scope(scope(upload_id))
+def delete(session: Session, upload_id: str) -> None:
+    """Forget it; what it became stays. Delete its pieces after the commit. Raises UploadNotFound, UploadExpired."""
+    get(session, upload_id)
+    UploadRepository(session).delete(upload_id)
 
 
 def finish(plane: Plane, upload_id: str) -> Upload:
@@ -81,10 +80,13 @@ def _keep(plane: Plane, upload: Upload, file: ReceivedFile) -> Upload:
         uploads = UploadRepository(session)
         upload = uploads.ended(upload.id)
         if upload.result_id is None:
+            uploads.hand_over(upload)
             if isinstance(purpose.form, DatasetForm):
                 result_id = datasets.register(session, purpose.name, format, blob).id
+                AuditRepository(session).record(f"/v1/datasets/{result_id}")
             else:
                 result_id = models.register(session, purpose.name, purpose.form, blob).id
+                AuditRepository(session).record(f"/v1/models/{result_id}")
             uploads.settle(upload, result_id)
     return upload
 

@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from app.errors import ApiError, InvalidRequest, StorageFull
+from app.quotas import StoredBytesExceeded
 
 
 class UploadTooLarge(ApiError):
@@ -76,4 +77,5 @@ UPLOAD_ERRORS = (
     WrongFormat,
     TruncatedFile,
     StorageFull,
+    StoredBytesExceeded,
 )

@@ -97,3 +97,8 @@ class Worker:
     def fail(self, claim: Claim) -> None:
         with self._database.session() as session:
             JobRepository(session).fail(claim, BAD_MODEL)
+
+    def reap(self) -> None:
+        """What the sweeper does to jobs whose worker has fallen silent."""
+        with self._database.session() as session:
+            JobRepository(session).reap_expired()

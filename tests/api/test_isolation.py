@@ -31,8 +31,10 @@ SIGNED = {"receive_event"}
 """No key, but the signature of the pipeline that they start."""
 SHARED = {"list_methods", "describe_uploads"}
 """The same for everybody."""
-ADMIN = {"create_key", "list_keys", "get_key", "rotate_key", "revoke_key"}
+ADMIN = {"create_key", "list_keys", "get_key", "rotate_key", "revoke_key", "list_changes"}
 INSTANCE = {"read_metrics", "create_project", "list_projects", "get_project", "change_project", "create_project_key"}
+LATE_CHANGES = {"append_to_upload"}
+"""Told when the last piece has made it something: see test_audit.py."""
 NAMES_ITS_OWN = {"put_model", "put_dataset"}
 """Their path parameter is the name of what the caller makes, and not of what there is."""
 
@@ -49,8 +51,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "create_pipeline": {"json": {"name": "p", "job": {"budget": BUDGET}}},
     "start_run": {"json": {}},
     "create_webhook": {"json": {"url": "https://example.org/"}},
-    "change_webhook": {"json": {"enabled": False}},
+    "change_webhook": {"json": {"description": "changed"}},
     "create_key": {"json": {"name": "k"}},
+    "create_project": {"json": {"name": "p"}},
+    "change_project": {"json": {"name": "q"}},
+    "create_project_key": {"json": {"name": "k"}},
     "rotate_key": {"json": {}},
     "create_upload": {"headers": TUS},
     "append_to_upload": {"headers": PIECE, "content": b"x"},
@@ -80,7 +85,7 @@ class Operation:
             f"{self.id} has path parameters that this test does not know: {', '.join(unknown)}. Make such a thing in "
             "`owned_things`, so that another project can ask for it."
         )
-        assert not self.has_body or self.id in REQUESTS or self.id in SIGNED | INSTANCE, (
+        assert not self.has_body or self.id in REQUESTS or self.id in SIGNED, (
             f"{self.id} takes a body that this test does not know: add one to REQUESTS that names things of another "
             "project wherever it can."
         )
@@ -135,7 +140,7 @@ def owned_things(service: Service) -> dict[str, str]:
         "run_id": run_id,
         "webhook_id": webhook_id,
         "delivery_id": service.http.post(f"/v1/webhooks/{webhook_id}/test").json()["id"],
-        "key_id": service.http.get("/v1/keys").json()["items"][0]["id"],
+        "key_id": service.http.post("/v1/keys", json={"name": "k"}).json()["id"],
         "project_id": DEFAULT_PROJECT,
         "upload_id": service.http.post("/v1/uploads", headers=TUS).json()["id"],
         "source": "generic",
@@ -203,8 +208,11 @@ def test_lists_show_what_is_the_callers(keyed: Keyed, operations: list[Operation
         for operation in lists:
             if operation.id in SHARED | INSTANCE:
                 continue
-            items = operation.send(stranger, {}).raise_for_status().json()["items"]
-            assert len(items) == (1 if operation.id == "list_keys" else 0), operation.id
+            seen = operation.send(stranger, {}).raise_for_status().json()
+            if operation.id == "get_usage":
+                assert seen["stored_bytes"]["used"] == seen["unfinished_jobs"]["used"] == 0
+            else:
+                assert len(seen["items"]) == (1 if operation.id == "list_keys" else 0), operation.id
 
 
 def test_nothing_of_another_project_can_be_named_in_a_body(keyed: Keyed) -> None:
@@ -236,6 +244,29 @@ def test_idempotency_keys_of_two_projects_are_two(keyed: Keyed) -> None:
             assert first == second
             made.append(first)
     assert made[0] != made[1]
+
+
+def test_every_change_is_in_the_audit_log(keyed: Keyed, operations: list[Operation]) -> None:
+    changes = [each for each in operations if not each.reads and each.id not in PUBLIC | SIGNED | LATE_CHANGES]
+    with keyed.as_project(DEFAULT_PROJECT, *Scope) as owner:
+        ids = owned_things(owner)
+        for operation in sorted(changes, key=lambda each: each.method == "DELETE"):
+            if operation.method == "DELETE":
+                for job in owner.http.get("/v1/jobs", params={"state": "queued"}).json()["items"]:
+                    owner.http.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
+            fresh = {}
+            if operation.id in ("cancel_job", "retry_job"):
+                body = {"model_id": ids["model"], "budget": BUDGET}
+                fresh["job_id"] = owner.http.post("/v1/jobs", json=body).json()["id"]
+            if operation.id == "retry_job":
+                owner.http.post(f"/v1/jobs/{fresh['job_id']}/cancel").raise_for_status()
+            answer = operation.send(owner, ids | fresh)
+            assert answer.is_success, f"{operation.id}: make this test's request one that succeeds. {answer.text}"
+            (latest,) = owner.http.get("/v1/audit", params={"limit": 1}).json()["items"]
+            assert latest["action"] == operation.id, (
+                f"{operation.id} leaves no entry in the audit log: write in a WriteSession or by CreationDep, or call "
+                "AuditRepository(session).record(path) in the transaction of the change."
+            )
 
 
 def test_without_a_key_nothing_is_answered(keyed: Keyed, operations: list[Operation]) -> None:

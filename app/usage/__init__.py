@@ -1,0 +1,1 @@
+"""/v1/usage: what the project uses, and what it may."""

@@ -1,0 +1,167 @@
+"""Rates of a key, quotas of a project, and what is said where they are reached."""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from answers import problem
+from keyed import key_of, keyed_service, project_of
+from processes import free_port, redis_server
+from running_api import Serve, Service
+from sqlalchemy import update
+from store_side import onnx_bytes
+
+from app.rate_limits import RateLimited, RateLimiter
+from app.settings import ApiSettings
+from models_store.database_time import database_now
+from models_store.documents.access import Scope
+from models_store.projects import DEFAULT_PROJECT
+from models_store.quotas import Limits
+from models_store.tables import Job
+
+BUDGET = {"macs_ratio": 0.5}
+TUS = {"Tus-Resumable": "1.0.0", "Upload-Metadata": "kind bW9kZWw=,filename bmV0Lm9ubng="}
+
+
+def test_a_key_that_asks_too_often_waits(sqlite_url: str, serve: Serve) -> None:
+    with keyed_service(serve, sqlite_url, rate_limit_per_minute=20) as keyed, keyed.as_project() as service:
+        answers = [service.http.get("/v1/jobs") for _ in range(22)]
+        assert [answer.status_code for answer in answers[:20]] == [200] * 20
+        for answer in answers[20:]:
+            problem(answer, 429, "rate_limited")
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        with keyed.as_project() as other:
+            assert other.http.get("/v1/usage").raise_for_status().json()["requests_per_minute"] == 20
+        assert service.http.get("/healthz").is_success
+
+
+def count_until_refused(limiter: RateLimiter, sender: str, at_most: int) -> int:
+    for passed in range(at_most):
+        try:
+            limiter.count(sender)
+        except RateLimited:
+            return passed
+    return at_most
+
+
+def test_replicas_count_together_and_alone_without_redis(redis_url: str, tmp_path: Path) -> None:
+    one, other = RateLimiter(10, redis_url), RateLimiter(10, redis_url)
+    assert count_until_refused(one, "key_a", 6) == 6
+    assert count_until_refused(other, "key_a", 10) == 4
+    assert count_until_refused(other, "key_b", 20) == 10
+    port = free_port()
+    with redis_server(tmp_path, port):
+        orphan = RateLimiter(10, f"redis://127.0.0.1:{port}/0")
+        orphan.count("key_a")
+    began = time.monotonic()
+    assert count_until_refused(orphan, "key_a", 20) == 10
+    assert time.monotonic() - began < 5
+
+
+@pytest.fixture
+def bounded(database_url: str, serve: Serve) -> Iterator[Service]:
+    """Open, with limits set by hand."""
+    limits = {"quota_stored_bytes": 1000, "quota_unfinished_jobs": 2, "quota_job_minutes": 10}
+    with serve(database_url, **limits) as service:
+        yield service
+
+
+def test_no_more_bytes_than_allowed_are_stored(bounded: Service) -> None:
+    size = len(onnx_bytes())
+    model_id = bounded.upload_model()
+    bounded.worker.inspect()
+    assert bounded.http.get("/v1/usage").json()["stored_bytes"] == {"used": size, "limit": 1000}
+    answer = bounded.http.put("/v1/models/large", content=onnx_bytes("x" * 1000))
+    problem(answer, 403, "quota_stored_bytes")
+    announced = {**TUS, "Upload-Length": str(1000 - size + 1)}
+    problem(bounded.http.post("/v1/uploads", headers=announced), 403, "quota_stored_bytes")
+    whole = onnx_bytes("y" * 300)
+    bytes_of_it = {"Upload-Length": str(len(whole)), "Content-Type": "application/offset+octet-stream"}
+    sent = bounded.http.post("/v1/uploads", headers=TUS | bytes_of_it, content=whole)
+    assert sent.json()["state"] == "done", sent.text
+    assert bounded.http.get("/v1/usage").json()["stored_bytes"]["used"] == size + len(whole)
+    bounded.http.delete(f"/v1/models/{model_id}").raise_for_status()
+    assert bounded.http.get("/v1/usage").json()["stored_bytes"]["used"] == len(whole)
+
+
+def test_no_more_jobs_than_allowed_wait(bounded: Service) -> None:
+    body = {"model_id": bounded.ready_model(), "budget": BUDGET}
+    statuses: list[int] = []
+
+    def start() -> None:
+        statuses.append(bounded.http.post("/v1/jobs", json=body).status_code)
+
+    threads = [threading.Thread(target=start) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [202, 202, 429, 429, 429, 429]
+    refused = bounded.http.post("/v1/jobs", json=body)
+    problem(refused, 429, "quota_unfinished_jobs")
+    assert refused.headers["Retry-After"] == "30"
+    bounded.worker.fail(bounded.worker.claim())
+    assert bounded.http.post("/v1/jobs", json=body).status_code == 202
+
+
+def test_job_minutes_are_those_of_all_attempts_in_this_month(bounded: Service) -> None:
+    job_id = bounded.start_job()
+    bounded.worker.claim()
+    with bounded.database.session() as session:
+        session.execute(
+            update(Job).where(Job.id == job_id).values(started_at=database_now(-240), lease_expires_at=database_now(-1))
+        )
+    bounded.worker.reap()
+    with bounded.database.session() as session:
+        session.execute(update(Job).values(claimable_at=database_now(-1)))
+    claim = bounded.worker.claim()
+    with bounded.database.session() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(started_at=database_now(-390)))
+    minutes = bounded.http.get("/v1/usage").json()["job_minutes"]
+    assert minutes["limit"] == 10
+    assert 10.5 <= minutes["used"] < 11
+    body = {"model_id": bounded.http.get(f"/v1/jobs/{job_id}").json()["model_id"], "budget": BUDGET}
+    refused = bounded.http.post("/v1/jobs", json=body)
+    problem(refused, 429, "quota_job_minutes")
+    ends_at = datetime.fromisoformat(bounded.http.get("/v1/usage").json()["month_ends_at"])
+    assert ends_at.day == 1
+    wait = timedelta(seconds=int(refused.headers["Retry-After"]))
+    assert abs(datetime.now(UTC) + wait - ends_at) < timedelta(minutes=1)
+    bounded.worker.fail(claim)
+    problem(bounded.http.post("/v1/jobs", json=body), 429, "quota_job_minutes")
+    with bounded.database.session() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(finished_at=ends_at - timedelta(days=40)))
+    assert bounded.http.post("/v1/jobs", json=body).status_code == 202
+
+
+def test_a_project_may_have_limits_of_its_own(sqlite_url: str, serve: Serve) -> None:
+    with keyed_service(serve, sqlite_url, quota_stored_bytes=1) as keyed:
+        project_id = project_of(keyed.service, "large")
+        with keyed.as_project(DEFAULT_PROJECT, *Scope) as operator:
+            problem(operator.http.put("/v1/models/net", content=onnx_bytes()), 403, "quota_stored_bytes")
+            change = {"stored_bytes_limit": 10_000, "unfinished_jobs_limit": 0}
+            operator.http.patch(f"/v1/projects/{project_id}", json=change).raise_for_status()
+        with keyed.as_project(project_id) as service:
+            used = service.http.get("/v1/usage").json()
+            assert (used["stored_bytes"]["limit"], used["unfinished_jobs"]["limit"]) == (10_000, 0)
+            body = {"model_id": service.ready_model(), "budget": BUDGET}
+            problem(service.http.post("/v1/jobs", json=body), 429, "quota_unfinished_jobs")
+        with keyed.as_project(DEFAULT_PROJECT, *Scope) as operator:
+            operator.http.patch(f"/v1/projects/{project_id}", json={"unfinished_jobs_limit": None}).raise_for_status()
+        with keyed.with_key(key_of(keyed.service, project_id)) as service:
+            assert service.http.get("/v1/usage").json()["unfinished_jobs"]["limit"] == 100
+
+
+def test_limits_hold_where_keys_are_asked_for_unless_set() -> None:
+    def chosen(**settings: object) -> tuple[Limits, int | None]:
+        read = ApiSettings.model_validate(settings)
+        return read.limits, read.requests_per_minute
+
+    assert chosen() == (Limits(), None)
+    assert chosen(auth="required") == (Limits(100 * 2**30, 100, 20_000), 1200)
+    off = {"rate_limit_per_minute": 0, "quota_stored_bytes": 0, "quota_unfinished_jobs": 0, "quota_job_minutes": 0}
+    assert chosen(auth="required", **off) == (Limits(), None)
+    assert chosen(quota_unfinished_jobs=3, rate_limit_per_minute=5) == (Limits(unfinished_jobs=3), 5)
