@@ -41,9 +41,7 @@ def test_an_option_that_a_method_does_not_have_is_named():
 
 
 def test_a_search_without_a_dataset_is_refused_with_what_to_choose_instead():
-    with pytest.raises(
-        InvalidJob, match=r"needs labels, and the job has no dataset; .* one of: .*uniform"
-    ):
+    with pytest.raises(InvalidJob, match=r"needs labels, and the job has no dataset; .* one of: .*uniform"):
         fill(None, {"budget": {"macs_ratio": 0.5}, "pruning": {"allocation": "cma_es"}})
 
 

@@ -32,6 +32,8 @@ class MaskedForm:
             )
         self._labels = {self.form.parameters[name]: found for name, found in labels.items()}
         self._ones = dict.fromkeys(self._labels, True)
+        self.masks = frozenset(self._labels)
+        """Paths of all masks."""
         for path in self._labels:
             self.module.get_parameter(path).requires_grad_(False)
         self._averages = [(average.path, average.initial.clone()) for average in self.form.averages]

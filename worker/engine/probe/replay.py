@@ -13,20 +13,33 @@ from worker.engine.recovery.walk import call, member
 
 
 class Replay:
-    """Holds every value of one run of a module on `inputs`, in the order of its placeholders."""
+    """Holds every value of one run of a module on `inputs`, in the order of its placeholders.
 
-    def __init__(self, module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> None:
+    `masks` are paths of members that are all ones in that run, each a factor of one other value: what multiplies by
+    one that has not changed hands its value on.
+    """
+
+    def __init__(
+        self, module: fx.GraphModule, inputs: Sequence[torch.Tensor], masks: Collection[str] = frozenset()
+    ) -> None:
         self._module = module.eval()
         self._nodes = [node for node in module.graph.nodes if node.op not in ("get_attr", "output")]
         self._output = next(node for node in module.graph.nodes if node.op == "output")
         self._readers = {str(node.target): node for node in module.graph.nodes if node.op == "get_attr"}
+        self._masked = {
+            node: (str(used.target), next(other for other in node.all_input_nodes if other is not used))
+            for node in self._nodes
+            for used in node.all_input_nodes
+            if used.op == "get_attr" and str(used.target) in masks
+        }
         self._last_use = {used: place for place, node in enumerate(self._nodes) for used in node.all_input_nodes}
         self._held: dict[fx.Node, Any] = {}
         placeholders = iter(inputs)
         for node in self._nodes:
-            self._held[node] = next(placeholders) if node.op == "placeholder" else self._run(node, self._held)
+            self._held[node] = next(placeholders) if node.op == "placeholder" else self._run(node, self._held, ())
         self.outputs = self._outputs(self._held)
-        self.held_bytes = sum(value.nbytes for value in self._held.values() if isinstance(value, torch.Tensor))
+        held = (value for node, value in self._held.items() if node not in self._masked)
+        self.held_bytes = sum(value.nbytes for value in held if isinstance(value, torch.Tensor))
 
     def again(self, changed: Collection[str]) -> tuple[torch.Tensor, ...]:
         """The outputs with the members at these paths as they are now; all others are as in the first run."""
@@ -37,15 +50,20 @@ class Replay:
             if dirty.isdisjoint(node.all_input_nodes):
                 continue
             dirty.add(node)
-            fresh[node] = self._run(node, fresh)
+            fresh[node] = self._run(node, fresh, changed)
             for used in node.all_input_nodes:
                 if self._last_use[used] == place and used not in wanted:
                     fresh.pop(used, None)
         return self._outputs(fresh)
 
     @torch.no_grad()
-    def _run(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:  # noqa: ANN401  (tensors and Python values)
+    def _run(self, node: fx.Node, values: dict[fx.Node, Any], changed: Collection[str]) -> Any:  # noqa: ANN401
+        """What the node gives: a tensor, or a Python value."""
         argument = partial(self._argument, values)
+        if node in self._masked:
+            mask, masked = self._masked[node]
+            if mask not in changed:
+                return argument(masked)
         return call(self._module, node, fx.map_arg(node.args, argument), fx.map_arg(node.kwargs, argument))
 
     def _argument(self, values: dict[fx.Node, Any], node: fx.Node) -> Any:  # noqa: ANN401

@@ -55,7 +55,7 @@ class Probe:
         batches = list(self._images.batches(size))
         for inputs, labels in batches:
             self._masked.silence(None)
-            replay = Replay(self._masked.module, inputs)
+            replay = Replay(self._masked.module, inputs, self._masked.masks)
             reference = [_numbers(value) for value in replay.outputs]
             if tallies is None:
                 energy = np.zeros(len(reference))
@@ -74,7 +74,7 @@ class Probe:
         """As many images as may be held with all their activations."""
         self._masked.silence(None)
         inputs, _ = next(self._images.batches(1))
-        replay = Replay(self._masked.module, inputs)
+        replay = Replay(self._masked.module, inputs, self._masked.masks)
         per_image = max(replay.held_bytes // max(len(inputs[0]), 1), 1) if inputs[0].ndim else replay.held_bytes
         return int(np.clip(self._held_bytes // per_image, 1, _LARGEST_BATCH))
 
