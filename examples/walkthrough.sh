@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# One job with nothing but curl: walkthrough.sh MODEL.onnx DATASET FOLDER. The service is at $ESPALIER_URL.
+# One job with nothing but curl: walkthrough.sh MODEL.onnx DATASET FOLDER. The service is at $ESPALIER_URL; where it
+# asks for keys, one is in $ESPALIER_API_KEY, which curl reads from a file, so that no list of processes shows it.
 set -euo pipefail
 api=${ESPALIER_URL:-http://127.0.0.1:8000}/v1
+if [ -n "${ESPALIER_API_KEY:-}" ]; then
+  curl() { command curl -K <(printf 'header = "Authorization: Bearer %s"\n' "$ESPALIER_API_KEY") "$@"; }
+fi
 model_file=$1 dataset_file=$2 folder=$3
 
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_api import Service
+from keyed import key_of, keyed_service
+from running_api import Serve, Service
 from store_side import onnx_bytes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -100,6 +101,21 @@ def test_a_mistake_shows_the_problem_and_its_hint(sqlite_service: Service, watch
     status, body = execute(upload)
     assert (status, body["code"]) == (422, "wrong_format")
     assert "zip" in body["hint"]
+
+
+def test_the_authorize_button_takes_a_key(sqlite_url: str, serve: Serve, watched: Watched) -> None:
+    with keyed_service(serve, sqlite_url) as keyed:
+        page = watched.page
+        page.goto(f"{keyed.service.url}/docs")
+        look = operation(page, "get_usage")
+        status, body = execute(look)
+        assert (status, body["code"]) == (401, "key_missing")
+        page.get_by_role("button", name="Authorize", exact=True).click()
+        page.locator(".auth-container input").fill(key_of(keyed.service))
+        page.locator(".auth-container").get_by_role("button", name="Apply credentials").click()
+        page.get_by_role("button", name="Close").click()
+        look.get_by_role("button", name="Execute").click()
+        look.locator(".live-responses-table .response-col_status", has_text="200").wait_for()
 
 
 def test_redoc_shows_every_operation_and_reaches_no_other_host(sqlite_service: Service, watched: Watched) -> None:
