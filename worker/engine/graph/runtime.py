@@ -1,11 +1,13 @@
 """ONNX Runtime on the CPU, as the engine uses it for facts and proofs."""
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import EncodeError
 
 from worker.engine.graph.onnx_graph import Array
 
@@ -45,7 +47,7 @@ class Session:
 
 def _load(model: onnx.ModelProto, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     providers = ["CPUExecutionProvider"]
-    if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
+    with suppress(EncodeError):
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     # A protobuf message cannot hold more than 2 GiB: the weights go into a file beside it.
     with tempfile.TemporaryDirectory() as folder:
