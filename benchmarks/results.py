@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import page
+
 FOLDER = Path(__file__).parent / "results"
 
 
@@ -29,8 +31,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, contents: Mapping[str, Any], claims: list[Claim]) -> None:
-    """Write `contents` with the claims, so that an interrupted run leaves the last whole file."""
+    """Write `contents` with the claims, so that an interrupted run leaves the last whole file, and the page."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps({**contents, "claims": [asdict(claim) for claim in claims]}, indent=1) + "\n")
     unfinished.replace(path)
+    if path.parent == FOLDER:
+        page.write()

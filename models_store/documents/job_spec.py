@@ -119,6 +119,11 @@ class Finetuning(Document):
     batch_size: int = Field(default=128, ge=1, le=65_536)
     crop_padding: int = Field(default=0, ge=0, le=64, description="Random crop after padding by this many pixels.")
     horizontal_flip: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="auto: a short trial on the worker's device chooses what is fastest, if there are steps enough for "
+        "it to pay. bfloat16 is mixed precision; weights, validation and the exported model are float32.",
+    )
     distillation: float = Field(
         default=0.0,
         ge=0,

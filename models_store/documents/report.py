@@ -207,6 +207,8 @@ class Training(Document):
     device: str
     train_samples: int
     validation_samples: int
+    precision: str = Field(default="float32", description="In which the steps were computed: float32 or bfloat16.")
+    channels_last: bool = Field(default=False, description="Whether images lay channels last in memory.")
     best_epoch: int = Field(description="Chosen on the validation split; 0 is the model before training.")
     epochs: tuple[EpochRow, ...]
 

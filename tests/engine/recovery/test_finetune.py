@@ -2,6 +2,7 @@
 
 import io
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from worker.engine.data import DataOptions, InputSpec, open_dataset
 from worker.engine.errors import EngineError
 from worker.engine.measure import evaluate
 from worker.engine.recovery import FinetuneOptions, finetune
+from worker.engine.recovery.arithmetic import CANDIDATES
 from worker.engine.torch_form import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -181,6 +183,16 @@ def test_label_smoothing_and_mixed_precision_train_too(uploads):
     dataset, form = dataset_of(uploads[4], model), build(model)
     options = FinetuneOptions(epochs=4, learning_rate=0.1, label_smoothing=0.1, precision="bfloat16", device="cpu")
     finetune(form, dataset, options)
+    assert evaluate(form.write_back(), dataset.test, 4).top1 > 0.9
+
+
+def test_a_long_training_begins_with_a_trial_of_what_is_fastest(uploads, monkeypatch):
+    monkeypatch.setattr(sys.modules[finetune.__module__], "MIN_STEPS", 1)
+    model = exported(network(4))
+    dataset, form = dataset_of(uploads[4], model), build(model)
+    training = finetune(form, dataset, OPTIONS)
+    assert training.arithmetic in CANDIDATES
+    assert all(parameter.is_contiguous() for parameter in form.module.parameters())
     assert evaluate(form.write_back(), dataset.test, 4).top1 > 0.9
 
 

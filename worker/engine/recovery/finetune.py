@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
@@ -16,6 +15,7 @@ import torch
 from worker.engine.data import Augmentation, Dataset, Split
 from worker.engine.errors import EngineError
 from worker.engine.masks.frozen import FrozenMasks, Masks
+from worker.engine.recovery.arithmetic import BFLOAT16, FLOAT32, MIN_STEPS, Arithmetic, fastest
 from worker.engine.recovery.checkpoint import (
     Checkpoints,
     Interrupted,
@@ -35,7 +35,8 @@ _NO_MASKS: Masks = {}
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """`device` "auto" is the GPU where one is. bfloat16 computes in mixed precision; weights stay float32.
+    """`device` "auto" is the GPU where one is. bfloat16 computes in mixed precision, channels last; weights stay
+    float32. `precision` "auto" tries what is fastest before a training of many steps, and is float32 for others.
     `distillation` is the teacher's share of the loss: 0 is labels alone, 1 leaves the labels out of training; without
     labels the original is all that is learnt from."""
 
@@ -50,7 +51,7 @@ class FinetuneOptions:
     horizontal_flip: bool = False
     seed: int = 0
     device: str = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     distillation: float = 0.0
     temperature: float = 4.0
 
@@ -75,6 +76,7 @@ class Training:
     validation_samples: int
     best_epoch: int
     epochs: tuple[Epoch, ...]
+    arithmetic: Arithmetic = FLOAT32
 
 
 @dataclass
@@ -115,7 +117,8 @@ def finetune(
     teacher: TorchForm | None = None,
 ) -> Training:
     """Train the form on the dataset's training split and leave it with the weights of the epoch that did best on the
-    validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU. Weights named in
+    validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU, where `precision` is not
+    left to a trial. Weights named in
     `masks` stay exactly zero where their mask is False.
 
     With `checkpoints`, a training that was cut off goes on at the batch of its last checkpoint and ends with the
@@ -132,6 +135,7 @@ def finetune(
     try:
         return _Run(form, dataset, options, device, masks, checkpoints, teacher).train(on_epoch, on_progress)
     finally:
+        FLOAT32.prepare(form.module)
         form.module.eval().cpu()
 
 
@@ -163,6 +167,8 @@ class _Run:
         self.rows: list[Epoch] = []
         self.part = _Part(self._rate)
         if not self._resume():
+            self.arithmetic = self._chosen_arithmetic()
+            self.arithmetic.prepare(self.network)
             self.rows = [self._first_row()]
             self.best, self.weights = self.rows[0], self._weights()
             on_epoch(self.rows[0])
@@ -175,7 +181,21 @@ class _Run:
             on_epoch(row)
         self.network.load_state_dict(self.weights)
         samples = len(self.dataset.train), len(self.dataset.validation)
-        return Training(_device_name(self.device), *samples, self.best.epoch, tuple(self.rows))
+        return Training(_device_name(self.device), *samples, self.best.epoch, tuple(self.rows), self.arithmetic)
+
+    def _chosen_arithmetic(self) -> Arithmetic:
+        if self.options.precision != "auto":
+            return BFLOAT16 if self.options.precision == "bfloat16" else FLOAT32
+        if self.steps < MIN_STEPS:
+            return FLOAT32
+        images, labels = next(self.dataset.train.batches(self.options.batch_size))
+        self.network.train()
+
+        def step(arithmetic: Arithmetic) -> None:
+            inputs, truth = self._on_device(images, labels)
+            self._forward(arithmetic, inputs, truth).backward()  # type: ignore[no-untyped-call]
+
+        return fastest(self.network, step, self.device)
 
     def _first_row(self) -> Epoch:
         """The untrained model, its training loss taken on as many samples as are held out for validation."""
@@ -216,14 +236,18 @@ class _Run:
     def _step(self, images: np.ndarray, labels: np.ndarray) -> float:
         self.optimizer.zero_grad(set_to_none=True)
         inputs, truth = self._on_device(images, labels)
-        with self._precision():
-            loss = self.objective.loss(self.network(inputs), inputs, truth)
+        loss = self._forward(self.arithmetic, inputs, truth)
         if not loss.requires_grad:
             raise _nothing_to_train()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.frozen.apply()
         return loss.item()
+
+    def _forward(self, arithmetic: Arithmetic, inputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        inputs = arithmetic.images(inputs)
+        with arithmetic.context(self.device):
+            return self.objective.loss(self.network(inputs), inputs, truth)
 
     @torch.no_grad()
     def _validate(self, split: Split, samples: int | None = None) -> tuple[float, float | None]:
@@ -233,6 +257,7 @@ class _Run:
         for images, labels in split.batches(self.options.batch_size):
             self._stop_if_told()
             inputs, truth = self._on_device(images, labels)
+            inputs = self.arithmetic.images(inputs)
             found, hits = self.objective.judge(self.network(inputs), inputs, truth)
             loss += found.item() * len(labels)
             right += hits or 0
@@ -269,6 +294,7 @@ class _Run:
             "rows": [asdict(row) for row in self.rows],
             "best": self.best.epoch,
             "part": asdict(self.part),
+            "arithmetic": asdict(self.arithmetic),
             "schedule": self.schedule.state_dict(),
             "optimizer": optimizer.values,
         }
@@ -288,6 +314,8 @@ class _Run:
         self.rows = [Epoch(**row) for row in state.values["rows"]]
         self.best = self.rows[state.values["best"]]
         self.part = _Part(**state.values["part"])
+        self.arithmetic = Arithmetic(**state.values["arithmetic"])
+        self.arithmetic.prepare(self.network)
         return True
 
     def _fits(self, state: State) -> bool:
@@ -304,11 +332,6 @@ class _Run:
 
     def _cosine(self, step: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self.options.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
 
 
 def _objective(

@@ -57,6 +57,8 @@ def run(bench: Workbench) -> Finetuned:
             device=training.device,
             train_samples=training.train_samples,
             validation_samples=training.validation_samples,
+            precision=training.arithmetic.precision,
+            channels_last=training.arithmetic.channels_last,
             best_epoch=training.best_epoch,
             epochs=tuple(EpochRow(**asdict(epoch)) for epoch in training.epochs),
         ),

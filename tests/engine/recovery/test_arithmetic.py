@@ -1,0 +1,57 @@
+"""The trial that chooses float32 or bfloat16: it takes what is clearly faster, and leaves the network as it was."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from worker.engine.recovery.arithmetic import BFLOAT16, CANDIDATES, FLOAT32, Arithmetic, fastest
+
+CPU = torch.device("cpu")
+LAST = Arithmetic("float32", channels_last=True)
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({FLOAT32: 0.09, LAST: 0.06, BFLOAT16: 0.02}, BFLOAT16),
+        ({FLOAT32: 0.09, LAST: 0.02, BFLOAT16: 0.06}, LAST),
+        ({FLOAT32: 0.06, LAST: 0.055, BFLOAT16: 0.12}, FLOAT32),
+        ({FLOAT32: 0.06, LAST: None, BFLOAT16: None}, FLOAT32),
+        ({FLOAT32: 0.06, LAST: None, BFLOAT16: 0.01}, BFLOAT16),
+    ],
+)
+def test_what_is_clearly_faster_and_works_is_chosen(seconds, best):
+    def step(arithmetic: Arithmetic) -> None:
+        if seconds[arithmetic] is None:
+            raise RuntimeError("no kernel for it")
+        time.sleep(seconds[arithmetic])
+
+    assert fastest(small(), step, CPU) == best
+
+
+def test_a_trial_leaves_no_trace():
+    network, images = small().train(), torch.randn(4, 3, 8, 8)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    tried = []
+
+    def step(arithmetic: Arithmetic) -> None:
+        tried.append(arithmetic)
+        batch = arithmetic.images(images)
+        assert batch.is_contiguous(memory_format=torch.channels_last) == arithmetic.channels_last
+        with arithmetic.context(CPU):
+            out = network(batch)
+        assert out.dtype == (torch.bfloat16 if arithmetic == BFLOAT16 else torch.float32)
+        out.float().square().mean().backward()
+
+    fastest(network, step, CPU)
+    assert set(tried) == set(CANDIDATES)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(p.grad is None and p.is_contiguous() for p in network.parameters())
