@@ -31,7 +31,7 @@ class Plane:
         return replace(self, database=self.database.of_project(project_id, **known))
 
 
-def running_plane(request: Request) -> Plane:
+async def running_plane(request: Request) -> Plane:
     plane: Plane = request.app.state.plane
     return plane
 

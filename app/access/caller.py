@@ -72,7 +72,7 @@ def _caller(
 CallerDep = Annotated[Caller, Depends(_caller)]
 
 
-def by_method(request: Request, caller: CallerDep) -> None:
+async def by_method(request: Request, caller: CallerDep) -> None:
     """Of most routes: reading needs the scope `read`, everything else `write`. Raises ScopeMissing."""
     caller.require(Scope.READ if request.method in READING_METHODS else Scope.WRITE)
 
