@@ -13,7 +13,7 @@ from models_store.audit import AuditRepository
 __all__ = ["Caller", "CallerDep", "Plane", "PlaneDep", "ReadSession", "WriteSession"]
 
 
-def _of_the_caller(plane: WholePlane, caller: CallerDep, request: Request) -> Plane:
+async def _of_the_caller(plane: WholePlane, caller: CallerDep, request: Request) -> Plane:
     return plane.of_project(caller.project_id, actor(request, caller.key_id))
 
 

@@ -116,7 +116,7 @@ class Creation:
         return IdempotencyRepository(session)
 
 
-def _creation(request: Request, plane: PlaneDep, caller: CallerDep, key: Key = None) -> Creation:
+async def _creation(request: Request, plane: PlaneDep, caller: CallerDep, key: Key = None) -> Creation:
     return Creation(plane, caller, request, key)
 
 

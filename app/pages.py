@@ -40,7 +40,7 @@ def _rfc_3339(value: object) -> object:
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
 
 
-def _span(
+async def _span(
     created_from: Annotated[Moment | None, Query(description="Created then or later.")] = None,
     created_before: Annotated[Moment | None, Query(description="Created earlier than that.")] = None,
 ) -> Span:

@@ -1,6 +1,6 @@
 """Who sends a request: the holder of an API key, or anybody where the service asks for none."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -77,10 +77,10 @@ async def by_method(request: Request, caller: CallerDep) -> None:
     caller.require(Scope.READ if request.method in READING_METHODS else Scope.WRITE)
 
 
-def needs(scope: Scope) -> Callable[[CallerDep], None]:
+def needs(scope: Scope) -> Callable[[CallerDep], Awaitable[None]]:
     """Of routes that need another scope, whatever the method."""
 
-    def require(caller: CallerDep) -> None:
+    async def require(caller: CallerDep) -> None:
         caller.require(scope)
 
     return require

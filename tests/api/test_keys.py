@@ -211,6 +211,7 @@ def test_the_document_tells_swagger_how_to_authorize(sqlite_keyed: Keyed) -> Non
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path, methods in document["paths"].items():
         for operation in methods.values():
-            expected = path.startswith("/v1/") and not path.startswith("/v1/hooks/")
+            keyed = path.startswith("/v1/") or path == "/metrics"
+            expected = keyed and not path.startswith("/v1/hooks/")
             assert (operation.get("security") == [{"ApiKey": []}]) is expected, operation["operationId"]
-            assert ("401" in operation["responses"]) is path.startswith("/v1/")
+            assert ("401" in operation["responses"]) is keyed
