@@ -115,8 +115,9 @@ def main() -> None:
     model = given.read_bytes() if given else exported()
     with tempfile.TemporaryDirectory() as folder:
         row = run(model, Path(folder) / "work")
+    name = given.stem if given else "ResNet-50 (224x224)"
     claim = results.Claim(
-        "an estimate of ResNet-50 (224x224, no data) on two cores, from the start of its process: "
+        f"an estimate of {name} without data on two cores, from the start of its process: "
         f"{row['layers']} sets of layers at three ratios, eight budgets",
         5,
         f"{row['wall_s']:.1f} s ({row['cpu_s']:.1f} s of CPU)",
@@ -127,8 +128,8 @@ def main() -> None:
         described = machine.describe("onnxruntime", "torch", "numpy")
         results.write(FILE, {"machine": described, "row": row}, [claim])
     print(f"{claim.name}: {claim.value} (goal {claim.goal})")
-    for name, seconds in row["stage_seconds"].items():
-        print(f"  {name}: {seconds:.1f} s")
+    for stage, seconds in row["stage_seconds"].items():
+        print(f"  {stage}: {seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from tests.worker.networks import convnet
 from worker.engine.allocation import allocate, macs_limit, plan_of
@@ -60,6 +61,23 @@ def test_small_batches_answer_as_one(digits_analysis: Analysis) -> None:
     (whole,) = Probe(digits_analysis, noise).responses([plan])
     (parts,) = Probe(digits_analysis, noise, held_bytes=1).responses([plan])
     assert parts.change == pytest.approx(whole.change, rel=1e-5)
+
+
+def test_plans_are_answered_alike_side_by_side_and_one_by_one(digits_analysis: Analysis) -> None:
+    noise, scores = some_noise(digits_analysis, 3), score(digits_analysis, "l2")
+    plans = [
+        allocate(digits_analysis, scores, [macs_limit(digits_analysis, r)]).plan for r in (0.8, 0.6, 0.5, 0.4, 0.2)
+    ]
+    before, told, found = torch.get_num_threads(), [], []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(Probe(digits_analysis, noise).responses(plans, told.append))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+    assert told == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0] * 2)
 
 
 def test_a_fixed_batch_is_filled_up() -> None:

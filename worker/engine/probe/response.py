@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from worker.engine.surgery import Plan
 
 _HELD_BYTES = 2**30
 _LARGEST_BATCH = 64
+_MOST_LANES = 8
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,18 @@ class _Tally:
 
 
 class Probe:
-    """The original and its images; each plan is answered by masks, without BN re-estimation."""
+    """The original and its images; each plan is answered by masks, without BN re-estimation.
+
+    Plans are answered side by side, by as many threads as torch has, each with a network of its own: operations as
+    small as these gain little from threads of their own, and wait for each other where cores are shared.
+    """
 
     def __init__(self, analysis: Analysis, images: Images, held_bytes: int = _HELD_BYTES) -> None:
-        self._masked = MaskedForm(analysis)
+        lanes = max(min(torch.get_num_threads(), _MOST_LANES), 1)
+        self._forms = [MaskedForm(analysis) for _ in range(lanes)]
         self._images = images
-        self._head = find_head(self._masked.form.model)
-        self._held_bytes = held_bytes
+        self._head = find_head(self._forms[0].form.model)
+        self._held_bytes = held_bytes // lanes
 
     def original(self) -> Response:
         """The response to no cut at all."""
@@ -50,31 +59,50 @@ class Probe:
         self, plans: Sequence[Plan], on_progress: Callable[[float], None] = lambda share: None
     ) -> list[Response]:
         """One per plan. Each batch of images is gone through once for all plans."""
-        tallies: list[_Tally] | None = None
-        energy, done, size = np.zeros(0), 0, self._batch_size()
-        batches = list(self._images.batches(size))
-        for inputs, labels in batches:
-            self._masked.silence(None)
-            replay = Replay(self._masked.module, inputs, self._masked.masks)
+        if not plans:
+            return []
+        with _one_thread_per_operation():
+            batches = list(self._images.batches(self._batch_size()))
+            told = _Progress(len(plans) * len(batches), on_progress)
+            found = [self._batch(plans, inputs, labels, told) for inputs, labels in batches]
+        energy = np.sum([energy for _, energy in found], axis=0)
+        answers = []
+        for number in range(len(plans)):
+            parts = [tallies[number] for tallies, _ in found]
+            answers.append(self._response(parts, energy))
+        return answers
+
+    def _batch(
+        self, plans: Sequence[Plan], inputs: tuple[torch.Tensor, ...], labels: np.ndarray | None, told: _Progress
+    ) -> tuple[list[_Tally], np.ndarray]:
+        """A tally per plan, and the energy of each output of the original."""
+        tallies: list[_Tally | None] = [None] * len(plans)
+        energies: list[np.ndarray] = []
+
+        def lane(start: int) -> None:
+            form = self._forms[start]
+            form.silence(None)
+            replay = Replay(form.module, inputs, form.masks)
             reference = [_numbers(value) for value in replay.outputs]
-            if tallies is None:
-                energy = np.zeros(len(reference))
-                tallies = [_Tally(np.zeros(len(reference))) for _ in plans]
-            energy += [float(np.square(value).sum()) for value in reference]
-            for plan, tally in zip(plans, tallies, strict=True):
-                found = [_numbers(value) for value in replay.again(self._masked.silence(plan))]
-                tally.difference += [float(np.square(a - b).sum()) for a, b in zip(found, reference, strict=True)]
-                if labels is not None:
-                    tally.right += self._right(found[self._head.index], labels)
-                done += 1
-                on_progress(done / (len(plans) * len(batches)))
-        return [self._response(tally, energy) for tally in tallies or []]
+            energies.append(np.array([float(np.square(value).sum()) for value in reference]))
+            for number in range(start, len(plans), len(self._forms)):
+                outputs = [_numbers(value) for value in replay.again(form.silence(plans[number]))]
+                squares = [float(np.square(a - b).sum()) for a, b in zip(outputs, reference, strict=True)]
+                right = 0 if labels is None else self._right(outputs[self._head.index], labels)
+                tallies[number] = _Tally(np.array(squares), right)
+                told.one_more()
+
+        lanes = range(min(len(self._forms), len(plans)))
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            list(pool.map(lane, lanes))
+        return [tally for tally in tallies if tally is not None], energies[0]
 
     def _batch_size(self) -> int:
         """As many images as may be held with all their activations."""
-        self._masked.silence(None)
+        form = self._forms[0]
+        form.silence(None)
         inputs, _ = next(self._images.batches(1))
-        replay = Replay(self._masked.module, inputs, self._masked.masks)
+        replay = Replay(form.module, inputs, form.masks)
         per_image = max(replay.held_bytes // max(len(inputs[0]), 1), 1) if inputs[0].ndim else replay.held_bytes
         return int(np.clip(self._held_bytes // per_image, 1, _LARGEST_BATCH))
 
@@ -82,10 +110,34 @@ class Probe:
         scores = self._head.scores(output, self._images.classes)[: len(labels)]
         return int((predicted_classes(self._head, scores) == labels).sum())
 
-    def _response(self, tally: _Tally, energy: np.ndarray) -> Response:
-        shares = tally.difference / np.maximum(energy, np.finfo(np.float64).tiny)
-        top1 = None if self._images.labels is None else tally.right / len(self._images)
+    def _response(self, parts: Sequence[_Tally], energy: np.ndarray) -> Response:
+        difference = np.sum([part.difference for part in parts], axis=0)
+        shares = difference / np.maximum(energy, np.finfo(np.float64).tiny)
+        right = sum(part.right for part in parts)
+        top1 = None if self._images.labels is None else right / len(self._images)
         return Response(float(np.sqrt(shares.mean())), top1)
+
+
+class _Progress:
+    """Counts what several threads have done."""
+
+    def __init__(self, total: int, on_progress: Callable[[float], None]) -> None:
+        self._total, self._done, self._tell, self._lock = total, 0, on_progress, Lock()
+
+    def one_more(self) -> None:
+        with self._lock:
+            self._done += 1
+            self._tell(self._done / self._total)
+
+
+@contextmanager
+def _one_thread_per_operation() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _numbers(output: torch.Tensor) -> np.ndarray:
