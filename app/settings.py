@@ -68,7 +68,12 @@ class ApiSettings(StoreSettings):
     @property
     def keyed(self) -> bool:
         """Whether requests need an API key. Where they do not, everything belongs to the default project."""
-        return self.auth == "required" or (self.auth == "auto" and not _is_loopback(self.host))
+        return self.auth == "required" or (self.auth == "auto" and not is_loopback(self.host))
+
+    @property
+    def local(self) -> bool:
+        """Whether nobody is asked for a key because only this machine can ask."""
+        return self.auth == "auto" and not self.keyed
 
     @property
     def limits(self) -> Limits:
@@ -90,7 +95,8 @@ class ApiSettings(StoreSettings):
         return chosen or None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address or a name is that of this machine, for itself."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

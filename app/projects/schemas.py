@@ -23,7 +23,7 @@ class NewProject(BaseModel):
     name: ProjectName
 
 
-BytesLimit = Annotated[int | None, Field(ge=0, le=2**62, description="Null: what the settings say of all projects.")]
+BytesLimit = Annotated[int | None, Field(ge=0, le=2**53, description="Null: what the settings say of all projects.")]
 CountLimit = Annotated[int | None, Field(ge=0, lt=2**31, description="Null: what the settings say of all projects.")]
 
 

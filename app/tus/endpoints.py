@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Header, Path, Request, 
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app.dependencies import Plane, PlaneDep, ReadSession, WriteSession
+from app.dependencies import Plane, PlaneDep, ReadSession
 from app.errors import problems
 from app.idempotency import IDEMPOTENCY_ERRORS, REPLAYED, CreationDep
 from app.tus import checksum, errors, metadata, service
@@ -17,7 +17,6 @@ from app.tus.receive import reception
 from app.tus.schemas import UploadView
 from app.uploads.errors import UPLOAD_ERRORS, UnsupportedUpload, UploadTooLarge
 from models_store.tables import Upload
-from models_store.uploads import scope
 
 router = APIRouter(prefix=PATH, tags=["uploads"])
 
@@ -186,10 +185,9 @@ async def append_to_upload(
     openapi_extra=_extra(),
     responses=problems(*LOOK_ERRORS),
 )
-def delete_upload(upload_id: UploadId, plane: PlaneDep, session: WriteSession, background: BackgroundTasks) -> None:
+def delete_upload(upload_id: UploadId, plane: PlaneDep) -> None:
     """What has arrived is gone; the model or dataset that a whole upload became stays."""
-    service.delete(session, upload_id)
-    background.add_task(plane.blobs.delete_scope, scope(upload_id))  # runs after the commit and the answer
+    service.delete(plane, upload_id)
 
 
 async def _append(

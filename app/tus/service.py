@@ -12,6 +12,7 @@ from app.errors import ApiError
 from app.models import service as models
 from app.tus import metadata
 from app.tus.errors import UploadExpired, UploadNotFound
+from app.tus.protocol import PATH
 from app.uploads.errors import UploadTooLarge
 from app.uploads.incoming import ReceivedFile, incoming_file
 from models_store.audit import AuditRepository
@@ -41,10 +42,13 @@ def get(session: Session, upload_id: str) -> Upload:
     return upload
 
 
-def delete(session: Session, upload_id: str) -> None:
-    """Forget it; what it became stays. Delete its pieces after the commit. Raises UploadNotFound, UploadExpired."""
-    get(session, upload_id)
-    UploadRepository(session).delete(upload_id)
+def delete(plane: Plane, upload_id: str) -> None:
+    """Forget it, and what has arrived; what it became stays. Raises UploadNotFound, UploadExpired."""
+    with plane.database.session() as session:
+        get(session, upload_id)
+        UploadRepository(session).delete(upload_id)
+        AuditRepository(session).record(f"{PATH}/{upload_id}")
+    plane.blobs.delete_scope(scope(upload_id))
 
 
 def finish(plane: Plane, upload_id: str) -> Upload:

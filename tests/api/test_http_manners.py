@@ -4,7 +4,7 @@ import re
 
 import pytest
 from answers import problem
-from running_api import Service
+from running_api import Serve, Service
 from store_side import onnx_bytes
 
 
@@ -73,3 +73,22 @@ def test_pages_of_other_sites_can_change_nothing(
     else:
         problem(response, 403, "cross_site_request")
     assert sqlite_service.http.get("/v1/models", headers=headers).is_success
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "[::1]:8000", "127.0.0.1", "espalier.example.org"])
+def test_an_open_service_answers_to_names_of_this_machine(sqlite_url: str, serve: Serve, host: str) -> None:
+    with serve(sqlite_url, public_url="https://espalier.example.org/prune") as service:
+        assert service.http.get("/v1/jobs", headers={"Host": host}).is_success
+
+
+@pytest.mark.parametrize(
+    "host", ["rebound.example.org", "localhost.example.org:80", "10.0.0.7:8000", "127.0.0.1.nip.io", "["]
+)
+def test_an_open_service_answers_to_no_other_name(sqlite_service: Service, host: str) -> None:
+    """A page under a name that was made to lead here would count as of the same origin."""
+    problem(sqlite_service.http.get("/v1/jobs", headers={"Host": host}), 421, "unknown_host")
+
+
+def test_a_service_that_asks_for_keys_answers_to_any_name(sqlite_url: str, serve: Serve) -> None:
+    with serve(sqlite_url, auth="required") as service:
+        problem(service.http.get("/v1/jobs", headers={"Host": "any.example.org"}), 401, "key_missing")

@@ -35,6 +35,7 @@ REFUSED_FOR_THEIR_CONTENT = {
     "/v1/webhooks/{webhook_id}": [422],
     "/v1/webhooks/{webhook_id}/test": [422],
     "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": [422],
+    "/v1/jobs/{job_id}/retry": [422],
     "/v1/keys": [422],
     "/v1/keys/{key_id}/rotate": [422],
     "/v1/projects": [422],
@@ -113,6 +114,7 @@ def conform(service: Service, folder: Path, cases: int) -> None:
     assert "Stateful" in run.stdout
 
 
+@pytest.mark.timeout(900)
 def test_the_service_does_what_its_document_says(sqlite_url: str, serve: Serve, tmp_path: Path) -> None:
     """With keys, so that no route can forget to ask for one."""
     with (

@@ -165,7 +165,7 @@ def broken_off(service: Service, path: str, start: int, length: int, data: bytes
     """A connection that has announced `length` bytes and sent some of them."""
     address = httpx.URL(service.url)
     connection = socket.create_connection((address.host, address.port or 80), timeout=10)
-    headers = {**BYTES, "Host": "test", "Upload-Offset": start, "Content-Length": length}
+    headers = {**BYTES, "Host": "localhost", "Upload-Offset": start, "Content-Length": length}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     connection.sendall(f"PATCH {path} HTTP/1.1\r\n{lines}{extra}\r\n".encode() + data)
     return connection

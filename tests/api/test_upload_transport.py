@@ -100,7 +100,7 @@ def test_a_body_announced_as_too_large_is_refused_before_it_is_sent(small_servic
     address = httpx.URL(small_service.url)
     with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
         connection.sendall(
-            b"PUT /v1/models/net HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
+            b"PUT /v1/models/net HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n"
         )
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413")
@@ -164,7 +164,7 @@ def test_a_dropped_connection_leaves_nothing_behind(sqlite_service: Service, hea
     address = httpx.URL(sqlite_service.url)
     with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
         content_type = f"Content-Type: {FORM['Content-Type']}\r\n".encode() if head.startswith(b"POST") else b""
-        connection.sendall(head + b"Host: test\r\nContent-Length: 10000000\r\n" + content_type + b"\r\n")
+        connection.sendall(head + b"Host: localhost\r\nContent-Length: 10000000\r\n" + content_type + b"\r\n")
         connection.sendall(part("file", b"\x08\x0a" * MIB, "net.onnx"))
         wait_until(lambda: sqlite_service.incoming() != [])
     wait_until(lambda: sqlite_service.incoming() == [])
