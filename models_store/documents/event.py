@@ -39,6 +39,9 @@ class JobError(Document):
     stage: str | None = None
 
 
-STAGES = ("baseline", "estimate", "prune", "recover", "finetune", "evaluate", "export", "measure", "report")
+STAGES = (
+    *("baseline", "estimate", "regularise", "prune", "recover"),
+    *("finetune", "evaluate", "export", "measure", "report"),
+)
 ESTIMATE_STAGES = ("latency", "sensitivity", "curve", "forecast", "report")
 SWEEP_STAGES = ("points", "front")

@@ -12,7 +12,7 @@ from models_store.documents.export_spec import Export
 from models_store.documents.kernels import Kernels
 from models_store.documents.methods import DEFAULTS, ChoosesMethods, InCatalogue, MethodOptions, refuse
 from models_store.documents.random_masks import RandomMasks
-from models_store.documents.recovery_spec import Recovery
+from models_store.documents.recovery_spec import Recovery, Regularisation
 
 DataKind: TypeAlias = Literal["none", "images", "labels"]
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -195,6 +195,7 @@ class PruningWork(Work):
     random_masks: RandomMasks | None = Field(
         default=None, description="Draw what goes at random, and keep the draw that does least harm."
     )
+    regularisation: Regularisation | None = Field(default=None, description="Training before the cut.")
     export: Export = Export()
     measuring: Measuring = Measuring()
 
@@ -237,6 +238,8 @@ class JobSpec(PruningWork):
         if data != "labels":
             if self.budget.max_accuracy_drop is not None:
                 refuse([(("budget", "max_accuracy_drop"), "accuracy is measured on a dataset with labels")], "no_data")
+            if self.regularisation is not None and data == "none":
+                refuse([(("regularisation",), "training needs images: the job needs a dataset_id")], "no_data")
             if self.random_masks is not None:
                 text = "masks are scored by what they misclassify: the job needs a dataset_id, and labels"
                 refuse([(("random_masks",), text)], "no_data")

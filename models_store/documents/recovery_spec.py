@@ -1,6 +1,8 @@
-"""What a job asks for between cut and finetuning."""
+"""What a job asks for before the cut, and between cut and finetuning."""
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from models_store.documents.base import Document
 
@@ -21,3 +23,22 @@ class Recovery(Document):
     calibration_images: int = Field(
         default=1024, ge=2, le=100_000, description="At most; large activations leave room for fewer."
     )
+
+
+class Regularisation(Document):
+    """Training of the whole network before the cut, in which a growing decay makes the weights vanish that will go.
+    Optimiser, learning rate, batches and augmentation are those of the finetuning."""
+
+    method: Literal["swd", "greg"] = Field(
+        default="swd",
+        description="swd: the decay grows exponentially (Tessier et al. 2022); greg: in even steps (Wang et al. 2021).",
+    )
+    epochs: int = Field(default=1, ge=1, le=1000)
+    first: float = Field(default=1e-3, gt=0, le=1e4, description="swd: the decay at the beginning.")
+    last: float = Field(default=1.0, gt=0, le=1e4, description="The decay at the end.")
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.method == "swd" and self.last < self.first:
+            raise ValueError("regularisation.last must not be below regularisation.first")
+        return self

@@ -258,6 +258,7 @@ class Report(Document):
     random_masks: tuple[MaskSearch, ...] = ()
     search: AllocationSearch | None = Field(default=None, description="Of an allocation that searches.")
     parity: Parity | None
+    regularisation: Training | None = Field(default=None, description="The training before the cut.")
     recovery: RecoveryResult | None = None
     training: Training | None
     exports: tuple[ExportedFile, ...] = Field(default=(), description="Files of the model beside pruned.onnx.")

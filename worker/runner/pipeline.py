@@ -11,7 +11,18 @@ from worker.order import Order
 from worker.runner.estimating import curve, forecast, latency, sensitivity
 from worker.runner.estimating import report as estimate_report
 from worker.runner.interruption import Stopped
-from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, recover, report
+from worker.runner.stages import (
+    baseline,
+    estimate,
+    evaluate,
+    export,
+    finetune,
+    measure,
+    prune,
+    recover,
+    regularise,
+    report,
+)
 from worker.runner.voice import Voice
 from worker.runner.workbench import Stage, Workbench
 from worker.work_folder import WorkFolder
@@ -20,6 +31,7 @@ STAGES: Mapping[JobKind, tuple[Stage[Any], ...]] = {
     JobKind.PRUNE: (
         baseline.STAGE,
         estimate.STAGE,
+        regularise.STAGE,
         prune.STAGE,
         recover.STAGE,
         finetune.STAGE,

@@ -78,6 +78,11 @@ class Workbench:
         return self.work
 
     @property
+    def regularised_path(self) -> Path:
+        """The original trained to do without what will be cut, where the job asked for that."""
+        return self.folder.state / "regularised.onnx"
+
+    @property
     def cut_path(self) -> Path:
         """The model right after surgery."""
         return self.folder.state / "cut.onnx"
@@ -118,8 +123,17 @@ class Workbench:
 
     @cached_property
     def analysis(self) -> Analysis:
+        return self._analysis(self.original)
+
+    def analysis_to_cut(self) -> Analysis:
+        """Of the weights that the cut is made in: the original's, or what training before the cut made of them. Groups
+        are the same."""
+        trained = self.regularised_path
+        return self._analysis(load_model(trained)) if trained.exists() else self.analysis
+
+    def _analysis(self, model: onnx.ModelProto) -> Analysis:
         pruning = self.work.pruning
-        analysis = analyze(self.original, allow_inexact=pruning.allow_inexact, exclude=pruning.exclude)
+        analysis = analyze(model, allow_inexact=pruning.allow_inexact, exclude=pruning.exclude)
         for units, reason in self._left_alone():
             analysis = analysis.without(tuple(units), reason)
         return analysis

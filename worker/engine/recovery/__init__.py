@@ -1,10 +1,11 @@
-"""Winning back what the cut cost."""
+"""Preparing for the cut, and winning back what it cost."""
 
 from worker.engine.recovery.bn_reestimation import reestimate_norms
 from worker.engine.recovery.calibration import calibration_batches
 from worker.engine.recovery.checkpoint import Checkpoints, Interrupted
 from worker.engine.recovery.finetune import Epoch, FinetuneOptions, Training, finetune
 from worker.engine.recovery.reconstruction import LayerFit, reconstruct
+from worker.engine.recovery.selective_decay import SelectiveDecay, doomed_weights
 
 __all__ = [
     "Checkpoints",
@@ -12,8 +13,10 @@ __all__ = [
     "FinetuneOptions",
     "Interrupted",
     "LayerFit",
+    "SelectiveDecay",
     "Training",
     "calibration_batches",
+    "doomed_weights",
     "finetune",
     "reconstruct",
     "reestimate_norms",

@@ -28,6 +28,7 @@ from worker.engine.recovery.checkpoint import (
 from worker.engine.recovery.distillation import Teacher
 from worker.engine.recovery.imitation import Imitation
 from worker.engine.recovery.labels import Labels
+from worker.engine.recovery.selective_decay import SelectiveDecay
 from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
@@ -115,6 +116,7 @@ def finetune(
     masks: Masks = _NO_MASKS,
     checkpoints: Checkpoints | None = None,
     teacher: TorchForm | None = None,
+    decay: SelectiveDecay | None = None,
 ) -> Training:
     """Train the form on the dataset's training split and leave it with the weights of the epoch that did best on the
     validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU, where `precision` is not
@@ -127,13 +129,16 @@ def finetune(
     `teacher` is the form of the original; it is needed where `options.distillation` is above 0, and where the dataset
     has no labels: all outputs are then trained to be the original's.
 
+    With `decay` the training prepares a cut: the learning rate stays, and so do the last epoch's weights.
+
     Raises EngineError where the model's outputs do not fit the labels, and where the loss is no number any more.
     """
     options = options or FinetuneOptions()
     device = _device(options.device)
     form.module.to(device)
     try:
-        return _Run(form, dataset, options, device, masks, checkpoints, teacher).train(on_epoch, on_progress)
+        run = _Run(form, dataset, options, device, masks, checkpoints, teacher, decay)
+        return run.train(on_epoch, on_progress)
     finally:
         FLOAT32.prepare(form.module)
         form.module.eval().cpu()
@@ -151,14 +156,16 @@ class _Run:
         masks: Masks,
         checkpoints: Checkpoints | None,
         teacher: TorchForm | None,
+        decay: SelectiveDecay | None,
     ) -> None:
+        self.decay = decay
         self.options, self.dataset, self.device, self.checkpoints = options, dataset, device, checkpoints
         self.objective = _objective(form, dataset, options, device, teacher)
-        self.network = form.up_to(*self.objective.values)
+        self.form, self.network = form, form.up_to(*self.objective.values)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.steps = options.epochs * math.ceil(len(dataset.train) / options.batch_size)
         self.optimizer = _optimizer(self.parameters, options)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._cosine)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate_factor)
         self.augmentation = Augmentation(options.crop_padding, options.horizontal_flip)
         self.frozen = FrozenMasks(form, masks)
         self.frozen.apply()
@@ -175,7 +182,7 @@ class _Run:
         for number in range(len(self.rows), self.options.epochs + 1):
             row = self._epoch(number, on_progress)
             self.rows.append(row)
-            if _merit(row) > _merit(self.best):
+            if self.decay is not None or _merit(row) > _merit(self.best):
                 self.best, self.weights = row, self._weights()
             self.part = _Part(self._rate)
             on_epoch(row)
@@ -240,6 +247,8 @@ class _Run:
         if not loss.requires_grad:
             raise _nothing_to_train()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.decay is not None:
+            self.decay.add_to_gradients(self.form.module, self.schedule.last_epoch / self.steps)
         self.optimizer.step()
         self.frozen.apply()
         return loss.item()
@@ -330,7 +339,9 @@ class _Run:
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
-    def _cosine(self, step: int) -> float:
+    def _rate_factor(self, step: int) -> float:
+        if self.decay is not None:
+            return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import onnx
 
 from models_store.documents.base import Document
-from models_store.documents.report import EpochRow, Parity, Training
+from models_store.documents.report import Parity, Training
 from worker.engine.graph import load_model
 from worker.engine.masks.files import load_masks
-from worker.runner.interruption import Stopped
+from worker.runner.training import train
 from worker.runner.workbench import Stage, Workbench
+
+if TYPE_CHECKING:
+    from worker.engine.torch_form import TorchForm
 
 
 class Finetuned(Document):
@@ -23,47 +26,17 @@ class Finetuned(Document):
 
 
 def run(bench: Workbench) -> Finetuned:
-    # Imported here: a job without data needs no torch, which takes seconds to load.
-    from worker.engine.recovery import Checkpoints, Epoch, FinetuneOptions, Interrupted, finetune
-    from worker.engine.torch_form import TorchForm
+    masks, epochs = load_masks(bench.masks_path), bench.spec.finetuning.epochs
+    trained = train(bench, load_model(bench.start_path), bench.training_path, epochs=epochs, masks=masks)
+    onnx.save(trained.form.write_back(), bench.final_path)
+    return Finetuned(parity=trained.parity, training=trained.training, nodes_outside_torch=_outside_torch(trained.form))
+
+
+def _outside_torch(form: TorchForm) -> tuple[str, ...]:
     from worker.engine.torch_form.node_modules import ForeignNode
-    from worker.runner.torch_model import checked_form
 
-    def outside_torch(form: TorchForm) -> tuple[str, ...]:
-        nodes = (module.node for module in form.module.modules() if isinstance(module, ForeignNode))
-        return tuple(f"{node.name or node.output[0]} ({node.op_type})" for node in nodes)
-
-    def tell(epoch: Epoch) -> None:
-        bench.voice.metric({name: value for name, value in asdict(epoch).items() if value is not None})
-
-    if bench.dataset is None:
-        raise ValueError("a job without a dataset has no finetuning")
-    form, agreement = checked_form(load_model(bench.start_path), bench.spec.seed)
-    options = FinetuneOptions(**bench.spec.finetuning.model_dump(), seed=bench.spec.seed, device=bench.order.device)
-    needs_teacher = options.distillation > 0 or not bench.dataset.labelled
-    teacher = checked_form(bench.original, bench.spec.seed)[0] if needs_teacher else None
-    masks, told = load_masks(bench.masks_path), bench.interruption.told_to_stop
-    checkpoints = Checkpoints(bench.training_path, bench.order.checkpoint_s, told, bench.checkpoint)
-    try:
-        with bench.interruption.deferred():
-            training = finetune(form, bench.dataset, options, tell, bench.voice.progress, masks, checkpoints, teacher)
-    except Interrupted as interruption:
-        raise Stopped from interruption
-    onnx.save(form.write_back(), bench.final_path)
-    checkpoints.remove()
-    return Finetuned(
-        parity=agreement,
-        training=Training(
-            device=training.device,
-            train_samples=training.train_samples,
-            validation_samples=training.validation_samples,
-            precision=training.arithmetic.precision,
-            channels_last=training.arithmetic.channels_last,
-            best_epoch=training.best_epoch,
-            epochs=tuple(EpochRow(**asdict(epoch)) for epoch in training.epochs),
-        ),
-        nodes_outside_torch=outside_torch(form),
-    )
+    nodes = (module.node for module in form.module.modules() if isinstance(module, ForeignNode))
+    return tuple(f"{node.name or node.output[0]} ({node.op_type})" for node in nodes)
 
 
 def reason_to_skip(bench: Workbench) -> str | None:

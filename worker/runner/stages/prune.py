@@ -83,16 +83,17 @@ def _both(channels: Proof, kernels: Proof) -> Proof:
 
 
 def _cut(bench: Workbench) -> tuple[Plan, engine_proof.Proof]:
-    plan = bench.read(estimate.STAGE).plan(bench.analysis)
-    pruned = cut(bench.analysis, plan)
+    analysis = bench.analysis_to_cut()
+    plan = bench.read(estimate.STAGE).plan(analysis)
+    pruned = cut(analysis, plan)
     onnx.save(pruned, bench.cut_path)
     bench.voice.progress(0.3)
-    return plan, engine_proof.prove(bench.analysis, plan, pruned, seed=bench.spec.seed, real_inputs=bench.real_inputs())
+    return plan, engine_proof.prove(analysis, plan, pruned, seed=bench.spec.seed, real_inputs=bench.real_inputs())
 
 
 def _leave_unprovable(bench: Workbench, plan: Plan) -> bool:
     """Take the channels whose cut cannot be proved out of the estimate; False where none is to blame by itself."""
-    units = unprovable_units(bench.analysis, plan, seed=bench.spec.seed)
+    units = unprovable_units(bench.analysis_to_cut(), plan, seed=bench.spec.seed)
     if not units:
         return False
     bench.voice.log(f"{len(units)} channels stay: their removal could not be proved harmless", "warning")

@@ -10,7 +10,7 @@ from worker.runner.artifact import describe
 from worker.runner.budget import verdicts
 from worker.runner.findings import warnings
 from worker.runner.html_report import render
-from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, recover
+from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, recover, regularise
 from worker.runner.workbench import Stage, Workbench
 
 
@@ -30,6 +30,7 @@ def _assemble(bench: Workbench) -> Report:
     original = bench.read(baseline.STAGE).cost
     estimated = bench.read(estimate.STAGE)
     pruned = bench.read(prune.STAGE)
+    regularised = bench.read_if_run(regularise.STAGE)
     recovered = bench.read_if_run(recover.STAGE)
     finetuned = bench.read_if_run(finetune.STAGE)
     evaluated = bench.read_if_run(evaluate.STAGE)
@@ -58,6 +59,7 @@ def _assemble(bench: Workbench) -> Report:
         random_masks=tuple(m for m in (estimated.masks, pruned.kernel_masks) if m is not None),
         search=estimated.search,
         parity=next((stage.parity for stage in (finetuned, recovered) if stage), None),
+        regularisation=regularised.training if regularised else None,
         recovery=recovered.recovery if recovered else None,
         training=finetuned.training if finetuned else None,
         exports=exported.further,

@@ -1,0 +1,77 @@
+"""A training within a job: on the job's images, with its options, resumed where an earlier attempt was cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from models_store.documents.report import EpochRow, Parity, Training
+from worker.engine.masks.frozen import Masks
+from worker.runner.interruption import Stopped
+from worker.runner.workbench import Workbench
+
+if TYPE_CHECKING:
+    from worker.engine.recovery import SelectiveDecay
+    from worker.engine.torch_form import TorchForm
+
+_NO_MASKS: Masks = {}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The form with its new weights, what it was checked to be before, and the curve."""
+
+    form: TorchForm
+    parity: Parity
+    training: Training
+
+
+def train(
+    bench: Workbench,
+    model: onnx.ModelProto,
+    checkpoint: Path,
+    *,
+    epochs: int,
+    masks: Masks = _NO_MASKS,
+    decay: Callable[[TorchForm], SelectiveDecay] | None = None,
+) -> Trained:
+    """Train `model` as `finetuning` says, for so many epochs. Raises Stopped when the worker is told to leave; the next
+    attempt goes on at the file `checkpoint`."""
+    # Imported here: a job without data needs no torch, which takes seconds to load.
+    from worker.engine.recovery import Checkpoints, Epoch, FinetuneOptions, Interrupted, finetune
+    from worker.runner.torch_model import checked_form
+
+    def tell(epoch: Epoch) -> None:
+        bench.voice.metric({name: value for name, value in asdict(epoch).items() if value is not None})
+
+    if bench.dataset is None:
+        raise ValueError("a job without a dataset has no training")
+    form, parity = checked_form(model, bench.spec.seed)
+    asked_for = bench.spec.finetuning.model_dump() | {"epochs": epochs}
+    options = FinetuneOptions(**asked_for, seed=bench.spec.seed, device=bench.order.device)
+    needs_teacher = options.distillation > 0 or not bench.dataset.labelled
+    teacher = checked_form(bench.original, bench.spec.seed)[0] if needs_teacher else None
+    checkpoints = Checkpoints(checkpoint, bench.order.checkpoint_s, bench.interruption.told_to_stop, bench.checkpoint)
+    growing = decay(form) if decay is not None else None
+    try:
+        with bench.interruption.deferred():
+            found = finetune(
+                form, bench.dataset, options, tell, bench.voice.progress, masks, checkpoints, teacher, growing
+            )
+    except Interrupted as interruption:
+        raise Stopped from interruption
+    checkpoints.remove()
+    training = Training(
+        device=found.device,
+        train_samples=found.train_samples,
+        validation_samples=found.validation_samples,
+        precision=found.arithmetic.precision,
+        channels_last=found.arithmetic.channels_last,
+        best_epoch=found.best_epoch,
+        epochs=tuple(EpochRow(**asdict(epoch)) for epoch in found.epochs),
+    )
+    return Trained(form, parity, training)
