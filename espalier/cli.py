@@ -191,6 +191,10 @@ def prune(
         bool | None, typer.Option(help="Refit the remaining weights to the original by least squares.")
     ] = None,
     calibration_images: Annotated[int | None, typer.Option(help="For these two, at most; no labels needed.")] = None,
+    regularise: Annotated[
+        str | None, typer.Option(help="Make what will go vanish before the cut, by training: swd or greg.")
+    ] = None,
+    regularise_epochs: Annotated[int | None, typer.Option(help="Of that training.")] = None,
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     distillation: Annotated[
@@ -229,6 +233,7 @@ def prune(
             ),
             "pruning": options.pruning(criterion, criterion_options, allocation, allocation_options, round_to),
             "kernels": {"layout": kernel_layout, "sparsity": kernel_sparsity},
+            "regularisation": {"method": regularise, "epochs": regularise_epochs},
             "random_masks": {"granularity": random_masks, "count": mask_count},
             "dataset_id": job_form.ANY_DATASET if dataset else None,
             "data": {"mean": options.numbers(mean), "std": options.numbers(std), "labels": labels},
