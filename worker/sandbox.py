@@ -29,6 +29,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _OPEN_FILES = 4096
 _SECONDS_FROM_SIGXCPU_TO_SIGKILL = 5
+_NICENESS = 10
+"""A job yields to the API, the database and the broker where they share its machine."""
 
 # What a child may know of its worker's environment. Anything else could be a secret.
 _ALLOWED_VARIABLES = (
@@ -91,6 +93,7 @@ def enter(tier: Tier, limits: Limits, parent_pid: int, readable: tuple[Path, ...
         os._exit(1)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities()
+    os.nice(_NICENESS)
     _set_limits(limits)
     if tier == "T1":
         landlock.restrict(

@@ -61,6 +61,7 @@ def test_every_tier(tmp_path: Path, tier: sandbox.Tier) -> None:
         print(json.dumps({
             "secrets": [n for n in os.environ if "ESPALIER" in n or "SECRET" in n],
             "home": os.environ["HOME"],
+            "niceness": os.nice(0),
             "no_new_privs": status["NoNewPrivs"].strip(),
             "capabilities": int(status["CapEff"], 16),
             "core": outcome(lambda: None),
@@ -74,6 +75,7 @@ def test_every_tier(tmp_path: Path, tier: sandbox.Tier) -> None:
     assert _confined(script, tmp_path, tier) == {
         "secrets": [],
         "home": str(tmp_path / "out"),
+        "niceness": min(os.nice(0) + 10, 19),
         "no_new_privs": "1",
         "capabilities": 0,
         "core": "allowed",
