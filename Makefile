@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-random lint format claims catalogue client lock clean
+.PHONY: help setup demo test test-schema test-slow test-random lint format claims catalogue client lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,7 +31,10 @@ demo: setup  ## the whole service on a real model: train, upload, prune, finetun
 
 test: setup  ## every test but the slow ones, on all cores
 	tools/install_browser.sh
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-schema: setup  ## the running service against its OpenAPI document, by schemathesis, in short
+	$(BIN)/python -m pytest -m slow tests/api/test_schema_conformance.py -k "not at_length"
 
 test-slow: setup  ## the tests left out of `make test`
 	$(BIN)/python -m pytest -m slow

@@ -114,6 +114,7 @@ def conform(service: Service, folder: Path, cases: int) -> None:
     assert "Stateful" in run.stdout
 
 
+@pytest.mark.slow  # minutes: `make test-schema`, which .ci/run calls
 @pytest.mark.timeout(900)
 def test_the_service_does_what_its_document_says(sqlite_url: str, serve: Serve, tmp_path: Path) -> None:
     """With keys, so that no route can forget to ask for one."""

@@ -176,8 +176,8 @@ def giant_pixel_header() -> bytes:
 
 
 @attack("image_folder", "unusable_dataset")
-def one_class() -> bytes:
-    return _tar({f"cat/{i}.png": _png() for i in range(10)})
+def one_class_with_images() -> bytes:
+    return _tar({f"cat/{i}.png": _png() for i in range(10)} | {"dog/0.png": b"no image"})
 
 
 @attack("npz", "unreadable_npz")
@@ -209,8 +209,9 @@ def npz_with_enormous_labels() -> bytes:
 
 
 @attack("npz", "unreadable_npz")
-def npz_without_labels() -> bytes:
-    return _npz(x=np.zeros((8, 4, 4, 3), np.uint8))
+def npz_with_labels_of_the_test_images_alone() -> bytes:
+    x = np.zeros((8, 4, 4, 3), np.uint8)
+    return _npz(x=x, x_test=x, y_test=np.arange(8) % 2)
 
 
 @attack("npz", "broken_archive")
