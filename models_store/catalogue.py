@@ -28,7 +28,8 @@ class Kind(StrEnum):
 
 
 class OnlyWith(Document):
-    """The methods of another kind that a method works with, where it does not work with all."""
+    """The methods of another kind that a method works with, where it does not work with all; none: with that kind not
+    at all."""
 
     kind: Kind
     names: tuple[str, ...]
@@ -49,6 +50,10 @@ class Method(Document):
     exactness: Literal["published", "adapted", "reconstruction", "own"] = Field(
         description="published: the paper's formula. adapted: its idea, carried over to coupled groups of any graph. "
         "reconstruction: the paper's formula is not public, and this is ours in its place. own: from no paper."
+    )
+    asked_for_by: str = Field(
+        description="The field of a job's body that asks for it. Its options are in the field of that name with "
+        "`_options` behind it, or else fields beside it."
     )
     only_with: tuple[OnlyWith, ...] = Field(description="Where it does not work with every method of another kind.")
     options: dict[str, Any] = Field(description="JSON schema of its options, with defaults.")
@@ -117,10 +122,8 @@ def conflicts(chosen: Iterable[Method], data: Literal["none", "images", "labels"
             found.append((method, f"{method} needs {method.data}, and the job has {lack}{_instead(alternatives)}"))
         for rule in method.only_with:
             others = [m for m in chosen if m.kind == rule.kind and m.name not in rule.names]
-            found += [
-                (method, f"{method} works with {rule.kind} {' or '.join(rule.names)} only, not {m.name}: {rule.reason}")
-                for m in others
-            ]
+            wanted = f"works with {rule.kind} {' or '.join(rule.names)} only, not" if rule.names else "does not go with"
+            found += [(method, f"{method} {wanted} {m.name if rule.names else m}: {rule.reason}") for m in others]
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Discriminator, Field, FiniteFloat, Tag, TypeAdapter, model_validator
 
-from models_store.catalogue import conflicts
+from models_store.catalogue import Method, conflicts, find
 from models_store.documents.base import Document
 from models_store.documents.export_spec import Export
 from models_store.documents.kernels import Kernels
@@ -183,9 +183,13 @@ class Work(Document):
     def check_data(self, data: DataKind) -> None:
         """Raises ValidationError where the chosen methods do not work with each other, or what is asked for not with
         data like these."""
-        chosen = self.pruning.methods()
-        found = conflicts(chosen.values(), data)
-        refuse(((("pruning", method.kind), sentence) for method, sentence in found), "incompatible")
+        found = conflicts(self.methods(), data)
+        refuse(((tuple(method.asked_for_by.split(".")), sentence) for method, sentence in found), "incompatible")
+
+    def methods(self) -> list[Method]:
+        """Of the catalogue, those that the job asks for."""
+        distilled = [find("recovery", "distillation")] if self.finetuning.distillation else []
+        return [*self.pruning.methods().values(), *self.recovery.methods(), *distilled]
 
 
 class PruningWork(Work):
@@ -198,6 +202,14 @@ class PruningWork(Work):
     regularisation: Regularisation | None = Field(default=None, description="Training before the cut.")
     export: Export = Export()
     measuring: Measuring = Measuring()
+
+    def methods(self) -> list[Method]:
+        chosen = super().methods()
+        if self.kernels is not None:
+            chosen.append(find("granularity", self.kernels.layout))
+        if self.regularisation is not None:
+            chosen.append(find("recovery", self.regularisation.method))
+        return chosen
 
 
 class JobSpec(PruningWork):
@@ -223,12 +235,6 @@ class JobSpec(PruningWork):
             raise ValueError("export.int8 needs a dataset to calibrate on")
         return self
 
-    @model_validator(mode="after")
-    def _weights_are_refitted_or_masked(self) -> Self:
-        if self.kernels is not None and self.recovery.reconstruction:
-            raise ValueError("recovery.reconstruction refits whole kernels: it does not go with kernels")
-        return self
-
     @property
     def reconstructs(self) -> bool:
         """Whether the weights that remain are refitted, where there are images to do so."""
@@ -238,8 +244,6 @@ class JobSpec(PruningWork):
         if data != "labels":
             if self.budget.max_accuracy_drop is not None:
                 refuse([(("budget", "max_accuracy_drop"), "accuracy is measured on a dataset with labels")], "no_data")
-            if self.regularisation is not None and data == "none":
-                refuse([(("regularisation",), "training needs images: the job needs a dataset_id")], "no_data")
             if self.random_masks is not None:
                 text = "masks are scored by what they misclassify: the job needs a dataset_id, and labels"
                 refuse([(("random_masks",), text)], "no_data")

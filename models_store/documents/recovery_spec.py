@@ -4,25 +4,37 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from models_store.catalogue import Method, find
 from models_store.documents.base import Document
 
 
 class Recovery(Document):
     """What is done with the cut model before it is finetuned, on training images whose labels play no part."""
 
-    bn_reestimation: bool = Field(
-        default=True,
-        description="Take the means and variances of every BatchNormalization anew on the calibration images.",
+    bn_reestimation: bool | None = Field(
+        default=None,
+        description="Take the means and variances of every BatchNormalization anew on the calibration images. Left "
+        "out: done where the job has images.",
     )
     reconstruction: bool | None = Field(
         default=None,
         description="Refit the weights that remain, layer by layer in closed form, to what the original computes on "
-        "the calibration images (least squares); norms are re-estimated on the way. Left out: done, unless the job "
-        "removes kernels, too.",
+        "the calibration images (least squares); norms are re-estimated on the way. Left out: done where the job has "
+        "images, unless it removes kernels, too.",
     )
     calibration_images: int = Field(
         default=1024, ge=2, le=100_000, description="At most; large activations leave room for fewer."
     )
+
+    @property
+    def reestimates(self) -> bool:
+        """Whether norms are to be taken anew where there are images."""
+        return self.bn_reestimation is not False
+
+    def methods(self) -> list[Method]:
+        """Those that were asked for, not only left to the job."""
+        asked_for = {"bn_reestimation": self.bn_reestimation, "reconstruction": self.reconstruction}
+        return [find("recovery", name) for name, wanted in asked_for.items() if wanted]
 
 
 class Regularisation(Document):

@@ -9,8 +9,9 @@ from worker.engine.allocation import ALLOCATIONS
 from worker.engine.criteria import CRITERIA
 from worker.engine.kernels import GRANULARITIES
 from worker.engine.methods import Registry
+from worker.engine.recovery import RECOVERIES
 
-REGISTRIES: tuple[Registry[Any], ...] = (CRITERIA, ALLOCATIONS, GRANULARITIES)
+REGISTRIES: tuple[Registry[Any], ...] = (CRITERIA, ALLOCATIONS, GRANULARITIES, RECOVERIES)
 """One per kind of method, in the order in which a user chooses."""
 
 

@@ -35,7 +35,7 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class OnlyWith:
-    """A method works with these methods of another kind only, and why."""
+    """A method works with these methods of another kind only (with none of them: not with that kind), and why."""
 
     kind: str
     names: tuple[str, ...]
@@ -57,6 +57,7 @@ class Method(Generic[F]):
     exactness: Exactness
     options: type[Options]
     only_with: tuple[OnlyWith, ...]
+    asked_for_by: str
     function: F
 
     def read_options(self, given: Mapping[str, Any] | Options | None = None) -> Options:
@@ -83,6 +84,7 @@ class Method(Generic[F]):
             "uses": list(self.uses),
             "data": self.data,
             "exactness": self.exactness,
+            "asked_for_by": self.asked_for_by,
             "only_with": [{"kind": o.kind, "names": list(o.names), "reason": o.reason} for o in self.only_with],
             "options": self.options.model_json_schema(),
         }
@@ -91,15 +93,17 @@ class Method(Generic[F]):
 class Registry(Generic[F]):
     """The methods of one kind, by name.
 
-    >>> criteria: Registry[Callable[..., Any]] = Registry("criterion")
+    >>> criteria: Registry[Callable[..., Any]] = Registry("criterion", asked_for_by="pruning.criterion")
     >>> @criteria.register("ones", title="Ones", summary="All alike.", uses=("weights",))
     ... def ones() -> None: ...
     >>> criteria.find("ones").title
     'Ones'
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, asked_for_by: str) -> None:
+        """`asked_for_by`: the field of a job's body that asks for a method, unless it says so itself."""
         self.kind = kind
+        self.asked_for_by = asked_for_by
         self._methods: dict[str, Method[F]] = {}
 
     def register(
@@ -115,12 +119,14 @@ class Registry(Generic[F]):
         exactness: Exactness = "published",
         options: type[Options] = Options,
         only_with: tuple[OnlyWith, ...] = (),
+        asked_for_by: str | None = None,
     ) -> Callable[[F], F]:
         """Declare the decorated function as a method of this kind."""
 
         def register(function: F) -> F:
+            field = asked_for_by or self.asked_for_by
             self._methods[name] = Method(
-                self.kind, name, title, summary, paper, cost, uses, data, exactness, options, only_with, function
+                self.kind, name, title, summary, paper, cost, uses, data, exactness, options, only_with, field, function
             )
             return function
 

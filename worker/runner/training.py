@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from models_store.documents.report import EpochRow, Parity, Training
-from worker.engine.masks.frozen import Masks
+from worker.engine.recovery.frozen_masks import Masks
 from worker.runner.interruption import Stopped
 from worker.runner.workbench import Workbench
 

@@ -16,7 +16,7 @@ from worker.engine.data import DataOptions, InputSpec, open_dataset
 from worker.engine.errors import EngineError
 from worker.engine.measure import evaluate
 from worker.engine.recovery import FinetuneOptions, finetune
-from worker.engine.recovery.arithmetic import CANDIDATES
+from worker.engine.recovery.arithmetic import BFLOAT16, CANDIDATES, FLOAT32, fastest
 from worker.engine.torch_form import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -186,14 +186,53 @@ def test_label_smoothing_and_mixed_precision_train_too(uploads):
     assert evaluate(form.write_back(), dataset.test, 4).top1 > 0.9
 
 
-def test_a_long_training_begins_with_a_trial_of_what_is_fastest(uploads, monkeypatch):
-    monkeypatch.setattr(sys.modules[finetune.__module__], "MIN_STEPS", 1)
+@pytest.fixture
+def trials(monkeypatch):
+    """What the trials of a test find, in their order; bfloat16 is the fastest where it is no slower."""
+    module, found = sys.modules[finetune.__module__], []
+
+    def recorded(network, step, device):
+        tried = []
+
+        def noted(arithmetic):
+            tried.append(arithmetic)
+            step(arithmetic)
+
+        found.append(fastest(network, noted, device))
+        assert set(tried) == set(CANDIDATES)
+        return found[-1]
+
+    monkeypatch.setattr(module, "fastest", recorded)
+    return found
+
+
+def test_a_long_training_begins_with_a_trial_and_runs_in_what_it_finds(uploads, trials, monkeypatch):
+    monkeypatch.setattr(sys.modules[finetune.__module__], "MIN_STEPS", 36)
+    monkeypatch.setattr(sys.modules[fastest.__module__], "MIN_GAIN", 0.0)  # float32 wins no ties
     model = exported(network(4))
     dataset, form = dataset_of(uploads[4], model), build(model)
+    assert OPTIONS.epochs * -(-len(dataset.train) // OPTIONS.batch_size) == 36
     training = finetune(form, dataset, OPTIONS)
-    assert training.arithmetic in CANDIDATES
+    assert [training.arithmetic] == trials
     assert all(parameter.is_contiguous() for parameter in form.module.parameters())
     assert evaluate(form.write_back(), dataset.test, 4).top1 > 0.9
+
+
+def test_a_short_training_is_in_float32_without_a_trial(uploads, trials, monkeypatch):
+    monkeypatch.setattr(sys.modules[finetune.__module__], "MIN_STEPS", 37)
+    model = exported(network(4))
+    training = finetune(build(model), dataset_of(uploads[4], model), OPTIONS)
+    assert trials == []
+    assert training.arithmetic == FLOAT32
+
+
+def test_a_chosen_arithmetic_is_not_tried(uploads, trials, monkeypatch):
+    monkeypatch.setattr(sys.modules[finetune.__module__], "MIN_STEPS", 1)
+    model = exported(network(4))
+    options = OPTIONS.model_copy(update={"epochs": 1, "precision": "bfloat16"})
+    training = finetune(build(model), dataset_of(uploads[4], model), options)
+    assert trials == []
+    assert training.arithmetic == BFLOAT16
 
 
 def test_fewer_scores_than_classes_are_told(uploads):
@@ -221,9 +260,7 @@ def test_a_model_that_classifies_nothing_is_told(uploads):
 def test_divergence_is_told(uploads):
     model = exported(network(4))
     with pytest.raises(EngineError) as caught:
-        finetune(
-            build(model), dataset_of(uploads[4], model), FinetuneOptions(epochs=2, learning_rate=1e30, device="cpu")
-        )
+        finetune(build(model), dataset_of(uploads[4], model), OPTIONS.model_copy(update={"learning_rate": 1e30}))
     assert caught.value.code == "diverged"
     assert "learning rate" in caught.value.hint
 
@@ -251,7 +288,12 @@ def test_distillation_alone_learns_from_the_original_and_not_from_the_labels(upl
     finetune(teacher, dataset, OPTIONS)
     wrong = replace(dataset, train=replace(dataset.train, labels=np.roll(dataset.train.labels, 1)))
     student = build(original)
-    finetune(student, wrong, replace(OPTIONS, epochs=8, learning_rate=0.03, distillation=1.0), teacher=teacher)
+    finetune(
+        student,
+        wrong,
+        OPTIONS.model_copy(update={"epochs": 8, "learning_rate": 0.03, "distillation": 1.0}),
+        teacher=teacher,
+    )
     assert evaluate(student.write_back(), dataset.test, 4).top1 > 0.9
     misled = build(original)
     training = finetune(misled, wrong, OPTIONS)

@@ -1,7 +1,7 @@
 """A training that is cut off, at any batch and any number of times, ends as if it had not been."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,9 @@ from worker.engine.recovery import Checkpoints, Interrupted, finetune
 from worker.engine.torch_form import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-QUICK = replace(OPTIONS, epochs=3, crop_padding=1, horizontal_flip=True, label_smoothing=0.1, seed=3)
+QUICK = OPTIONS.model_copy(
+    update={"epochs": 3, "crop_padding": 1, "horizontal_flip": True, "label_smoothing": 0.1, "seed": 3}
+)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def curve(training):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_resumed_training_is_bit_equal(uploads, path, optimizer):  # noqa: F811
     """Cut again and again, in the middle of epochs and of validations, each time in a new network."""
-    model, options = exported(network(4)), replace(QUICK, optimizer=optimizer)
+    model, options = exported(network(4)), QUICK.model_copy(update={"optimizer": optimizer})
     dataset = dataset_of(uploads[4], model)
     whole = build(model)
     expected = finetune(whole, dataset, options)
@@ -86,7 +88,7 @@ def test_checkpoint_of_another_training_is_passed_over(uploads, path):  # noqa: 
     dataset = dataset_of(uploads[4], model)
     with pytest.raises(Interrupted):
         finetune(build(model), dataset, QUICK, checkpoints=Checkpoints(path, 0, Cut(9)))
-    other = replace(QUICK, learning_rate=0.05)
+    other = QUICK.model_copy(update={"learning_rate": 0.05})
     resumed, whole = build(model), build(model)
     assert curve(finetune(resumed, dataset, other, checkpoints=Checkpoints(path))) == curve(
         finetune(whole, dataset, other)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from models_store.documents.job_spec import Budget, JobSpec
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = "mdl_" + "0" * 32
+DATASET = "dst_" + "0" * 32
 
 
 def spec(**pruning: object) -> JobSpec:
@@ -45,6 +47,51 @@ def test_every_method_says_what_it_is() -> None:
             assert option.get("description"), (method, name)
         for rule in method.only_with:
             assert set(rule.names) <= set(catalogue.names(rule.kind)), method
+
+
+def test_every_method_is_asked_for_by_a_field_of_a_job_that_has_its_options() -> None:
+    schema = JobSpec.model_json_schema()
+    for method in catalogue.catalogue().methods:
+        *place, last = method.asked_for_by.split(".")
+        beneath = schema
+        for name in place:
+            beneath = resolved(schema, beneath["properties"][name])
+        assert last in beneath["properties"] or f"{last}_options" in beneath["properties"], method
+        if f"{last}_options" in beneath["properties"]:
+            continue  # checked against the method's own schema when a job is submitted
+        for name, option in method.options.get("properties", {}).items():
+            field = resolved(schema, beneath["properties"][name])
+            words = ("default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum", "type")
+            assert {w: option[w] for w in words if w in option} == {w: field[w] for w in words if w in field}, method
+
+
+def resolved(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
+    """The object or value that a field of a JSON schema is of, where it may be none or defined elsewhere."""
+    wanted = next((f for f in field.get("anyOf", ()) if f.get("type") != "null"), field)
+    path = wanted.get("$ref", "").rpartition("/")[2]
+    return {**wanted, **schema["$defs"][path]} if path else {**field, **wanted}
+
+
+def test_recovery_that_the_job_has_no_images_for_is_refused_with_the_reason() -> None:
+    asked_for: dict[str, dict[str, object]] = {
+        "recovery.bn_reestimation": {"recovery": {"bn_reestimation": True}},
+        "recovery.reconstruction": {"recovery": {"reconstruction": True}},
+        "finetuning.distillation": {"finetuning": {"distillation": 0.5}},
+        "regularisation.method": {"regularisation": {"method": "greg"}},
+    }
+    for place, body in asked_for.items():
+        with pytest.raises(ValidationError) as refused:
+            JobSpec.model_validate({"model_id": MODEL, "budget": {"macs_ratio": 0.5}, **body})
+        (fault,) = refused.value.errors()
+        assert ".".join(map(str, fault["loc"])) == place
+        assert "needs images, and the job has no dataset" in fault["msg"]
+        JobSpec.model_validate({"model_id": MODEL, "dataset_id": DATASET, "budget": {"macs_ratio": 0.5}, **body})
+
+
+def test_whole_kernels_are_not_refitted_where_some_are_taken_out() -> None:
+    body = {"kernels": {"layout": "free"}, "recovery": {"reconstruction": True}}
+    with pytest.raises(ValidationError, match="'reconstruction' does not go with granularity 'free': it refits"):
+        JobSpec.model_validate({"model_id": MODEL, "dataset_id": DATASET, "budget": {"macs_ratio": 0.5}, **body})
 
 
 def test_options_are_spelt_out() -> None:

@@ -106,7 +106,7 @@ class Problem:
 Allocator = Callable[[Problem, Any], Counts]
 """(problem, options) -> units to keep of each width."""
 
-ALLOCATIONS: Registry[Allocator] = Registry("allocation")
+ALLOCATIONS: Registry[Allocator] = Registry("allocation", asked_for_by="pruning.allocation")
 
 
 @dataclass(frozen=True)

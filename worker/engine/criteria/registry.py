@@ -21,7 +21,7 @@ Scores = dict[int, npt.NDArray[np.float64]]
 Criterion = Callable[[Evidence, Width, Any], Sequence[Floats]]
 """(evidence, width, options) -> rows of one score per unit of the width: one row per coupled layer or place."""
 
-CRITERIA: Registry[Criterion] = Registry("criterion")
+CRITERIA: Registry[Criterion] = Registry("criterion", asked_for_by="pruning.criterion")
 
 
 class Normalised(Options):

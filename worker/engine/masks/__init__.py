@@ -1,1 +1,1 @@
-"""Masks of ones and zeros over weights: kept through training, and drawn at random to find one that does least harm."""
+"""Masks of ones and zeros over weights: as files, and drawn at random to find one that does least harm."""

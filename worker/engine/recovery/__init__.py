@@ -5,9 +5,13 @@ from worker.engine.recovery.calibration import calibration_batches
 from worker.engine.recovery.checkpoint import Checkpoints, Interrupted
 from worker.engine.recovery.finetune import Epoch, FinetuneOptions, Training, finetune
 from worker.engine.recovery.reconstruction import LayerFit, reconstruct
+from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.recovery.selective_decay import SelectiveDecay, doomed_weights
 
+RECOVERIES.load(__name__)
+
 __all__ = [
+    "RECOVERIES",
     "Checkpoints",
     "Epoch",
     "FinetuneOptions",

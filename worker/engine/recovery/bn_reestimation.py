@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from worker.engine.recovery.registry import RECOVERIES, CalibrationOptions
 from worker.engine.recovery.walk import Walk, member
 from worker.engine.torch_form import TorchForm
 
@@ -36,6 +37,18 @@ class Statistics:
         return Statistics(mean, squares / count)
 
 
+@RECOVERIES.register(
+    "bn_reestimation",
+    title="BatchNormalization re-estimation",
+    summary="Means and variances of every BatchNormalization are taken anew on training images; labels play no part.",
+    paper='Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, arXiv 2105.07576, section 3 (PreciseBN)',
+    cost="a forward pass over the calibration images",
+    uses=("activations",),
+    data="images",
+    exactness="adapted",
+    options=CalibrationOptions,
+    asked_for_by="recovery.bn_reestimation",
+)
 def reestimate_norms(
     form: TorchForm,
     batches: Sequence[torch.Tensor],

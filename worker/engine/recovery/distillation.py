@@ -7,11 +7,38 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 
 from worker.engine.measure.classifier import find_head
+from worker.engine.methods import Options
+from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.torch_form import TorchForm
 
 
+class DistillationOptions(Options):
+    """Fields of a job's `finetuning`."""
+
+    distillation: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="The share of the loss that is the divergence from the original's class scores instead of from the "
+        "labels: 0 is no distillation; with 1 the labels choose the epoch and nothing else.",
+    )
+    temperature: float = Field(default=4.0, gt=0, le=100, description="Softens both sides.")
+
+
+@RECOVERIES.register(
+    "distillation",
+    title="Distillation from the original",
+    summary="While it is finetuned, a classifier learns how the original ranks the classes, beside the labels.",
+    paper="Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531, section 2",
+    cost="that of finetuning, and a forward pass of the original for each image",
+    uses=("gradients",),
+    data="images",
+    options=DistillationOptions,
+    asked_for_by="finetuning.distillation",
+)
 class Teacher:
     """The original, asked for its class scores on the images that the pruned model is trained on."""
 

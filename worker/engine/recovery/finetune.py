@@ -11,10 +11,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from worker.engine.data import Augmentation, Dataset, Split
 from worker.engine.errors import EngineError
-from worker.engine.masks.frozen import FrozenMasks, Masks
+from worker.engine.methods import Options
 from worker.engine.recovery.arithmetic import BFLOAT16, FLOAT32, MIN_STEPS, Arithmetic, fastest
 from worker.engine.recovery.checkpoint import (
     Checkpoints,
@@ -25,36 +26,42 @@ from worker.engine.recovery.checkpoint import (
     restore_optimizer,
     without_prefix,
 )
-from worker.engine.recovery.distillation import Teacher
+from worker.engine.recovery.distillation import DistillationOptions, Teacher
+from worker.engine.recovery.frozen_masks import FrozenMasks, Masks
 from worker.engine.recovery.imitation import Imitation
 from worker.engine.recovery.labels import Labels
+from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.recovery.selective_decay import SelectiveDecay
 from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
 
 
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """`device` "auto" is the GPU where one is. bfloat16 computes in mixed precision, channels last; weights stay
-    float32. `precision` "auto" tries what is fastest before a training of many steps, and is float32 for others.
-    `distillation` is the teacher's share of the loss: 0 is labels alone, 1 leaves the labels out of training; without
-    labels the original is all that is learnt from."""
+class TrainingOptions(Options):
+    """Fields of a job's `finetuning`."""
 
-    epochs: int = 3
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    batch_size: int = 128
-    crop_padding: int = 0
-    horizontal_flip: bool = False
+    epochs: int = Field(default=3, ge=0, le=1000, description="Passes over the training images; 0 skips the training.")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="With a cosine schedule.")
+    learning_rate: float = Field(default=0.01, gt=0, le=10, description="At the start.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
+    weight_decay: float = Field(default=5e-4, ge=0, le=1, description="Of kernels and matrices only.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Spread over all classes.")
+    batch_size: int = Field(default=128, ge=1, le=65_536, description="Images per step.")
+    crop_padding: int = Field(default=0, ge=0, le=64, description="Random crop after padding by this many pixels.")
+    horizontal_flip: bool = Field(default=False, description="Half of the images, by lot, are mirrored.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="auto: a short trial on the device chooses what is fastest before a training of many steps; others "
+        "are in float32. bfloat16 is mixed precision, channels last; weights stay float32.",
+    )
+
+
+class FinetuneOptions(TrainingOptions, DistillationOptions):
+    """`device` "auto" is the GPU where one is. `distillation` is the teacher's share of the loss: 0 is labels alone, 1
+    leaves the labels out of training; without labels the original is all that is learnt from."""
+
     seed: int = 0
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    distillation: float = 0.0
-    temperature: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,19 @@ class Objective(Protocol):
         ...
 
 
+@RECOVERIES.register(
+    "finetuning",
+    title="Finetuning",
+    summary="The pruned network is trained on the dataset; a validation split of its images chooses the epoch.",
+    paper="Han et al., Learning both Weights and Connections for Efficient Neural Networks, NeurIPS 2015, "
+    "arXiv 1506.02626",
+    cost="epochs x training images x a forward and a backward pass",
+    uses=("gradients",),
+    data="images",
+    exactness="adapted",
+    options=TrainingOptions,
+    asked_for_by="finetuning.epochs",
+)
 def finetune(
     form: TorchForm,
     dataset: Dataset,
@@ -299,7 +319,7 @@ class _Run:
             | prefixed("optimizer.", optimizer.tensors)
         )
         values = {
-            "options": asdict(self.options),
+            "options": self.options.model_dump(),
             "rows": [asdict(row) for row in self.rows],
             "best": self.best.epoch,
             "part": asdict(self.part),
@@ -330,7 +350,7 @@ class _Run:
     def _fits(self, state: State) -> bool:
         shapes = {name: tensor.shape for name, tensor in self.network.state_dict().items()}
         kept = {name: tensor.shape for name, tensor in without_prefix("network.", state.tensors).items()}
-        return bool(kept == shapes and state.values["options"] == asdict(self.options))
+        return bool(kept == shapes and state.values["options"] == self.options.model_dump())
 
     @property
     def _rate(self) -> float:

@@ -16,6 +16,7 @@ import torch
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.onnx_graph import OnnxGraph, bodies_of
+from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.torch_form import TorchForm
 
 _CHOOSING = frozenset(
@@ -43,6 +44,18 @@ def targets(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(found) if name in dependent and name in graph.producer)
 
 
+@RECOVERIES.register(
+    "imitation",
+    title="Finetuning without labels",
+    summary="The pruned network learns to give what the original gives, for any task and number of outputs; what a "
+    "job does by itself where there are images and no labels.",
+    paper="Ba and Caruana, Do Deep Nets Really Need to be Deep?, NeurIPS 2014, arXiv 1312.6184, eq. 1",
+    cost="that of finetuning, and a forward pass of the original for each image",
+    uses=("gradients",),
+    data="images",
+    exactness="adapted",
+    asked_for_by="data.labels",
+)
 class Imitation:
     """What a training on images alone strives for, and how it is judged."""
 

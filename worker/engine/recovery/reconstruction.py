@@ -18,9 +18,11 @@ import torch
 from torch import fx
 
 from worker.engine.graph import Analysis
+from worker.engine.methods import OnlyWith
 from worker.engine.recovery.bn_reestimation import Statistics, norm_statistics, set_statistics
 from worker.engine.recovery.least_squares import NormalEquations, fit
 from worker.engine.recovery.linear_sites import Norm, Site, find_sites, overwrite
+from worker.engine.recovery.registry import RECOVERIES, CalibrationOptions
 from worker.engine.recovery.walk import Walk, member
 from worker.engine.surgery import Plan
 from worker.engine.torch_form import TorchForm
@@ -45,6 +47,19 @@ class LayerFit:
     ridge: float
 
 
+@RECOVERIES.register(
+    "reconstruction",
+    title="Least-squares reconstruction",
+    summary="The weights that remain are refitted in closed form, layer by layer, to what the original computes.",
+    paper="He et al., Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017, arXiv 1707.06168, eq. 1",
+    cost="some forward passes of both networks over the calibration images, and a linear system per layer",
+    uses=("weights", "activations"),
+    data="images",
+    exactness="adapted",
+    options=CalibrationOptions,
+    only_with=(OnlyWith("granularity", (), "it refits whole kernels, and would fill those that were taken out."),),
+    asked_for_by="recovery.reconstruction",
+)
 def reconstruct(
     analysis: Analysis,
     plan: Plan,

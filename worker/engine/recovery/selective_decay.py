@@ -12,14 +12,63 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from worker.engine.graph import Analysis
+from worker.engine.methods import Options
+from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.surgery import Plan
 from worker.engine.torch_form import TorchForm
 
 Growth = Literal["swd", "greg"]
 _STEPS = 100
 """In which GReg-1 raises the decay."""
+
+
+class GrowthOptions(Options):
+    """Fields of a job's `regularisation`."""
+
+    epochs: int = Field(default=1, ge=1, le=1000, description="Of the training before the cut.")
+    last: float = Field(default=1.0, gt=0, le=1e4, description="The decay at the end.")
+
+
+class ExponentialGrowthOptions(GrowthOptions):
+    first: float = Field(default=1e-3, gt=0, le=1e4, description="The decay at the beginning.")
+
+
+@RECOVERIES.register(
+    "swd",
+    title="Selective weight decay",
+    summary="Before the cut the network trains under a decay of the weights that will go, which grows exponentially.",
+    paper="Tessier et al., Rethinking Weight Decay for Efficient Neural Network Pruning, J. Imaging 8(3), 2022, "
+    "arXiv 2011.10520",
+    cost="that of finetuning the whole network",
+    uses=("gradients",),
+    data="images",
+    exactness="adapted",
+    options=ExponentialGrowthOptions,
+    asked_for_by="regularisation.method",
+)
+def exponential(progress: float, first: float, last: float) -> float:
+    """The factor a after this share of the training."""
+    return float(first * (last / first) ** progress)
+
+
+@RECOVERIES.register(
+    "greg",
+    title="Growing regularisation (GReg-1)",
+    summary="Before the cut the network trains under a decay of the weights that will go, which grows in even steps.",
+    paper="Wang et al., Neural Pruning via Growing Regularization, ICLR 2021, arXiv 2012.09243, section 3.1",
+    cost="that of finetuning the whole network",
+    uses=("gradients",),
+    data="images",
+    exactness="adapted",
+    options=GrowthOptions,
+    asked_for_by="regularisation.method",
+)
+def in_even_steps(progress: float, first: float, last: float) -> float:
+    """The factor a after this share of the training; it begins at 0."""
+    return last * int(progress * _STEPS) / _STEPS
 
 
 @dataclass(frozen=True)
@@ -33,9 +82,7 @@ class SelectiveDecay:
 
     def rate(self, progress: float) -> float:
         """The factor a at this share of the training. GReg-1 begins at 0 and knows no `first`."""
-        if self.growth == "greg":
-            return self.last * int(progress * _STEPS) / _STEPS
-        return float(self.first * (self.last / self.first) ** progress)
+        return float(RECOVERIES.find(self.growth).function(progress, self.first, self.last))
 
     @torch.no_grad()
     def add_to_gradients(self, module: torch.nn.Module, progress: float) -> None:

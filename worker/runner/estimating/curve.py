@@ -80,7 +80,7 @@ def _point(
 
 def _objective(bench: Workbench) -> Callable[[Plan], float] | None:
     """Accuracy of a plan with norms taken anew; None where there are no labels or no norms."""
-    if bench.dataset is None or not bench.dataset.labelled or not bench.work.recovery.bn_reestimation:
+    if bench.dataset is None or not bench.dataset.labelled or not bench.work.recovery.reestimates:
         return None
     try:
         objective = Objective(

@@ -93,7 +93,7 @@ def _with_data(bench: Workbench, per_image: float, macs_ratio: float, step: Step
     if step is None:
         return
     refits = work.recovery.reconstruction is not False
-    if refits or work.recovery.bn_reestimation:
+    if refits or work.recovery.reestimates:
         passes, images = (
             _REFIT_PASSES if refits else _NORM_PASSES,
             min(work.recovery.calibration_images, len(data.train)),

@@ -48,7 +48,7 @@ def run(bench: Workbench) -> Recovered:
 def reason_to_skip(bench: Workbench) -> str | None:
     if bench.order.dataset is None:
         return "The job has no dataset."
-    asked_for = bench.spec.reconstructs or bench.spec.recovery.bn_reestimation
+    asked_for = bench.spec.reconstructs or bench.spec.recovery.reestimates
     return None if asked_for else "The job asks for none."
 
 

@@ -27,7 +27,7 @@ class KernelOptions(Options):
     criterion: Literal["l1", "l2"] = Field(default="l2", description="Importance of a kernel or weight.")
 
 
-GRANULARITIES: Registry[Callable[..., Any]] = Registry("granularity")
+GRANULARITIES: Registry[Callable[..., Any]] = Registry("granularity", asked_for_by="kernels.layout")
 """Masks: (importance (outputs, inputs, height, width, ...), options) -> the weights that stay, or why none can go.
 Those that rewrite the graph take the model instead."""
 

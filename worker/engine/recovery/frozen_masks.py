@@ -10,12 +10,28 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from worker.engine.methods import OnlyWith
+from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.torch_form import TorchForm
 
 Masks = Mapping[str, npt.NDArray[np.bool_]]
 """Name of a stored weight -> the weights that stay, True, in its shape."""
 
 
+@RECOVERIES.register(
+    "frozen_masks",
+    title="Retraining with frozen masks",
+    summary="Weights that a mask took out stay exactly zero through finetuning and in the file; what a job does by "
+    "itself where its kernels go by a mask.",
+    paper="Anwar and Sung, Coarse Pruning of Convolutional Neural Networks with Random Masks, arXiv 1610.09639",
+    cost="that of finetuning",
+    uses=("gradients",),
+    data="images",
+    only_with=(
+        OnlyWith("granularity", ("free", "n_m", "pattern", "strided"), "grouped weights are gone, not masked."),
+    ),
+    asked_for_by="kernels.layout",
+)
 class FrozenMasks:
     """Sets the masked weights of a torch form to zero again after each step of an optimiser. What its momentum holds
     for them has no effect."""

@@ -1,0 +1,116 @@
+"""Decay before the cut: what will go vanishes, what stays does not, and the cut then changes next to nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from tests.worker.networks import coloured_squares, convnet
+from worker.engine.allocation import plan_of
+from worker.engine.criteria import score
+from worker.engine.data import Dataset, InputSpec, open_dataset
+from worker.engine.graph import Analysis, analyze
+from worker.engine.recovery import FinetuneOptions, SelectiveDecay, doomed_weights, finetune
+from worker.engine.recovery.selective_decay import Growth
+from worker.engine.surgery import Plan, prune
+from worker.engine.torch_form import build
+
+OPTIONS = FinetuneOptions(
+    epochs=12, learning_rate=0.05, momentum=0.9, weight_decay=0.0, batch_size=16, device="cpu", precision="float32"
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyze(convnet())
+
+
+@pytest.fixture(scope="module")
+def dataset(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    path: Path = tmp_path_factory.mktemp("data") / "squares.npz"
+    path.write_bytes(coloured_squares())
+    return open_dataset(path, InputSpec.of(analysis.graph.model))
+
+
+@pytest.fixture(scope="module")
+def plan(analysis: Analysis) -> Plan:
+    return plan_of(analysis, score(analysis, "l2"), analysis.full // 2)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Norms over all doomed and over all kept weights of the pruned parameters, after / before; and the model."""
+
+    doomed: float
+    kept: float
+    model: onnx.ModelProto
+
+
+def trained(analysis: Analysis, dataset: Dataset, plan: Plan, growth: Growth | None) -> Trained:
+    form = build(analysis.graph.model)
+    doomed = doomed_weights(analysis, plan, form)
+    before = {path: form.module.get_parameter(path).detach().clone() for path in doomed}
+    decay = SelectiveDecay(doomed, growth, 1e-2, 10.0) if growth is not None else None
+    finetune(form, dataset, OPTIONS, decay=decay)
+    after = {path: form.module.get_parameter(path).detach() for path in doomed}
+    gone, left = (
+        norm([(after[path], doomed[path] == which) for path in doomed])
+        / norm([(before[path], doomed[path] == which) for path in doomed])
+        for which in (True, False)
+    )
+    return Trained(gone, left, form.write_back())
+
+
+def norm(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    return float(torch.cat([values[mask] for values, mask in parts]).norm())
+
+
+def change_by_the_cut(model: onnx.ModelProto, plan: Plan, images: np.ndarray) -> float:
+    """The outputs' difference, cut and whole, over the outputs."""
+    whole, cut = (
+        onnxruntime.InferenceSession(each.SerializeToString()).run(None, {"image": images})[0]
+        for each in (model, prune(analyze(model), plan))
+    )
+    return float(np.linalg.norm(cut - whole) / np.linalg.norm(whole))
+
+
+@pytest.fixture(scope="module")
+def undecayed(analysis: Analysis, dataset: Dataset, plan: Plan) -> Trained:
+    return trained(analysis, dataset, plan, None)
+
+
+@pytest.mark.parametrize("growth", ["swd", "greg"])
+def test_doomed_weights_vanish_and_the_cut_then_changes_next_to_nothing(
+    analysis: Analysis, dataset: Dataset, plan: Plan, undecayed: Trained, growth: Growth
+) -> None:
+    decayed = trained(analysis, dataset, plan, growth)
+    assert decayed.doomed < 0.01
+    assert decayed.kept > 0.5
+    assert undecayed.doomed > 0.5
+    images, _ = next(dataset.test.batches(40))
+    with_decay, without = (change_by_the_cut(each.model, plan, images) for each in (decayed, undecayed))
+    assert without > 0.1
+    assert with_decay < 0.01
+
+
+def test_only_what_the_plan_removes_is_doomed(analysis: Analysis, plan: Plan) -> None:
+    form = build(analysis.graph.model)
+    doomed = doomed_weights(analysis, plan, form)
+    first = doomed[form.parameters["conv0.weight"]].numpy()  # (outputs, 3, 3, 3); its inputs are the image's
+    assert (first == ~plan.kept[0].reshape(-1, 1, 1, 1)).all()
+    assert first.any()
+    assert not first.all()
