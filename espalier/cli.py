@@ -17,10 +17,14 @@ from typer.core import TyperGroup
 from espalier import (
     config,
     estimate_tables,
+    input_commands,
+    job_commands,
     job_form,
     key_commands,
     live,
     pipeline_commands,
+    project_commands,
+    service_commands,
     sweep_tables,
     tables,
     webhook_commands,
@@ -28,6 +32,7 @@ from espalier import (
 from espalier import job_options as options
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError, RequestRefused
+from espalier.job_commands import JobId
 from espalier.options import AsJson, Url, err, out, show
 from espalier.resources import Job, Upload
 from espalier.uploading import bar, send
@@ -42,16 +47,19 @@ app = typer.Typer(
 database = typer.Typer(help="The database of a service that you run yourself.", no_args_is_help=True)
 app.add_typer(database, name="db")
 app.add_typer(pipeline_commands.app, name="pipelines")
-app.command("ci")(pipeline_commands.ci)
 app.add_typer(webhook_commands.app, name="webhooks")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(project_commands.app, name="projects")
+app.add_typer(input_commands.models, name="models")
+app.add_typer(input_commands.datasets, name="datasets")
+app.add_typer(input_commands.uploads, name="uploads")
+app.add_typer(job_commands.app, name="jobs")
 
 SpecFile = Annotated[
     Path | None, typer.Option(help="A JSON file with more of the job's body (see /docs); options come on top.")
 ]
 Wait = Annotated[bool, typer.Option(help="Show the job while it runs, then its result.")]
 Output = Annotated[Path | None, typer.Option(help="Folder to fetch the job's files into.")]
-JobId = Annotated[str, typer.Argument(help="A job's id, job_….", metavar="JOB")]
 
 
 OPEN = "need no API key: whoever reaches this address can use everything (ESPALIER_AUTH=required changes that)"
@@ -402,6 +410,14 @@ def download(
         fetched = _fetch(client, job_id, tuple(names or ()), to)
     if as_json:
         print(json.dumps(fetched, indent=2))
+
+
+app.command("ci")(pipeline_commands.ci)
+app.command("logs")(job_commands.logs)
+app.command("methods")(service_commands.methods)
+app.command("usage")(service_commands.usage)
+app.command("audit")(service_commands.audit)
+app.command("status")(service_commands.status)
 
 
 def _inspected(client: Client, upload: Upload) -> Upload:

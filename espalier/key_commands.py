@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from espalier.client import DEFAULT_URL, Client
+from espalier.listing import fields
 from espalier.options import AsJson, Url, err
 from espalier.resources import ApiKey
 from models_store.documents.access import Scope
@@ -41,9 +42,8 @@ def create(
     if direct:
         print(_created_directly(name, scope or list(Scope), days, project, as_json))
         return
-    expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
     with Client(url) as client:
-        _show(client.create_key(name, scope or (Scope.READ, Scope.WRITE), expires_at), as_json)
+        show_new(client.create_key(name, scope or (Scope.READ, Scope.WRITE), expiry(days)), as_json)
 
 
 @app.command("list")
@@ -52,6 +52,13 @@ def list_keys(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     with Client(url) as client:
         for key in client.api_keys():
             print(key.model_dump_json() if as_json else f"{key.id} {','.join(key.scopes)} {_state(key)} {key.name}")
+
+
+@app.command("show")
+def show_key(key_id: KeyId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """What a key may do, when it was used last, and whether it still is valid."""
+    with Client(url) as client:
+        fields(client.get_key(key_id), as_json)
 
 
 @app.command()
@@ -65,7 +72,7 @@ def rotate(
 ) -> None:
     """Give a key a new secret, and print its id and its text, which is shown this once."""
     with Client(url) as client:
-        _show(client.rotate_key(key_id, grace_hours * 3600), as_json)
+        show_new(client.rotate_key(key_id, grace_hours * 3600), as_json)
 
 
 @app.command()
@@ -86,7 +93,13 @@ def _created_directly(name: str, scopes: list[Scope], days: int, project: str, a
     return made.stdout.strip() if as_json else " ".join(json.loads(made.stdout).values())
 
 
-def _show(key: ApiKey, as_json: bool) -> None:
+def expiry(days: int) -> datetime | None:
+    """The moment so many days from now; 0: never."""
+    return datetime.now(UTC) + timedelta(days=days) if days else None
+
+
+def show_new(key: ApiKey, as_json: bool) -> None:
+    """A key that was just made, with its text."""
     if as_json:
         print(key.model_dump_json())
     elif key.key is None:

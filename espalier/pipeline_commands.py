@@ -10,6 +10,7 @@ from rich.markup import escape
 from espalier import live
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError
+from espalier.listing import fields
 from espalier.options import AsJson, Url, err, out
 from espalier.resources import Run
 from espalier.uploading import send
@@ -47,6 +48,18 @@ def list_pipelines(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     with Client(url) as client:
         for pipeline in client.pipelines():
             print(pipeline.model_dump_json() if as_json else f"{pipeline.id} {pipeline.name}")
+
+
+@app.command("show")
+def show_pipeline(
+    pipeline_id: PipelineId,
+    run_id: Annotated[str | None, typer.Argument(help="One of its runs, run_….", metavar="[RUN]")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """A pipeline, or one of its runs with what its gates said."""
+    with Client(url) as client:
+        fields(client.get_run(pipeline_id, run_id) if run_id else client.get_pipeline(pipeline_id), as_json)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models_store.documents.access import Scope
 from models_store.documents.event import JobError
-from models_store.documents.inspection import Rejection
+from models_store.documents.inspection import LayerInfo, Rejection
 from models_store.documents.job import JobState, Stage
 from models_store.documents.pipeline import Gate, GateVerdict, RunState
 from models_store.documents.report import Artifact
@@ -73,6 +73,33 @@ class Job(Resource):
     finished_at: datetime | None = None
 
 
+class ModelGraph(Resource):
+    """The layers of a model, as the pruning engine sees them."""
+
+    model_id: str
+    params: int
+    macs: int
+    layers: tuple[LayerInfo, ...]
+
+
+class Method(Resource):
+    """What a job can be told to prune by."""
+
+    kind: str
+    name: str
+    title: str
+    summary: str
+    paper: str
+    data: str
+    options: dict[str, Any]
+
+
+class Methods(Resource):
+    """All of them."""
+
+    items: tuple[Method, ...]
+
+
 class Webhook(Resource):
     """An endpoint that is told what happens; its secret is there only when it was just made."""
 
@@ -97,6 +124,24 @@ class Delivery(Resource):
     next_attempt_at: datetime | None = None
     created_at: datetime
     delivered_at: datetime | None = None
+
+
+class Attempt(Resource):
+    """One try at a delivery."""
+
+    number: int
+    at: datetime
+    took_ms: int
+    status: int | None = None
+    error: str | None = None
+    answer: str | None = None
+
+
+class LoggedDelivery(Delivery):
+    """A delivery with its body and every attempt at it."""
+
+    body: str
+    log: tuple[Attempt, ...]
 
 
 class Pipeline(Resource):
@@ -134,6 +179,63 @@ class ApiKey(Resource):
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
     key: str | None = None
+
+
+class Project(Resource):
+    """Whom things belong to. A limit of None: what the service's settings say."""
+
+    id: str
+    name: str
+    enabled: bool
+    stored_bytes_limit: int | None = None
+    unfinished_jobs_limit: int | None = None
+    job_minutes_limit: int | None = None
+    created_at: datetime
+
+
+class Amount(Resource):
+    """Of one thing; a limit of None: as much as there is."""
+
+    used: float
+    limit: int | None = None
+
+
+class Usage(Resource):
+    """What a project uses, and what it may."""
+
+    project_id: str
+    stored_bytes: Amount
+    unfinished_jobs: Amount
+    job_minutes: Amount
+    month_ends_at: datetime
+    requests_per_minute: int | None = None
+
+
+class Change(Resource):
+    """An entry of the audit log."""
+
+    id: str
+    at: datetime
+    key_id: str | None = None
+    action: str
+    resource: str
+    address: str
+
+
+class Check(Resource):
+    """One thing that the service needs."""
+
+    name: str
+    ok: bool
+    message: str = ""
+
+
+class Readiness(Resource):
+    """Whether the service has what it needs, and whether it asks for keys."""
+
+    status: str
+    auth: str
+    checks: tuple[Check, ...]
 
 
 class Listing(Resource, Generic[Row]):

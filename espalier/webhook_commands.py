@@ -6,12 +6,15 @@ from typing import Annotated
 import typer
 
 from espalier.client import DEFAULT_URL, Client
+from espalier.client.changes import WebhookChange
+from espalier.listing import fields
 from espalier.options import AsJson, Url, out, show
 from models_store.documents.webhook import Happening
 
 app = typer.Typer(help="URLs that are told what happens.", no_args_is_help=True)
 
 WebhookId = Annotated[str, typer.Argument(help="An endpoint's id, whk_….", metavar="WEBHOOK")]
+DeliveryId = Annotated[str, typer.Argument(help="A delivery's id, dlv_….", metavar="DELIVERY")]
 
 
 @app.command()
@@ -37,6 +40,40 @@ def list_endpoints(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
             print(webhook.model_dump_json() if as_json else f"{webhook.id} {webhook.url} {state}")
 
 
+@app.command("show")
+def show_webhook(webhook_id: WebhookId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """An endpoint: its URL, what it is told, and whether it is."""
+    with Client(url) as client:
+        fields(client.get_webhook(webhook_id), as_json)
+
+
+@app.command()
+def change(
+    webhook_id: WebhookId,
+    target: Annotated[str | None, typer.Option(help="Another URL.", metavar="URL")] = None,
+    event: Annotated[list[Happening] | None, typer.Option(help="What it is told from now on.")] = None,
+    description: Annotated[str | None, typer.Option(help="For people.")] = None,
+    enabled: Annotated[
+        bool | None, typer.Option("--enable/--disable", help="Tell it, or tell it nothing; after a 410 it is disabled.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Change an endpoint, or enable it again. What is left out stays as it is; its secret always does."""
+    wanted = WebhookChange()
+    if target is not None:
+        wanted["url"] = target
+    if event:
+        wanted["events"] = event
+    if description is not None:
+        wanted["description"] = description
+    if enabled is not None:
+        wanted["enabled"] = enabled
+    with Client(url) as client:
+        webhook = client.change_webhook(webhook_id, **wanted)
+    show(webhook, as_json, webhook.id)
+
+
 @app.command("test")
 def send_test(webhook_id: WebhookId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Send it a `webhook.test` event."""
@@ -54,10 +91,19 @@ def deliveries(webhook_id: WebhookId, url: Url = DEFAULT_URL, as_json: AsJson = 
             print(each.model_dump_json() if as_json else line)
 
 
+@app.command("delivery")
+def show_delivery(
+    webhook_id: WebhookId, delivery_id: DeliveryId, url: Url = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """One message: its body, and what came of every attempt at it."""
+    with Client(url) as client:
+        fields(client.get_delivery(webhook_id, delivery_id), as_json)
+
+
 @app.command()
 def redeliver(
     webhook_id: WebhookId,
-    delivery_id: Annotated[str, typer.Argument(help="A delivery's id, dlv_….", metavar="DELIVERY")],
+    delivery_id: DeliveryId,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:

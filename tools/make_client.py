@@ -8,9 +8,11 @@ import unasync
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "espalier" / "client" / "asynchronous"
-MODULES = ("wire", "sending", "client")
+MODULES = ("wire", "sending", "administration", "automation", "client")
 HEADER = "# Made by `make client` from {source}: change that file, not this one.\n"
 REPLACED = {
+    "AsyncAdministration": "Administration",
+    "AsyncAutomation": "Automation",
     "AsyncClient": "Client",
     "AsyncBaseTransport": "BaseTransport",
     "aclose": "close",

@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Request, Response
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
 from app import etags
@@ -15,7 +15,7 @@ from app.dependencies import PlaneDep, ReadSession, WriteSession
 from app.doorbell import DELIVER
 from app.errors import BodyTooLarge, UnreadableBody, problems
 from app.idempotency import IDEMPOTENCY_ERRORS, CreationDep
-from app.jobs import events, files, service
+from app.jobs import events, files, log_lines, service
 from app.jobs.accept import prefers_html
 from app.jobs.schemas import SPEC_EXAMPLES, ArtifactList, JobPage, JobView, Retry
 from app.links import links
@@ -185,6 +185,18 @@ def follow_job(
         return Response(status_code=204)  # tells a browser's EventSource not to come back
     body = events.stream(plane.database, job_id, after_seq, plane.settings.event_poll_s)
     return StreamingResponse(body, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+@router.get(
+    "/{job_id}/logs",
+    summary="Read a job's log",
+    response_class=PlainTextResponse,
+    responses=problems(service.JobNotFound),
+)
+def get_log(job_id: JobId, plane: PlaneDep, session: ReadSession) -> Response:
+    """What has happened so far as plain text, a line each: time, attempt, and what `/events` streams but progress."""
+    service.get(session, job_id)
+    return StreamingResponse(log_lines.read(plane.database, job_id), media_type="text/plain; charset=utf-8")
 
 
 @router.get(

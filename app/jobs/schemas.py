@@ -73,6 +73,7 @@ class JobLinks(BaseModel):
 
     self: str
     events: str
+    logs: str
     artifacts: str
     report: str | None = Field(description="Once the job has succeeded.")
     report_html: str | None = Field(description="The same for people, once the job has succeeded.")
@@ -85,6 +86,7 @@ class JobLinks(BaseModel):
             {
                 "self": path,
                 "events": f"{path}/events",
+                "logs": f"{path}/logs",
                 "artifacts": f"{path}/artifacts",
                 "report": f"{path}/report" if reported else None,
                 "report_html": f"{path}/report.html" if reported else None,

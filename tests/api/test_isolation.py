@@ -13,7 +13,7 @@ import httpx
 import pytest
 from answers import problem
 from keyed import Keyed, keyed_service, project_of
-from reports import report_document
+from owned import BUDGET, NPZ, TUS, owned_things
 from running_api import Serve, Service
 from sqlalchemy import select
 from store_side import onnx_bytes
@@ -21,9 +21,6 @@ from store_side import onnx_bytes
 from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import ApiKey, Base
-
-NPZ = b"PK\x03\x04" + bytes(22) + b"\x05\x00\x00\x00x.npyPK\x05\x06" + bytes(18)
-BUDGET = {"macs_ratio": 0.5}
 
 PUBLIC = {"healthz", "readyz"}
 """Asked by machines that have no key, and tell nothing about any project."""
@@ -38,7 +35,6 @@ LATE_CHANGES = {"append_to_upload"}
 NAMES_ITS_OWN = {"put_model", "put_dataset"}
 """Their path parameter is the name of what the caller makes, and not of what there is."""
 
-TUS = {"Tus-Resumable": "1.0.0", "Upload-Length": "50", "Upload-Metadata": "kind bW9kZWw="}
 PIECE = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
 
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -83,7 +79,7 @@ class Operation:
         unknown = self.parameters - ids.keys()
         assert not unknown, (
             f"{self.id} has path parameters that this test does not know: {', '.join(unknown)}. Make such a thing in "
-            "`owned_things`, so that another project can ask for it."
+            "owned.py, so that another project can ask for it."
         )
         assert not self.has_body or self.id in REQUESTS or self.id in SIGNED, (
             f"{self.id} takes a body that this test does not know: add one to REQUESTS that names things of another "
@@ -118,33 +114,6 @@ def operations(keyed: Keyed) -> list[Operation]:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-
-
-def owned_things(service: Service) -> dict[str, str]:
-    """One thing of each kind, by the names of the path parameters that they fill."""
-    job_id = service.start_job()
-    service.worker.succeed(service.worker.claim(), report_document(), {"pruned.onnx": b"x", "report.html": b"x"})
-    model_id = service.http.get(f"/v1/jobs/{job_id}").json()["model_id"]
-    dataset_id = service.http.put("/v1/datasets/data", content=NPZ).raise_for_status().json()["id"]
-    service.worker.inspect()
-    pipeline = {"name": "p", "job": {"model_id": model_id, "budget": BUDGET}, "gates": []}
-    pipeline_id = service.http.post("/v1/pipelines", json=pipeline).json()["id"]
-    run_id = service.http.post(f"/v1/pipelines/{pipeline_id}/runs", json={}).json()["id"]
-    webhook_id = service.http.post("/v1/webhooks", json={"url": "https://example.org/"}).json()["id"]
-    return {
-        "model": model_id,
-        "dataset": dataset_id,
-        "job_id": job_id,
-        "name": "pruned.onnx",
-        "pipeline_id": pipeline_id,
-        "run_id": run_id,
-        "webhook_id": webhook_id,
-        "delivery_id": service.http.post(f"/v1/webhooks/{webhook_id}/test").json()["id"],
-        "key_id": service.http.post("/v1/keys", json={"name": "k"}).json()["id"],
-        "project_id": DEFAULT_PROJECT,
-        "upload_id": service.http.post("/v1/uploads", headers=TUS).json()["id"],
-        "source": "generic",
-    }
 
 
 def refused(operation: Operation, answer: httpx.Response, status: int, code: str) -> None:

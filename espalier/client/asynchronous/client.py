@@ -1,20 +1,21 @@
 """The service's resources, one method for each thing that can be asked of it."""
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote
 
 import httpx
 
 from espalier import packing, server_sent_events
 from espalier.client import exchange, files
+from espalier.client.asynchronous.administration import AsyncAdministration
+from espalier.client.asynchronous.automation import AsyncAutomation
 from espalier.client.asynchronous.flow import in_thread, sleep
-from espalier.client.asynchronous.sending import Parcel, Resource, Sender
-from espalier.client.asynchronous.wire import Wire
+from espalier.client.asynchronous.sending import TUS, Parcel, Resource, Sender
+from espalier.client.asynchronous.wire import Filter, Wire
 from espalier.client.files import CHUNK_BYTES, Arrival, LocalFile, Progress
 from espalier.errors import (
     EspalierError,
@@ -26,15 +27,13 @@ from espalier.errors import (
     TookTooLong,
     UploadRejected,
 )
-from espalier.resources import ApiKey, Artifacts, Delivery, Job, Pipeline, Run, Upload, Webhook
-from models_store.documents.access import Scope
+from espalier.resources import Artifacts, Job, Method, Methods, ModelGraph, Upload, UploadInPieces
 from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.event import Event, EventType
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import AnySpec
 from models_store.documents.report import Artifact, Report
 from models_store.documents.sweep_report import SweepReport
-from models_store.documents.webhook import Happening
 
 LASTING_STREAM_S = 15.0  # longer than an attempt to connect: one that broke later than that had worked
 RECONNECT_FOR_S = 120.0
@@ -42,7 +41,7 @@ RECONNECT_PAUSE_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
-class AsyncClient:
+class AsyncClient(AsyncAutomation, AsyncAdministration):
     """One service, with an API key if it asks for one. Every method may raise ServiceUnreachable and RequestRefused.
 
     What can be repeated without harm is, a few times, where that may help; uploads go on where they broke off.
@@ -117,11 +116,39 @@ class AsyncClient:
         said = {key: str(value) for key, value in parameters.items() if value is not None}
         return await self._sender.send(Parcel(resource, file, name, said, progress))
 
+    def models(self, **filters: Filter) -> AsyncIterator[Upload]:
+        """Every model, newest first; `filters` are the query parameters of the list in /docs, here and below."""
+        return self._wire.pages("/v1/models", Upload, **filters)
+
+    def datasets(self, **filters: Filter) -> AsyncIterator[Upload]:
+        """Every dataset, newest first."""
+        return self._wire.pages("/v1/datasets", Upload, **filters)
+
     async def get_model(self, model_id: str) -> Upload:
         return await self._wire.get(f"/v1/models/{quote(model_id)}", Upload)
 
     async def get_dataset(self, dataset_id: str) -> Upload:
         return await self._wire.get(f"/v1/datasets/{quote(dataset_id)}", Upload)
+
+    async def model_graph(self, model_id: str) -> ModelGraph:
+        """The layers of a model that is ready: channels, cost, or why they cannot be pruned."""
+        return await self._wire.get(f"/v1/models/{quote(model_id)}/graph", ModelGraph)
+
+    async def delete_model(self, model_id: str) -> None:
+        """What jobs made of it stays."""
+        await self._wire.send(self._wire.request("DELETE", f"/v1/models/{quote(model_id)}"))
+
+    async def delete_dataset(self, dataset_id: str) -> None:
+        """What jobs made with it stays."""
+        await self._wire.send(self._wire.request("DELETE", f"/v1/datasets/{quote(dataset_id)}"))
+
+    async def get_upload(self, upload_id: str) -> UploadInPieces:
+        """A large file on its way, as `upload_model` and `upload_dataset` send it."""
+        return await self._wire.get(f"/v1/uploads/{quote(upload_id)}", UploadInPieces)
+
+    async def delete_upload(self, upload_id: str) -> None:
+        """Give it up, and free what has arrived."""
+        await self._wire.send(self._wire.request("DELETE", f"/v1/uploads/{quote(upload_id)}", headers=TUS))
 
     async def wait_until_ready(self, upload: Upload, timeout_s: float = 600) -> Upload:
         """The upload once its inspection has passed. Raises UploadRejected, TookTooLong."""
@@ -145,6 +172,10 @@ class AsyncClient:
         body = spec.model_dump(mode="json", exclude_unset=True) | {"kind": spec.kind}
         request = self._wire.request("POST", "/v1/jobs", json=body, headers=exchange.once())
         return await self._wire.ask(request, Job)
+
+    def jobs(self, **filters: Filter) -> AsyncIterator[Job]:
+        """Every job, newest first."""
+        return self._wire.pages("/v1/jobs", Job, **filters)
 
     async def get_job(self, job_id: str) -> Job:
         return await self._wire.get(f"/v1/jobs/{quote(job_id)}", Job)
@@ -200,6 +231,15 @@ class AsyncClient:
             timeout=exchange.STREAM_TIMEOUT,
         )
 
+    async def log(self, job_id: str) -> str:
+        """What has happened in a job so far, a line each."""
+        return (await self._wire.read(f"/v1/jobs/{quote(job_id)}/logs")).decode()
+
+    async def methods(self, kind: str | None = None) -> tuple[Method, ...]:
+        """What a job can be told to prune by; `kind`: criterion, allocation, granularity, recovery or export."""
+        path = "/v1/methods" + (f"?kind={quote(kind)}" if kind else "")
+        return (await self._wire.get(path, Methods)).items
+
     async def wait(self, job_id: str) -> Report:
         """The report of a prune job, once it has succeeded. Raises JobFailed, JobCancelled."""
         await self.wait_for_end(job_id)
@@ -237,6 +277,10 @@ class AsyncClient:
         """Of a sweep."""
         return await self._wire.get(f"/v1/jobs/{quote(job_id)}/report", SweepReport)
 
+    async def html_report(self, job_id: str) -> bytes:
+        """The report of any job as one page."""
+        return await self._wire.read(f"/v1/jobs/{quote(job_id)}/report.html")
+
     async def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         """The files that a job made."""
         return (await self._wire.get(f"/v1/jobs/{quote(job_id)}/artifacts", Artifacts)).items
@@ -273,107 +317,3 @@ class AsyncClient:
                 await in_thread(arrival.add, chunk)
                 if progress is not None:
                     progress(arrival.size_bytes, arrival.expected_bytes)
-
-    # Pipelines
-
-    async def create_pipeline(self, body: Mapping[str, Any]) -> Pipeline:
-        """Save a pipeline, of the form that /docs shows. The answer alone has the `secret` of its inbound events."""
-        request = self._wire.request("POST", "/v1/pipelines", json=dict(body), headers=exchange.once())
-        return await self._wire.ask(request, Pipeline)
-
-    def pipelines(self) -> AsyncIterator[Pipeline]:
-        """Every pipeline, newest first."""
-        return self._wire.pages("/v1/pipelines", Pipeline)
-
-    async def delete_pipeline(self, pipeline_id: str) -> None:
-        """The pipeline and its runs; their jobs stay."""
-        await self._wire.send(self._wire.request("DELETE", f"/v1/pipelines/{quote(pipeline_id)}"))
-
-    async def start_run(
-        self,
-        pipeline_id: str,
-        *,
-        model_id: str | None = None,
-        dataset_id: str | None = None,
-        sha: str | None = None,
-        ref: str = "",
-        repository: str = "",
-    ) -> Run:
-        """Run a pipeline; without `model_id` on the model that the pipeline itself names."""
-        body = {"model_id": model_id, "dataset_id": dataset_id, "sha": sha, "ref": ref, "repository": repository}
-        path = f"/v1/pipelines/{quote(pipeline_id)}/runs"
-        return await self._wire.ask(self._wire.request("POST", path, json=body, headers=exchange.once()), Run)
-
-    async def get_run(self, pipeline_id: str, run_id: str) -> Run:
-        return await self._wire.get(self._run_path(pipeline_id, run_id), Run)
-
-    def runs(self, pipeline_id: str) -> AsyncIterator[Run]:
-        """Every run of a pipeline, newest first."""
-        return self._wire.pages(f"/v1/pipelines/{quote(pipeline_id)}/runs", Run)
-
-    async def junit(self, run: Run) -> bytes:
-        """The run as JUnit XML."""
-        return await self._wire.read(f"{self._run_path(run.pipeline_id, run.id)}/junit.xml")
-
-    async def summary(self, run: Run) -> str:
-        """The run as Markdown."""
-        return (await self._wire.read(f"{self._run_path(run.pipeline_id, run.id)}/summary.md")).decode()
-
-    def _run_path(self, pipeline_id: str, run_id: str) -> str:
-        return f"/v1/pipelines/{quote(pipeline_id)}/runs/{quote(run_id)}"
-
-    # Webhooks
-
-    async def create_webhook(self, url: str, events: Sequence[Happening] = (), description: str = "") -> Webhook:
-        """Have `url` told what happens (all of it without `events`). The answer alone has the `secret`."""
-        body = {"url": url, "events": [str(event) for event in events], "description": description}
-        return await self._wire.ask(
-            self._wire.request("POST", "/v1/webhooks", json=body, headers=exchange.once()), Webhook
-        )
-
-    def webhooks(self) -> AsyncIterator[Webhook]:
-        """Every endpoint, newest first."""
-        return self._wire.pages("/v1/webhooks", Webhook)
-
-    async def test_webhook(self, webhook_id: str) -> Delivery:
-        """Have a `webhook.test` event sent."""
-        path = f"/v1/webhooks/{quote(webhook_id)}/test"
-        return await self._wire.ask(self._wire.request("POST", path, headers=exchange.once()), Delivery)
-
-    def deliveries(self, webhook_id: str) -> AsyncIterator[Delivery]:
-        """Every delivery to an endpoint, newest first."""
-        return self._wire.pages(f"/v1/webhooks/{quote(webhook_id)}/deliveries", Delivery)
-
-    async def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
-        """Have the same message sent again."""
-        path = f"/v1/webhooks/{quote(webhook_id)}/deliveries/{quote(delivery_id)}/redeliver"
-        return await self._wire.ask(self._wire.request("POST", path, headers=exchange.once()), Delivery)
-
-    async def delete_webhook(self, webhook_id: str) -> None:
-        """The endpoint, its deliveries and their log."""
-        await self._wire.send(self._wire.request("DELETE", f"/v1/webhooks/{quote(webhook_id)}"))
-
-    # Keys
-
-    async def create_key(
-        self, name: str, scopes: Sequence[Scope] = (Scope.READ, Scope.WRITE), expires_at: datetime | None = None
-    ) -> ApiKey:
-        """A key of the same project. The answer alone has its text, `key`."""
-        body: dict[str, Any] = {"name": name, "scopes": list(scopes)}
-        if expires_at is not None:
-            body["expires_at"] = expires_at.isoformat()
-        return await self._wire.ask(self._wire.request("POST", "/v1/keys", json=body, headers=exchange.once()), ApiKey)
-
-    def api_keys(self) -> AsyncIterator[ApiKey]:
-        """Every key of the project, newest first."""
-        return self._wire.pages("/v1/keys", ApiKey)
-
-    async def rotate_key(self, key_id: str, grace_s: int) -> ApiKey:
-        """Give a key a new secret; the old one stays valid for `grace_s` seconds."""
-        path = f"/v1/keys/{quote(key_id)}/rotate"
-        request = self._wire.request("POST", path, json={"grace_s": grace_s}, headers=exchange.once())
-        return await self._wire.ask(request, ApiKey)
-
-    async def revoke_key(self, key_id: str) -> None:
-        """Have a key refused from now on."""
-        await self._wire.send(self._wire.request("DELETE", f"/v1/keys/{quote(key_id)}"))

@@ -1,7 +1,8 @@
 """Requests, answers and retries."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -16,6 +17,8 @@ from espalier.resources import Listing, Row
 PAGE = 100
 
 Answer = TypeVar("Answer", bound=BaseModel)
+Filter = str | bool | datetime | None
+"""Of a list; None: all of it."""
 
 
 class Wire:
@@ -45,30 +48,32 @@ class Wire:
     async def get(self, path: str, kind: type[Answer]) -> Answer:
         return await self.ask(self.request("GET", path, headers={"Accept": "application/json"}), kind)
 
-    async def read(self, path: str) -> bytes:
-        return (await self.send(self.request("GET", path))).content
+    async def read(self, path: str, although: Sequence[int] = ()) -> bytes:
+        """The bytes of an answer; `although`: statuses of errors that are answers, too."""
+        return (await self.send(self.request("GET", path), although)).content
 
     async def ask(self, request: httpx.Request, kind: type[Answer]) -> Answer:
         return kind.model_validate_json((await self.send(request)).content)
 
-    async def pages(self, path: str, kind: type[Row]) -> AsyncIterator[Row]:
-        """All rows of a list, fetched a page at a time."""
+    async def pages(self, path: str, kind: type[Row], /, **filters: Filter) -> AsyncIterator[Row]:
+        """All rows of a list that the filters let through, fetched a page at a time."""
+        query = {name: _spelt(value) for name, value in filters.items() if value is not None} | {"limit": str(PAGE)}
         after: str | None = None
         while True:
-            query = f"{path}?limit={PAGE}" + (f"&after={after}" if after else "")
-            page = await self.get(query, Listing[kind])  # type: ignore[valid-type]
+            request = self.request("GET", path, params=query | ({"after": after} if after else {}))
+            page = await self.ask(request, Listing[kind])  # type: ignore[valid-type]
             for row in page.items:
                 yield row
             after = page.next
             if after is None:
                 return
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: httpx.Request, although: Sequence[int] = ()) -> httpx.Response:
         """The whole answer; asked for again a few times where that can do no harm and may help."""
         failures = 0
         while True:
             try:
-                async with self.answer(request) as response:
+                async with self.answer(request, although) as response:
                     await response.aread()
                     return response
             except EspalierError as error:
@@ -79,12 +84,12 @@ class Wire:
             await sleep(pause)
 
     @asynccontextmanager
-    async def answer(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:
+    async def answer(self, request: httpx.Request, although: Sequence[int] = ()) -> AsyncIterator[httpx.Response]:
         """The response, its body yet to be read. Errors of any kind come out as this package's exceptions."""
         try:
             response = await self._http.send(request, stream=True)
             try:
-                if response.is_error:
+                if response.is_error and response.status_code not in although:
                     await response.aread()
                     raise exchange.refusal(response)
                 yield response
@@ -92,3 +97,9 @@ class Wire:
                 await response.aclose()
         except httpx.TransportError as error:
             raise exchange.unreachable(self.url, error) from error
+
+
+def _spelt(value: str | bool | datetime) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value).lower() if isinstance(value, bool) else value

@@ -2,11 +2,10 @@
 """The service's resources, one method for each thing that can be asked of it."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote
 
 import httpx
@@ -14,9 +13,11 @@ import httpx
 from espalier import packing, server_sent_events
 from espalier.client import exchange, files
 from espalier.client.files import CHUNK_BYTES, Arrival, LocalFile, Progress
+from espalier.client.synchronous.administration import Administration
+from espalier.client.synchronous.automation import Automation
 from espalier.client.synchronous.flow import in_thread, sleep
-from espalier.client.synchronous.sending import Parcel, Resource, Sender
-from espalier.client.synchronous.wire import Wire
+from espalier.client.synchronous.sending import TUS, Parcel, Resource, Sender
+from espalier.client.synchronous.wire import Filter, Wire
 from espalier.errors import (
     EspalierError,
     JobCancelled,
@@ -27,15 +28,13 @@ from espalier.errors import (
     TookTooLong,
     UploadRejected,
 )
-from espalier.resources import ApiKey, Artifacts, Delivery, Job, Pipeline, Run, Upload, Webhook
-from models_store.documents.access import Scope
+from espalier.resources import Artifacts, Job, Method, Methods, ModelGraph, Upload, UploadInPieces
 from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.event import Event, EventType
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import AnySpec
 from models_store.documents.report import Artifact, Report
 from models_store.documents.sweep_report import SweepReport
-from models_store.documents.webhook import Happening
 
 LASTING_STREAM_S = 15.0  # longer than an attempt to connect: one that broke later than that had worked
 RECONNECT_FOR_S = 120.0
@@ -43,7 +42,7 @@ RECONNECT_PAUSE_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
-class Client:
+class Client(Automation, Administration):
     """One service, with an API key if it asks for one. Every method may raise ServiceUnreachable and RequestRefused.
 
     What can be repeated without harm is, a few times, where that may help; uploads go on where they broke off.
@@ -118,11 +117,39 @@ class Client:
         said = {key: str(value) for key, value in parameters.items() if value is not None}
         return self._sender.send(Parcel(resource, file, name, said, progress))
 
+    def models(self, **filters: Filter) -> Iterator[Upload]:
+        """Every model, newest first; `filters` are the query parameters of the list in /docs, here and below."""
+        return self._wire.pages("/v1/models", Upload, **filters)
+
+    def datasets(self, **filters: Filter) -> Iterator[Upload]:
+        """Every dataset, newest first."""
+        return self._wire.pages("/v1/datasets", Upload, **filters)
+
     def get_model(self, model_id: str) -> Upload:
         return self._wire.get(f"/v1/models/{quote(model_id)}", Upload)
 
     def get_dataset(self, dataset_id: str) -> Upload:
         return self._wire.get(f"/v1/datasets/{quote(dataset_id)}", Upload)
+
+    def model_graph(self, model_id: str) -> ModelGraph:
+        """The layers of a model that is ready: channels, cost, or why they cannot be pruned."""
+        return self._wire.get(f"/v1/models/{quote(model_id)}/graph", ModelGraph)
+
+    def delete_model(self, model_id: str) -> None:
+        """What jobs made of it stays."""
+        self._wire.send(self._wire.request("DELETE", f"/v1/models/{quote(model_id)}"))
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """What jobs made with it stays."""
+        self._wire.send(self._wire.request("DELETE", f"/v1/datasets/{quote(dataset_id)}"))
+
+    def get_upload(self, upload_id: str) -> UploadInPieces:
+        """A large file on its way, as `upload_model` and `upload_dataset` send it."""
+        return self._wire.get(f"/v1/uploads/{quote(upload_id)}", UploadInPieces)
+
+    def delete_upload(self, upload_id: str) -> None:
+        """Give it up, and free what has arrived."""
+        self._wire.send(self._wire.request("DELETE", f"/v1/uploads/{quote(upload_id)}", headers=TUS))
 
     def wait_until_ready(self, upload: Upload, timeout_s: float = 600) -> Upload:
         """The upload once its inspection has passed. Raises UploadRejected, TookTooLong."""
@@ -146,6 +173,10 @@ class Client:
         body = spec.model_dump(mode="json", exclude_unset=True) | {"kind": spec.kind}
         request = self._wire.request("POST", "/v1/jobs", json=body, headers=exchange.once())
         return self._wire.ask(request, Job)
+
+    def jobs(self, **filters: Filter) -> Iterator[Job]:
+        """Every job, newest first."""
+        return self._wire.pages("/v1/jobs", Job, **filters)
 
     def get_job(self, job_id: str) -> Job:
         return self._wire.get(f"/v1/jobs/{quote(job_id)}", Job)
@@ -201,6 +232,15 @@ class Client:
             timeout=exchange.STREAM_TIMEOUT,
         )
 
+    def log(self, job_id: str) -> str:
+        """What has happened in a job so far, a line each."""
+        return (self._wire.read(f"/v1/jobs/{quote(job_id)}/logs")).decode()
+
+    def methods(self, kind: str | None = None) -> tuple[Method, ...]:
+        """What a job can be told to prune by; `kind`: criterion, allocation, granularity, recovery or export."""
+        path = "/v1/methods" + (f"?kind={quote(kind)}" if kind else "")
+        return (self._wire.get(path, Methods)).items
+
     def wait(self, job_id: str) -> Report:
         """The report of a prune job, once it has succeeded. Raises JobFailed, JobCancelled."""
         self.wait_for_end(job_id)
@@ -238,6 +278,10 @@ class Client:
         """Of a sweep."""
         return self._wire.get(f"/v1/jobs/{quote(job_id)}/report", SweepReport)
 
+    def html_report(self, job_id: str) -> bytes:
+        """The report of any job as one page."""
+        return self._wire.read(f"/v1/jobs/{quote(job_id)}/report.html")
+
     def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         """The files that a job made."""
         return (self._wire.get(f"/v1/jobs/{quote(job_id)}/artifacts", Artifacts)).items
@@ -274,105 +318,3 @@ class Client:
                 in_thread(arrival.add, chunk)
                 if progress is not None:
                     progress(arrival.size_bytes, arrival.expected_bytes)
-
-    # Pipelines
-
-    def create_pipeline(self, body: Mapping[str, Any]) -> Pipeline:
-        """Save a pipeline, of the form that /docs shows. The answer alone has the `secret` of its inbound events."""
-        request = self._wire.request("POST", "/v1/pipelines", json=dict(body), headers=exchange.once())
-        return self._wire.ask(request, Pipeline)
-
-    def pipelines(self) -> Iterator[Pipeline]:
-        """Every pipeline, newest first."""
-        return self._wire.pages("/v1/pipelines", Pipeline)
-
-    def delete_pipeline(self, pipeline_id: str) -> None:
-        """The pipeline and its runs; their jobs stay."""
-        self._wire.send(self._wire.request("DELETE", f"/v1/pipelines/{quote(pipeline_id)}"))
-
-    def start_run(
-        self,
-        pipeline_id: str,
-        *,
-        model_id: str | None = None,
-        dataset_id: str | None = None,
-        sha: str | None = None,
-        ref: str = "",
-        repository: str = "",
-    ) -> Run:
-        """Run a pipeline; without `model_id` on the model that the pipeline itself names."""
-        body = {"model_id": model_id, "dataset_id": dataset_id, "sha": sha, "ref": ref, "repository": repository}
-        path = f"/v1/pipelines/{quote(pipeline_id)}/runs"
-        return self._wire.ask(self._wire.request("POST", path, json=body, headers=exchange.once()), Run)
-
-    def get_run(self, pipeline_id: str, run_id: str) -> Run:
-        return self._wire.get(self._run_path(pipeline_id, run_id), Run)
-
-    def runs(self, pipeline_id: str) -> Iterator[Run]:
-        """Every run of a pipeline, newest first."""
-        return self._wire.pages(f"/v1/pipelines/{quote(pipeline_id)}/runs", Run)
-
-    def junit(self, run: Run) -> bytes:
-        """The run as JUnit XML."""
-        return self._wire.read(f"{self._run_path(run.pipeline_id, run.id)}/junit.xml")
-
-    def summary(self, run: Run) -> str:
-        """The run as Markdown."""
-        return (self._wire.read(f"{self._run_path(run.pipeline_id, run.id)}/summary.md")).decode()
-
-    def _run_path(self, pipeline_id: str, run_id: str) -> str:
-        return f"/v1/pipelines/{quote(pipeline_id)}/runs/{quote(run_id)}"
-
-    # Webhooks
-
-    def create_webhook(self, url: str, events: Sequence[Happening] = (), description: str = "") -> Webhook:
-        """Have `url` told what happens (all of it without `events`). The answer alone has the `secret`."""
-        body = {"url": url, "events": [str(event) for event in events], "description": description}
-        return self._wire.ask(self._wire.request("POST", "/v1/webhooks", json=body, headers=exchange.once()), Webhook)
-
-    def webhooks(self) -> Iterator[Webhook]:
-        """Every endpoint, newest first."""
-        return self._wire.pages("/v1/webhooks", Webhook)
-
-    def test_webhook(self, webhook_id: str) -> Delivery:
-        """Have a `webhook.test` event sent."""
-        path = f"/v1/webhooks/{quote(webhook_id)}/test"
-        return self._wire.ask(self._wire.request("POST", path, headers=exchange.once()), Delivery)
-
-    def deliveries(self, webhook_id: str) -> Iterator[Delivery]:
-        """Every delivery to an endpoint, newest first."""
-        return self._wire.pages(f"/v1/webhooks/{quote(webhook_id)}/deliveries", Delivery)
-
-    def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
-        """Have the same message sent again."""
-        path = f"/v1/webhooks/{quote(webhook_id)}/deliveries/{quote(delivery_id)}/redeliver"
-        return self._wire.ask(self._wire.request("POST", path, headers=exchange.once()), Delivery)
-
-    def delete_webhook(self, webhook_id: str) -> None:
-        """The endpoint, its deliveries and their log."""
-        self._wire.send(self._wire.request("DELETE", f"/v1/webhooks/{quote(webhook_id)}"))
-
-    # Keys
-
-    def create_key(
-        self, name: str, scopes: Sequence[Scope] = (Scope.READ, Scope.WRITE), expires_at: datetime | None = None
-    ) -> ApiKey:
-        """A key of the same project. The answer alone has its text, `key`."""
-        body: dict[str, Any] = {"name": name, "scopes": list(scopes)}
-        if expires_at is not None:
-            body["expires_at"] = expires_at.isoformat()
-        return self._wire.ask(self._wire.request("POST", "/v1/keys", json=body, headers=exchange.once()), ApiKey)
-
-    def api_keys(self) -> Iterator[ApiKey]:
-        """Every key of the project, newest first."""
-        return self._wire.pages("/v1/keys", ApiKey)
-
-    def rotate_key(self, key_id: str, grace_s: int) -> ApiKey:
-        """Give a key a new secret; the old one stays valid for `grace_s` seconds."""
-        path = f"/v1/keys/{quote(key_id)}/rotate"
-        request = self._wire.request("POST", path, json={"grace_s": grace_s}, headers=exchange.once())
-        return self._wire.ask(request, ApiKey)
-
-    def revoke_key(self, key_id: str) -> None:
-        """Have a key refused from now on."""
-        self._wire.send(self._wire.request("DELETE", f"/v1/keys/{quote(key_id)}"))

@@ -1,8 +1,9 @@
 # Made by `make client` from espalier/client/asynchronous/wire.py: change that file, not this one.
 """Requests, answers and retries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -17,6 +18,8 @@ from espalier.resources import Listing, Row
 PAGE = 100
 
 Answer = TypeVar("Answer", bound=BaseModel)
+Filter = str | bool | datetime | None
+"""Of a list; None: all of it."""
 
 
 class Wire:
@@ -46,30 +49,32 @@ class Wire:
     def get(self, path: str, kind: type[Answer]) -> Answer:
         return self.ask(self.request("GET", path, headers={"Accept": "application/json"}), kind)
 
-    def read(self, path: str) -> bytes:
-        return (self.send(self.request("GET", path))).content
+    def read(self, path: str, although: Sequence[int] = ()) -> bytes:
+        """The bytes of an answer; `although`: statuses of errors that are answers, too."""
+        return (self.send(self.request("GET", path), although)).content
 
     def ask(self, request: httpx.Request, kind: type[Answer]) -> Answer:
         return kind.model_validate_json((self.send(request)).content)
 
-    def pages(self, path: str, kind: type[Row]) -> Iterator[Row]:
-        """All rows of a list, fetched a page at a time."""
+    def pages(self, path: str, kind: type[Row], /, **filters: Filter) -> Iterator[Row]:
+        """All rows of a list that the filters let through, fetched a page at a time."""
+        query = {name: _spelt(value) for name, value in filters.items() if value is not None} | {"limit": str(PAGE)}
         after: str | None = None
         while True:
-            query = f"{path}?limit={PAGE}" + (f"&after={after}" if after else "")
-            page = self.get(query, Listing[kind])  # type: ignore[valid-type]
+            request = self.request("GET", path, params=query | ({"after": after} if after else {}))
+            page = self.ask(request, Listing[kind])  # type: ignore[valid-type]
             for row in page.items:
                 yield row
             after = page.next
             if after is None:
                 return
 
-    def send(self, request: httpx.Request) -> httpx.Response:
+    def send(self, request: httpx.Request, although: Sequence[int] = ()) -> httpx.Response:
         """The whole answer; asked for again a few times where that can do no harm and may help."""
         failures = 0
         while True:
             try:
-                with self.answer(request) as response:
+                with self.answer(request, although) as response:
                     response.read()
                     return response
             except EspalierError as error:
@@ -80,12 +85,12 @@ class Wire:
             sleep(pause)
 
     @contextmanager
-    def answer(self, request: httpx.Request) -> Iterator[httpx.Response]:
+    def answer(self, request: httpx.Request, although: Sequence[int] = ()) -> Iterator[httpx.Response]:
         """The response, its body yet to be read. Errors of any kind come out as this package's exceptions."""
         try:
             response = self._http.send(request, stream=True)
             try:
-                if response.is_error:
+                if response.is_error and response.status_code not in although:
                     response.read()
                     raise exchange.refusal(response)
                 yield response
@@ -93,3 +98,9 @@ class Wire:
                 response.close()
         except httpx.TransportError as error:
             raise exchange.unreachable(self.url, error) from error
+
+
+def _spelt(value: str | bool | datetime) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value).lower() if isinstance(value, bool) else value

@@ -75,7 +75,7 @@ def test_the_key_of_the_file_is_used_unless_the_environment_has_one(config, monk
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("colour = 1", "colour is none of: url, api_key, [ci]"),
+        ("colour = 1", "colour is none of: url, api_key, [serve]"),
         ("[prune]\ncolour = 1", "[prune] has no option colour; it has: allocation"),
         ("prune = 1", "[prune] is no table"),
         ("url = ", "Invalid value"),
