@@ -19,7 +19,7 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 @dataclass(frozen=True)
 class Kind:
     resource: Literal["models", "datasets"]
-    format: Literal["onnx", "onnx_zip", "torchvision", "image_folder", "npz"]
+    format: Literal["onnx", "onnx_zip", "torchvision", "npz"] | None  # None: an archive, which the service looks into
 
 
 def recognise(path: Path) -> Kind:
@@ -27,7 +27,7 @@ def recognise(path: Path) -> Kind:
     if not path.exists():
         raise NotAnUpload(f"{path} does not exist", "Check the path.")
     if path.is_dir():
-        return Kind("datasets", "image_folder")
+        return Kind("datasets", None)
     name = path.name.lower()
     if name.endswith(".onnx"):
         return Kind("models", "onnx")
@@ -38,7 +38,7 @@ def recognise(path: Path) -> Kind:
     if name.endswith(".zip") and _holds_a_model(path):
         return Kind("models", "onnx_zip")
     if name.endswith(ARCHIVE_SUFFIXES):
-        return Kind("datasets", "image_folder")
+        return Kind("datasets", None)
     if name.endswith(PICKLE_SUFFIXES):
         raise NotAnUpload(
             f"{path.name} is a pickle, which is a program and not data",
@@ -47,7 +47,7 @@ def recognise(path: Path) -> Kind:
     raise NotAnUpload(
         f"{path.name} has no ending that says what it is",
         "Models: .onnx, a .zip of one with its files of weights, .safetensors. "
-        "Datasets: .npz, a folder with one folder of images per class, or such a folder "
+        "Datasets: .npz, a folder with one folder of images per class or with CIFAR batches, or such a folder "
         f"as {', '.join(ARCHIVE_SUFFIXES)}.",
     )
 

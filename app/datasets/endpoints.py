@@ -15,10 +15,10 @@ from app.idempotency import IDEMPOTENCY_ERRORS, Creation, CreationDep
 from app.links import links
 from app.names import Name
 from app.pages import After, Filter, Limit, SpanDep
-from app.uploads.door import DatasetFormat
 from app.uploads.errors import UPLOAD_ERRORS
 from app.uploads.incoming import ReceivedFile
 from app.uploads.receive import IncomingFileDep, ReprDigest, bare_body, form_body, receive_body, receive_form
+from models_store.documents.inspection import DatasetFormat
 from models_store.tables import InputState
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -31,7 +31,10 @@ DatasetName = Annotated[Name, Path(alias="dataset")]
 UPLOAD_RESPONSES = links(201, "dataset", "get_dataset", "delete_dataset") | problems(
     *UPLOAD_ERRORS, *IDEMPOTENCY_ERRORS
 )
-FILE = "A zip, tar, tar.gz or tar.xz archive with one folder of images per class, or an npz file of x and y."
+FILE = (
+    "A zip, tar, tar.gz or tar.xz archive with one folder of images per class or with CIFAR batches, "
+    "or an npz file of x and y."
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def upload_dataset(
     creation: CreationDep,
     background: BackgroundTasks,
 ) -> Response:
-    """Send labelled images as an archive of class folders or an npz file; its inspection begins at once."""
+    """Send images as an archive of class folders or CIFAR batches, or an npz file; its inspection begins at once."""
     return _add(upload, creation, background)
 
 
@@ -100,7 +103,7 @@ def _add(upload: DatasetUpload, creation: Creation, background: BackgroundTasks)
     format, blob = service.keep(upload.file, upload.parameters, creation.plane.blobs)
 
     def create(session: Session) -> tuple[DatasetView, str]:
-        dataset = service.register(session, upload.name, format, blob)
+        dataset = service.register(session, upload.name, format, blob, named=upload.parameters.format is not None)
         return DatasetView.of(dataset), f"/v1/datasets/{dataset.id}"
 
     background.add_task(creation.plane.doorbell.ring)  # runs after the commit and the answer

@@ -1,14 +1,14 @@
 """What goes in and out of /v1/datasets."""
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.names import Name
 from app.pages import Listed, Page
 from app.uploads.digests import Sha256
-from models_store.documents.inspection import DatasetInspection, Rejection
+from models_store.documents.inspection import DatasetFormat, DatasetInspection, Rejection
 from models_store.tables import Dataset, InputState
 
 
@@ -17,9 +17,10 @@ class DatasetParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal["image_folder", "npz"] | None = Field(
+    format: DatasetFormat | None = Field(
         default=None,
         description="`image_folder`: a zip, tar, tar.gz or tar.xz archive with one folder of images per class. "
+        "`cifar_python`, `cifar_binary`: such an archive of CIFAR-10 or CIFAR-100 batches as they are published. "
         "`npz`: numpy.savez of `x` (images) and `y` (labels). Seen from the file if left out.",
     )
     sha256: Sha256 | None = None
@@ -36,7 +37,7 @@ class DatasetView(Listed):
 
     id: str = Field(examples=["dst_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
     name: str
-    format: str
+    format: str = Field(description="Of an archive whose format was not named: `image_folder` until it is `ready`.")
     state: InputState = Field(description="`inspecting`, then `ready` for jobs, or `rejected` with the reason.")
     sha256: str = Field(description="Of the uploaded file.")
     size_bytes: int = Field(description="The uploaded file.")

@@ -9,11 +9,10 @@ from sqlalchemy.orm import Session
 from app.datasets.schemas import DatasetParameters
 from app.errors import ApiError
 from app.uploads import digests, door
-from app.uploads.door import DatasetFormat
 from app.uploads.incoming import ReceivedFile
 from models_store.blobs import Blob, BlobStore
 from models_store.datasets import DatasetRepository
-from models_store.documents.inspection import Rejection
+from models_store.documents.inspection import DatasetFormat, Rejection
 from models_store.documents.job_spec import JobKind
 from models_store.errors import InUse
 from models_store.jobs import JobRepository
@@ -62,10 +61,15 @@ def keep(file: ReceivedFile, parameters: DatasetParameters, blobs: BlobStore) ->
     return format, blobs.adopt(file.path, sha256=file.sha256)
 
 
-def register(session: Session, name: str, format: DatasetFormat, blob: Blob) -> Dataset:
-    """The row of a new dataset, and the job that inspects it."""
+def register(session: Session, name: str, format: DatasetFormat, blob: Blob, *, named: bool) -> Dataset:
+    """The row of a new dataset, and the job that inspects it, which corrects a format that was not `named`."""
     dataset = DatasetRepository(session).add(
-        name=name, format=format, sha256=blob.sha256, size_bytes=blob.size_bytes, blob_key=blob.key
+        name=name,
+        format=format,
+        sha256=blob.sha256,
+        size_bytes=blob.size_bytes,
+        blob_key=blob.key,
+        details={"format_named": named},
     )
     JobRepository(session).create(JobKind.INSPECT, {}, dataset_id=dataset.id, deadline_s=INSPECTION_DEADLINE_S)
     return dataset

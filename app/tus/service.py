@@ -86,7 +86,8 @@ def _keep(plane: Plane, upload: Upload, file: ReceivedFile) -> Upload:
         if upload.result_id is None:
             uploads.hand_over(upload)
             if isinstance(purpose.form, DatasetForm):
-                result_id = datasets.register(session, purpose.name, format, blob).id
+                named = purpose.form.format is not None
+                result_id = datasets.register(session, purpose.name, format, blob, named=named).id
                 AuditRepository(session).record(f"/v1/datasets/{result_id}")
             else:
                 result_id = models.register(session, purpose.name, purpose.form, blob).id

@@ -12,9 +12,10 @@ from typing import BinaryIO, Literal
 
 from app.uploads.errors import EmptyFile, TruncatedFile, UnsafeFormat, WrongFormat
 from app.uploads.onnx_frame import check_frame
+from models_store.documents.inspection import DatasetFormat
 
 ModelFormat = Literal["onnx", "onnx_zip", "torchvision"]
-DatasetFormat = Literal["image_folder", "npz"]
+ARCHIVES: tuple[DatasetFormat, ...] = ("image_folder", "cifar_python", "cifar_binary")
 
 HEAD_BYTES = 4096
 TAIL_BYTES = 2**18  # a zip archive lists its members at its end
@@ -26,7 +27,7 @@ SEND_SAFETENSORS = (
     "file with format=torchvision and architecture=NAME."
 )
 SEND_DATASET = (
-    "Send a zip, tar, tar.gz or tar.xz archive with one folder of images per class, "
+    "Send a zip, tar, tar.gz or tar.xz archive with one folder of images per class, a CIFAR archive, "
     "or a file of numpy.savez('data.npz', x=images, y=labels)."
 )
 
@@ -85,7 +86,10 @@ def check_model(path: Path, format: ModelFormat) -> None:
 
 
 def detect_dataset(path: Path, named: DatasetFormat | None) -> DatasetFormat:
-    """The format of a dataset file. Raises the errors of `check_model`, also where it is not the one named."""
+    """The format of a dataset file: the one named, or else what it looks like, which for every archive is a folder of
+    images until its inspection has looked inside. Raises the errors of `check_model`, also where it is not the one
+    named.
+    """
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         ends = _read_ends(file, size_bytes)
@@ -94,6 +98,8 @@ def detect_dataset(path: Path, named: DatasetFormat | None) -> DatasetFormat:
     found = _dataset_format(ends)
     if found is None:
         raise WrongFormat(f"The file is {_looks_like(ends.head)}.", SEND_DATASET)
+    if named is not None and found in ARCHIVES and named in ARCHIVES:
+        return named
     if named not in (None, found):
         raise WrongFormat(f"The file is of format {found}, not {named}.", "Leave `format` out, or name the right one.")
     return found

@@ -46,11 +46,14 @@ class ModelInspection(Document):
     warnings: tuple[str, ...] = ()
 
 
+DatasetFormat = Literal["image_folder", "cifar_python", "cifar_binary", "npz"]
+
+
 class DatasetInspection(Document):
     """A dataset that is `ready`. Images without labels have no classes."""
 
     version: Literal[1] = 1
-    format: Literal["image_folder", "npz"]
+    format: DatasetFormat
     classes: tuple[str, ...]
     samples: int
     samples_per_class: tuple[int, ...]

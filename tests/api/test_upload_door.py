@@ -212,7 +212,7 @@ ACCEPTED_AS_DATASET: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("what", ACCEPTED_AS_DATASET)
 def test_the_format_of_a_dataset_is_seen_from_the_file(sqlite_service: Service, what: str) -> None:
     make, format = ACCEPTED_AS_DATASET[what]
-    other = {"npz": "image_folder", "image_folder": "npz"}[format]
+    other = {"npz": "cifar_python", "image_folder": "npz"}[format]
     response = sqlite_service.http.post("/v1/datasets", files={"file": ("data", make())})
     assert response.status_code == 201, response.text
     assert response.json()["format"] == format
@@ -220,6 +220,13 @@ def test_the_format_of_a_dataset_is_seen_from_the_file(sqlite_service: Service, 
     assert named.status_code == 201, named.text
     mismatch = sqlite_service.http.put("/v1/datasets/data", params={"format": other}, content=make())
     assert format in problem(mismatch, 422, "wrong_format")["detail"]
+
+
+@pytest.mark.parametrize("named", ["image_folder", "cifar_python", "cifar_binary"])
+def test_an_archive_is_taken_for_what_it_is_called(sqlite_service: Service, named: str) -> None:
+    response = sqlite_service.http.put("/v1/datasets/data", params={"format": named}, content=tarred("w:gz"))
+    assert response.status_code == 201, response.text
+    assert response.json()["format"] == named
 
 
 REFUSED_AS_DATASET: dict[str, tuple[Callable[[], bytes], str, str]] = {

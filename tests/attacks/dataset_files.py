@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
 import pickle
 import struct
 import tarfile
@@ -14,6 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
+
+from tests.cifar_files import dumped_with, images_of, packed, python_files
 
 ATTACKS: dict[str, tuple[Callable[[], bytes], str, set[str]]] = {}
 Make = Callable[[], bytes]
@@ -228,3 +231,75 @@ def npz_with_text() -> bytes:
 @attack("npz", "unknown_dataset_format")
 def pickled_dataset() -> bytes:
     return pickle.dumps({"x": [1, 2, 3]})
+
+
+def _cifar(**batches: bytes) -> bytes:
+    """A sound archive of CIFAR batches, but for those named."""
+    sound = {"data_batch_1": images_of(8), "test_batch": images_of(8)}
+    return packed(python_files(sound, dumped_with(2), fine=False) | batches, "w:gz")
+
+
+class _Call:
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.made = function, arguments
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.made
+
+
+@attack("cifar_python", "pickle_refused")
+def cifar_batch_that_runs_a_shell() -> bytes:
+    call = _Call(os.system, "mkdir /tmp/espalier-attack && touch /tmp/espalier-attack/outside.png")
+    return _cifar(data_batch_2=pickle.dumps({"data": call}, protocol=2))
+
+
+@attack("cifar_python", "pickle_refused")
+def cifar_batch_that_calls_numpy() -> bytes:
+    """Of NumPy, too, only what makes arrays: numpy.load would unpickle, memmap would write."""
+    return _cifar(data_batch_2=pickle.dumps({"data": _Call(np.memmap, "/tmp/espalier-attack/x", "u1", "w+", 0, (9,))}))
+
+
+@attack("cifar_python", "unusable_dataset")
+def cifar_batch_of_giant_claims() -> bytes:
+    """An array of a terabyte, bytes of an exabyte, and a memo of four billion entries."""
+    array = pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]}, protocol=2)
+    return packed(
+        {
+            "data_batch_1": array.replace(b"K\x02M\x00\x0c\x86", b"J\xff\xff\xff\x7fM\x00\x0c\x86"),
+            "data_batch_2": b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"bytes.",
+            "data_batch_3": b"\x80\x02K\x01r" + struct.pack("<I", 2**32 - 1) + b".",
+        }
+    )
+
+
+@attack("cifar_python", "unusable_dataset")
+def cifar_batch_of_many_steps() -> bytes:
+    """60 million steps in an archive of 60 kB."""
+    return packed({"data_batch_1": b"\x80\x02" + b"N" * 60_000_000 + b"."})
+
+
+@attack("cifar_python", "unusable_dataset")
+def cifar_batch_of_nested_lists() -> bytes:
+    """Doubled forty times by reference, and a hundred thousand deep: whoever prints or compares it never ends."""
+    doubled = b"]" + b"".join(b"q\x01](h\x01h\x01e" for _ in range(40))
+    deep = b"]" * 100_000 + b"a" * 99_999
+    return packed(
+        {
+            "data_batch_1": b"\x80\x02}(U\x06labels" + doubled + b"U\x04data" + deep + b"u.",
+            "test_batch": b"\x80\x02cnumpy\ndtype\n" + doubled + b"\x85R.",
+            "train": b"\x80\x04" + doubled + deep + b"\x93.",
+        }
+    )
+
+
+@attack("cifar_python", "archive_too_large")
+def cifar_header_bomb() -> bytes:
+    """A batch that claims 300 MB."""
+    claimed = tarfile.TarInfo("data_batch_1")
+    claimed.size = 300 * 2**20
+    return _tar({}, extra=[claimed])
+
+
+@attack("cifar_binary", "unsafe_archive")
+def cifar_with_parent_paths() -> bytes:
+    return _tar({"data_batch_1.bin": bytes(3073 * 4), "../../test_batch.bin": bytes(3073 * 4)})

@@ -170,10 +170,10 @@ class Plane:
             job = JobRepository(session).create(JobKind.INSPECT, {}, model_id=model.id)
         return model.id, job.id
 
-    def upload_dataset(self, data: bytes, format: str) -> tuple[str, str]:
+    def upload_dataset(self, data: bytes, format: str, **details: Any) -> tuple[str, str]:
         blob = self.blobs.put_file(self._file(data))
         with self.database.of_project(DEFAULT_PROJECT).session() as session:
-            dataset = DatasetRepository(session).add("dataset", format, blob.sha256, blob.size_bytes, blob.key)
+            dataset = DatasetRepository(session).add("dataset", format, blob.sha256, blob.size_bytes, blob.key, details)
             job = JobRepository(session).create(JobKind.INSPECT, {}, dataset_id=dataset.id)
         return dataset.id, job.id
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 import torchvision
 from onnx import numpy_helper
 from safetensors.torch import save
 
 from models_store.documents.job import JobState
+from tests import cifar_files
 from tests.worker.networks import coloured_squares, convnet
 from tests.worker.plane import Plane
 
@@ -85,6 +87,34 @@ def test_dataset_becomes_ready(plane: Plane) -> None:
     dataset = plane.dataset(dataset_id)
     assert dataset.inspection is not None
     assert dataset.inspection["samples_per_class"] == [10, 10, 10, 10]
+
+
+@pytest.mark.parametrize("form", ["cifar_python", "cifar_binary"])
+def test_an_archive_is_called_by_what_it_holds(plane: Plane, form: str) -> None:
+    dataset_id, job_id = plane.upload_dataset(cifar(form), "image_folder", format_named=False)
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    dataset = plane.dataset(dataset_id)
+    assert dataset.inspection is not None
+    assert (dataset.format, dataset.inspection["format"]) == (form, form)
+    assert dataset.inspection["classes"] == list(cifar_files.NAMES)
+    assert (dataset.inspection["samples"], dataset.inspection["test_samples"]) == (48, 16)
+
+
+def test_an_archive_that_was_called_something_else(plane: Plane) -> None:
+    dataset_id, job_id = plane.upload_dataset(cifar("cifar_python"), "cifar_binary", format_named=True)
+    plane.work()
+    plane.wait(job_id, JobState.FAILED)
+    rejection = plane.dataset(dataset_id).rejection
+    assert rejection is not None
+    assert (rejection["code"], "cifar_python" in rejection["hint"]) == ("wrong_format", True)
+
+
+def cifar(form: str) -> bytes:
+    batches = {"data_batch_1": cifar_files.images_of(32), "test_batch": cifar_files.images_of(16, seed=1)}
+    if form == "cifar_binary":
+        return cifar_files.packed(cifar_files.binary_files(batches, fine=False))
+    return cifar_files.packed(cifar_files.python_files(batches, cifar_files.dumped_by_python_2, fine=False))
 
 
 def bundle(folder: Path, leave_out: str = "") -> bytes:

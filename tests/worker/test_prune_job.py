@@ -10,6 +10,7 @@ import pytest
 from models_store.documents.event import STAGES, EventType
 from models_store.documents.job import JobState
 from models_store.documents.report import Report
+from tests import cifar_files
 from tests.worker.networks import coloured_squares, convnet, unlabelled
 from tests.worker.plane import Plane
 
@@ -65,6 +66,23 @@ def test_with_data(plane: Plane) -> None:
     epochs = [event.data for event in plane.events(job_id, EventType.METRIC) if event.data["stage"] == "finetune"]
     assert [epoch["epoch"] for epoch in epochs] == [0, 1, 2]
     assert plane.states(job_id) == ["queued", "running", "succeeded"]
+
+
+def test_with_an_archive_of_batches(plane: Plane) -> None:
+    batches = {"data_batch_1": cifar_files.images_of(80), "test_batch": cifar_files.images_of(24, seed=1)}
+    archive = cifar_files.packed(cifar_files.python_files(batches, cifar_files.dumped_by_python_2, fine=False))
+    model_id, _ = plane.upload_model(convnet(size=16).SerializeToString())
+    dataset_id, second = plane.upload_dataset(archive, "image_folder", format_named=False)
+    plane.work()
+    plane.wait(second, JobState.SUCCEEDED)
+    job_id = plane.submit(
+        model_id=model_id, dataset_id=dataset_id, finetuning={"epochs": 1, "batch_size": 16}, measuring=QUICK
+    )
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job_id))
+    assert report.accuracy is not None
+    assert report.accuracy.final.samples == 24
 
 
 @pytest.mark.parametrize("labelled", [False, True])

@@ -31,6 +31,12 @@ class TorchvisionDetails(Document):
     input_shape: tuple[int, int, int]
 
 
+class DatasetDetails(Document):
+    """Whether the uploader of a dataset said what it is; else its format is what its first bytes look like."""
+
+    format_named: bool = True
+
+
 def inspect(order: Order, folder: WorkFolder, voice: Voice) -> InspectionResult:
     """Look at the one upload that the order names; a refusal is a result, not a failure."""
     with voice.stage("inspect"):
@@ -96,7 +102,7 @@ def _save(model: onnx.ModelProto, destination: Path) -> None:
 
 def _inspect_dataset(upload: InputFile) -> DatasetInspection:
     facts = inspect_dataset(upload.path)
-    if facts.format != upload.format:
+    if facts.format != upload.format and DatasetDetails.model_validate(upload.details).format_named:
         raise EngineError(
             "wrong_format", f"The file is {facts.format}, not {upload.format}.", f"Upload it as {facts.format}."
         )

@@ -99,7 +99,7 @@ class AsyncClient(AsyncAutomation, AsyncAdministration):
         return await self._send("models", path, name or path.name, parameters, progress)
 
     async def upload_dataset(self, path: Path, *, name: str | None = None, progress: Progress | None = None) -> Upload:
-        """Send an .npz, an archive with one folder of images per class, or such a folder itself."""
+        """Send an .npz, an archive of one folder of images per class or of CIFAR batches, or such a folder itself."""
         parameters = {"format": packing.recognise(path).format}
         with packing.as_file(path) as file:
             return await self._send("datasets", file, name or file.name, parameters, progress)

@@ -18,8 +18,8 @@ from espalier.packing import Kind, as_file, recognise
         ("NET.ONNX", Kind("models", "onnx")),
         ("weights.safetensors", Kind("models", "torchvision")),
         ("data.npz", Kind("datasets", "npz")),
-        ("images.tar.xz", Kind("datasets", "image_folder")),
-        ("images.zip", Kind("datasets", "image_folder")),
+        ("images.tar.xz", Kind("datasets", None)),
+        ("images.zip", Kind("datasets", None)),
     ],
 )
 def test_kind_by_name(tmp_path, name, kind):

@@ -64,19 +64,18 @@ def is_npz(path: Path) -> bool:
 def is_tar(path: Path) -> bool:
     """A tar file, plain or in gzip or xz."""
     try:
-        with _tar_stream(path) as stream:
+        with _tar_stream(path, tarfile.RECORDSIZE) as stream:
             return stream.read(_TAR_MAGIC_AT + 5)[_TAR_MAGIC_AT:] == b"ustar"
     except (*_BROKEN, OSError):
         return False
 
 
-def members(path: Path, contents: bool = True) -> Iterator[Member]:
-    """The regular files of an archive in stored order, or with `contents` off only their paths.
-
-    Raises EngineError where the archive is hostile or broken.
+def members(path: Path, contents: bool = True, max_bytes: int | None = None) -> Iterator[Member]:
+    """The regular files of an archive in stored order, or with `contents` off only their paths. Those of more than
+    `max_bytes`, or MAX_MEMBER_BYTES, are not read. Raises EngineError where the archive is hostile or broken.
     """
     with _told_if_broken():
-        yield from _zip_members(path, contents) if is_zip(path) else _tar_members(path, contents)
+        yield from (_zip_members if is_zip(path) else _tar_members)(path, contents, max_bytes or MAX_MEMBER_BYTES)
 
 
 @contextmanager
@@ -122,12 +121,12 @@ class _Meter:
 class _CappedStream(io.RawIOBase):
     """A stream that refuses single reads no honest tar needs: an extended header may claim any size."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
+        self._stream, self._max_bytes = stream, max_bytes
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0 or size > MAX_MEMBER_BYTES + tarfile.RECORDSIZE:
-            raise _too_large(f"a header of more than {MAX_MEMBER_BYTES >> 20} MiB")
+        if size is None or size < 0 or size > self._max_bytes + tarfile.RECORDSIZE:
+            raise _too_large(f"a header of more than {self._max_bytes >> 20} MiB")
         return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -141,9 +140,9 @@ class _CappedStream(io.RawIOBase):
         super().close()
 
 
-def _tar_members(path: Path, contents: bool) -> Iterator[Member]:
+def _tar_members(path: Path, contents: bool, max_bytes: int) -> Iterator[Member]:
     meter = _Meter(path.stat().st_size)
-    with _tar_stream(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+    with _tar_stream(path, max_bytes) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined] # tarfile remembers every member otherwise
             meter.count(info.size)
@@ -152,14 +151,14 @@ def _tar_members(path: Path, contents: bool) -> Iterator[Member]:
                 continue
             if not info.isreg() or info.issparse():
                 raise _hostile(f"{info.name!r} is a link, a device or a sparse file")
-            if info.size > MAX_MEMBER_BYTES:
-                yield Member(name, b"", _oversized())
+            if info.size > max_bytes:
+                yield Member(name, b"", _oversized(max_bytes))
                 continue
             file = archive.extractfile(info) if contents else None
             yield Member(name, b"" if file is None else file.read(info.size))
 
 
-def _zip_members(path: Path, contents: bool) -> Iterator[Member]:
+def _zip_members(path: Path, contents: bool, max_bytes: int) -> Iterator[Member]:
     _check_directory_size(path)
     meter = _Meter(path.stat().st_size)
     with zipfile.ZipFile(path) as archive:
@@ -170,15 +169,15 @@ def _zip_members(path: Path, contents: bool) -> Iterator[Member]:
                 continue
             if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG}:
                 raise _hostile(f"{info.filename!r} is a link or a device")
-            yield Member(name, *_zip_content(archive, info)) if contents else Member(name, b"")
+            yield Member(name, *_zip_content(archive, info, max_bytes)) if contents else Member(name, b"")
 
 
-def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[bytes, str]:
+def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> tuple[bytes, str]:
     """A member's bytes, or why they are not read."""
     if reason := _unreadable(info):
         return b"", reason
-    if info.file_size > MAX_MEMBER_BYTES:
-        return b"", _oversized()
+    if info.file_size > max_bytes:
+        return b"", _oversized(max_bytes)
     with archive.open(info) as file:
         return file.read(info.file_size), ""
 
@@ -206,13 +205,13 @@ def _check_directory_size(path: Path) -> None:
             raise _too_large("a directory with too many members")
 
 
-def _tar_stream(path: Path) -> _CappedStream:
+def _tar_stream(path: Path, max_bytes: int) -> _CappedStream:
     head = _head(path)
     if head.startswith(_GZIP):
-        return _CappedStream(gzip.open(path, "rb"))  # type: ignore[arg-type]
+        return _CappedStream(gzip.open(path, "rb"), max_bytes)  # type: ignore[arg-type]
     if head.startswith(_XZ):
-        return _CappedStream(lzma.open(path, "rb"))
-    return _CappedStream(path.open("rb"))
+        return _CappedStream(lzma.open(path, "rb"), max_bytes)
+    return _CappedStream(path.open("rb"), max_bytes)
 
 
 def _head(path: Path) -> bytes:
@@ -229,8 +228,8 @@ def safe_path(name: str) -> PurePosixPath:
     return path
 
 
-def _oversized() -> str:
-    return f"it is larger than {MAX_MEMBER_BYTES >> 20} MiB"
+def _oversized(max_bytes: int) -> str:
+    return f"it is larger than {max_bytes >> 20} MiB"
 
 
 def _hostile(what: str) -> EngineError:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from worker.engine.data.augmentation import Augmentation
-from worker.engine.data.facts import class_order, format_of, refuse_if_unfit
+from worker.engine.data.facts import class_names, class_order, format_of, refuse_if_unfit
 from worker.engine.data.images import fit
 from worker.engine.data.input_spec import InputSpec
 from worker.engine.data.pixels import PixelStore
-from worker.engine.data.sample import BadFile, Label, Part, Sample
+from worker.engine.data.sample import BadFile, ClassNames, Item, Label, Part, Sample
 from worker.engine.errors import EngineError
 
 
@@ -96,32 +96,37 @@ def open_dataset(
     training images, the same share of every class, by `seed` alone. Many images are kept in a file in `folder`.
     """
     options = options or DataOptions()
-    samples, images = _read(path, spec, folder)
-    order = class_order({label for _, _, label in samples if options.labels and label is not None})
+    samples, images, names = _read(path, spec, folder)
+    order = class_order({label for _, _, label in samples if options.labels and label is not None}, names)
     numbers: dict[Label | None, int] = {label: number for number, label in enumerate(order)}
     labels = np.array([numbers.get(label, 0) for _, _, label in samples], np.int64)
     rows = _split([part for _, part, _ in samples], [name for name, _, _ in samples], labels, options, seed)
     scale, shift = _normalisation(options, images)
     parts = {part: Split(images, index, labels[index], scale, shift, spec.layout) for part, index in rows.items()}
-    return Dataset(tuple(str(label) for label in order), parts["train"], parts["validation"], parts["test"])
+    return Dataset(class_names(order, names), parts["train"], parts["validation"], parts["test"])
 
 
-def _read(path: Path, spec: InputSpec, folder: Path | None) -> tuple[list[tuple[str, Part, Label | None]], np.ndarray]:
-    """Names, parts and labels of the sound samples, and their images in the same order."""
+def _read(
+    path: Path, spec: InputSpec, folder: Path | None
+) -> tuple[list[tuple[str, Part, Label | None]], np.ndarray, tuple[str, ...]]:
+    """Names, parts and labels of the sound samples, their images in the same order, and names of class numbers."""
     found = format_of(path)
     spec = _concrete(spec, found.read(path))
     store, samples, bad = PixelStore(folder), [], []
+    names: tuple[str, ...] = ()
     for item in found.read(path):
-        if isinstance(item, BadFile):
+        if isinstance(item, ClassNames):
+            names = item.names
+        elif isinstance(item, BadFile):
             bad.append(item)
         else:
             store.append(fit(item.image, spec))
             samples.append((item.name, item.part, item.label))
     refuse_if_unfit(Counter(label for _, _, label in samples), bad)
-    return samples, store.array()
+    return samples, store.array(), names
 
 
-def _concrete(spec: InputSpec, items: Iterator[Sample | BadFile]) -> InputSpec:
+def _concrete(spec: InputSpec, items: Iterator[Item]) -> InputSpec:
     """The spec with dimensions that the model leaves open taken from the most common image."""
     if None not in (spec.channels, spec.height, spec.width):
         return spec

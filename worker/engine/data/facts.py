@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.engine.data.sample import BadFile, DatasetFormat, Label
+from worker.engine.data.sample import BadFile, ClassNames, DatasetFormat, Label
 from worker.engine.errors import EngineError
 
 MAX_SHAPES = 16
@@ -41,8 +41,12 @@ def inspect_dataset(path: Path) -> DatasetFacts:
     counts: Counter[Label | None] = Counter()
     shapes: Counter[str] = Counter()
     labels: set[Label] = set()
+    names: tuple[str, ...] = ()
     test_samples, bad = 0, []
     for item in found.read(path):
+        if isinstance(item, ClassNames):
+            names = item.names
+            continue
         if item.label is not None:
             labels.add(item.label)
         if isinstance(item, BadFile):
@@ -52,10 +56,10 @@ def inspect_dataset(path: Path) -> DatasetFacts:
             shapes["x".join(str(size) for size in item.image.shape)] += 1
             test_samples += item.part == "test"
     refuse_if_unfit(counts, bad)
-    order = class_order(labels)
+    order = class_order(labels, names)
     return DatasetFacts(
         format=found.name,
-        classes=tuple(str(label) for label in order),
+        classes=class_names(order, names),
         samples=counts.total(),
         samples_per_class=tuple(counts[label] for label in order),
         test_samples=test_samples,
@@ -67,14 +71,15 @@ def inspect_dataset(path: Path) -> DatasetFacts:
 
 def format_of(path: Path) -> DatasetFormat:
     """The format that recognises a file by its content; its name does not matter."""
-    for candidate in formats():
+    for candidate in sorted(formats(), key=lambda known: known.catch_all):
         if candidate.recognises(path):
             return candidate
     known = ", ".join(sorted(f.name for f in formats()))
     raise EngineError(
         "unknown_dataset_format",
         f"The file is of no dataset format known here ({known}).",
-        "Upload a zip, tar, tar.gz or tar.xz with one folder of images per class, or an npz with x and y.",
+        "Upload a zip, tar, tar.gz or tar.xz with one folder of images per class, a CIFAR archive, or an npz with x "
+        "and y.",
     )
 
 
@@ -87,12 +92,18 @@ def formats() -> Iterator[DatasetFormat]:
         yield found
 
 
-def class_order(labels: Collection[Label]) -> list[Label]:
-    """Class names in string order; class numbers from 0 to the largest, also those without samples."""
+def class_order(labels: Collection[Label], names: Sequence[str] = ()) -> list[Label]:
+    """Class names in string order; class numbers from 0 to the largest, or to the last that has one of the `names`,
+    also those without samples."""
     numbers = [label for label in labels if isinstance(label, int)]
     if len(numbers) == len(labels):
-        return list(range(max(numbers, default=-1) + 1))
+        return list(range(max(max(numbers, default=-1) + 1, len(names) if numbers else 0)))
     return sorted(labels, key=str)
+
+
+def class_names(order: Sequence[Label], names: Sequence[str]) -> tuple[str, ...]:
+    """What to call the classes: by their `names` as far as these go, else as they are."""
+    return tuple(names[label] if isinstance(label, int) and label < len(names) else str(label) for label in order)
 
 
 def refuse_if_unfit(counts: Counter[Label | None], bad: list[BadFile]) -> None:
@@ -117,5 +128,5 @@ def _unfit(what: str, details: str) -> EngineError:
     return EngineError(
         "unusable_dataset",
         f"The dataset cannot be used. {what}: {details}.",
-        "Put at least two sound images of each class into a folder named after it.",
+        "At least two sound images of each class are needed; in an archive of images, in a folder named after it.",
     )

@@ -34,9 +34,21 @@ class BadFile:
 
 
 @dataclass(frozen=True)
+class ClassNames:
+    """What the class numbers from 0 on are called, where labels are numbers and the dataset names them."""
+
+    names: tuple[str, ...]
+
+
+Item: TypeAlias = Sample | BadFile | ClassNames
+
+
+@dataclass(frozen=True)
 class DatasetFormat:
-    """A format: how its files are recognised by content, and how they are read."""
+    """A format: how its files are recognised by content, and how they are read. A `catch_all` is asked last: it takes
+    every file of some kind that no other format knows better."""
 
     name: str
     recognises: Callable[[Path], bool]
-    read: Callable[[Path], Iterator[Sample | BadFile]]
+    read: Callable[[Path], Iterator[Item]]
+    catch_all: bool = False

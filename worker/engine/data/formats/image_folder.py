@@ -79,4 +79,4 @@ def _is_archive(path: Path) -> bool:
     return (is_zip(path) and not is_npz(path)) or is_tar(path)
 
 
-FORMAT = DatasetFormat("image_folder", _is_archive, read)
+FORMAT = DatasetFormat("image_folder", _is_archive, read, catch_all=True)
