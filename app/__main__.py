@@ -10,6 +10,7 @@ import uvicorn
 
 from app.main import create_app
 from app.settings import ApiSettings
+from app.sharing.access_log import WithoutSignatures
 
 SHUTDOWN_GRACE_S = 5  # event streams would never end by themselves
 
@@ -23,6 +24,7 @@ def main() -> None:
     inherited = parser.parse_args().fd
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it reports itself at every look at /readyz
+    logging.getLogger("uvicorn.access").addFilter(WithoutSignatures())
     settings = ApiSettings()
     if not settings.keyed:
         told = "authentication is off: whoever reaches %s can use everything; ESPALIER_AUTH=required asks for API keys"

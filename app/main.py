@@ -33,6 +33,8 @@ from app.projects.endpoints import router as projects
 from app.rate_limits import RateLimiter
 from app.security_headers import SecurityHeaders
 from app.settings import ApiSettings
+from app.sharing.endpoints import making as making_links
+from app.sharing.endpoints import opening as opening_links
 from app.tus.endpoints import router as uploads
 from app.tus.protocol import TusManners
 from app.usage.endpoints import router as usage
@@ -96,6 +98,8 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     keyed = errors.problems(*common, *ACCESS_ERRORS)
     for router in (models, datasets, uploads, methods, jobs, pipelines, webhooks):
         app.include_router(router, responses=keyed, dependencies=[Depends(by_method)])
+    app.include_router(making_links, responses=keyed, dependencies=[Depends(needs(Scope.READ))])
+    app.include_router(opening_links, responses=errors.problems(*common))  # these are signed
     app.include_router(usage, responses=keyed, dependencies=[Depends(by_method)])
     app.include_router(audit, responses=keyed, dependencies=[Depends(needs(Scope.ADMIN))])
     app.include_router(keys, responses=keyed, dependencies=[Depends(needs(Scope.ADMIN))])

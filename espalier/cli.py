@@ -391,10 +391,17 @@ def retry(
 
 
 @app.command()
-def report(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Print what a job measured. The page with the plots: espalier download JOB report.html"""
+def report(
+    job_id: JobId,
+    open_page: Annotated[bool, typer.Option("--open", help="Show the page with the plots in a browser.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a job measured. The page with the plots: --open, or espalier download JOB report.html"""
     with Client(url) as client:
         _print_report(client, client.succeeded(job_id), as_json)
+        if open_page:
+            job_commands.show_page(client.link(job_id).url)
 
 
 @app.command()
@@ -413,6 +420,7 @@ def download(
 
 
 app.command("ci")(pipeline_commands.ci)
+app.command("link")(job_commands.link)
 app.command("logs")(job_commands.logs)
 app.command("methods")(service_commands.methods)
 app.command("usage")(service_commands.usage)

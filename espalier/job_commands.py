@@ -4,10 +4,11 @@ import json
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from espalier.client import DEFAULT_URL, Client
 from espalier.listing import Before, Most, Since, fields, rows
-from espalier.options import AsJson, Url
+from espalier.options import AsJson, Url, err, show
 from espalier.resources import Job
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind
@@ -15,6 +16,7 @@ from models_store.documents.job_spec import JobKind
 app = typer.Typer(help="Jobs that were started.", no_args_is_help=True)
 
 JobId = Annotated[str, typer.Argument(help="A job's id, job_….", metavar="JOB")]
+DAY_MINUTES = 24 * 60
 LINE = ("at", "attempt", "type", "message")
 
 
@@ -62,6 +64,26 @@ def logs(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None
         print(json.dumps(dict(zip(LINE, line.split(" ", len(LINE) - 1), strict=True))))
     if not as_json:
         print(log, end="")
+
+
+def link(
+    job_id: JobId,
+    name: Annotated[str, typer.Argument(metavar="[FILE]", help="One of the job's files.")] = "report.html",
+    minutes: Annotated[int, typer.Option(min=1, max=DAY_MINUTES, help="How long it opens the file.")] = 15,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Print a link that opens one file of a job without an API key: for a browser, or to pass on."""
+    with Client(url) as client:
+        made = client.link(job_id, name, 60 * minutes)
+    show(made, as_json, made.url)
+
+
+def show_page(address: str) -> None:
+    """In the browser of whoever sits here; the address is printed for where there is none."""
+    err.print(escape(address))
+    if address.startswith(("https://", "http://")):
+        typer.launch(address)
 
 
 def _line(job: Job) -> str:

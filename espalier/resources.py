@@ -100,6 +100,13 @@ class Methods(Resource):
     items: tuple[Method, ...]
 
 
+class Link(Resource):
+    """Opens one file of a job without a key, until it expires."""
+
+    url: str
+    expires_at: datetime
+
+
 class Webhook(Resource):
     """An endpoint that is told what happens; its secret is there only when it was just made."""
 

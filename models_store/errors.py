@@ -77,6 +77,22 @@ class KeyRevoked(KeyRefused):
     """The key was taken back."""
 
 
+class LinkRefused(StoreError):
+    """Base of what can be wrong with a shared link."""
+
+
+class LinkForged(LinkRefused):
+    """Nobody signed such a link."""
+
+
+class LinkExpired(LinkRefused):
+    """The link was good once."""
+
+
+class LinkRevoked(LinkRefused):
+    """The link would be good, but for the key or the project that it belongs to."""
+
+
 class QuotaExceeded(StoreError):
     """The project may not have more of this; `retry_after_s` where that will change by itself."""
 

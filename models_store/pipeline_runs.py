@@ -11,6 +11,7 @@ from models_store.documents.job import JobState
 from models_store.documents.pipeline import Gate, GateVerdict, RunState, Trigger
 from models_store.documents.report import Report
 from models_store.documents.webhook import Happening
+from models_store.shared_links import HTML_REPORT, SharedLinkRepository, shared_path
 from models_store.tables import Job, JobReport, Pipeline, PipelineRun
 from models_store.webhooks import WebhookRepository
 
@@ -31,6 +32,7 @@ def settle(session: Session, job: Job, at: datetime) -> None:
     run.verdicts = [verdict.model_dump(mode="json") for verdict in verdicts]
     run.finished_at = at
     path = f"/v1/pipelines/{pipeline.id}/runs/{run.id}"
+    page = report_url(session, pipeline, run) if job.state is JobState.SUCCEEDED else None
     data = {
         "id": run.id,
         "pipeline_id": pipeline.id,
@@ -38,7 +40,7 @@ def settle(session: Session, job: Job, at: datetime) -> None:
         "state": str(run.state),
         "reason": run.reason,
         "trigger": run.trigger,
-        "links": {"self": path, "job": f"/v1/jobs/{job.id}"},
+        "links": {"self": path, "job": f"/v1/jobs/{job.id}"} | ({"report_page": page} if page else {}),
     }
     WebhookRepository(session).tell(pipeline.project_id, TOLD[run.state], at, data)
     tell_commit(session, pipeline, run)
@@ -59,9 +61,19 @@ def tell_commit(session: Session, pipeline: Pipeline, run: PipelineRun) -> None:
         state=run.state,
         context=pipeline.status_context,
         description=run.reason or "The job is under way.",
-        target_url=run.target_url,
+        target_url=report_url(session, pipeline, run),
     )
     WebhookRepository(session).tell_status(host.id, run.id, status.url(), status.body())
+
+
+def report_url(session: Session, pipeline: Pipeline, run: PipelineRun) -> str | None:
+    """Where a browser finds the report, signed anew where it would be asked for a key; None where nobody knows."""
+    if run.target_url is None or run.job_id is None:
+        return run.target_url
+    base, shared, _ = run.target_url.partition(shared_path(run.job_id, HTML_REPORT))
+    if not shared:
+        return run.target_url
+    return base + SharedLinkRepository(session).sign(run.job_id, HTML_REPORT, pipeline.report_link_s)[1]
 
 
 def _judged(session: Session, job: Job, wanted: Sequence[Gate]) -> tuple[list[GateVerdict], RunState, str]:

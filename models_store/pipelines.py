@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from models_store import pipeline_runs
 from models_store.documents.pipeline import RunState, Trigger
 from models_store.identifiers import new_id
+from models_store.shared_links import HTML_REPORT, shared_path
 from models_store.spans import ALWAYS, Span
 from models_store.tables import HookEvent, InputState, Job, Model, Pipeline, PipelineRun, Project
 from models_store.webhooks import SECRET_BYTES
@@ -29,6 +30,7 @@ class PipelineRepository:
         gates: list[dict[str, Any]],
         model_name: str | None,
         branches: Sequence[str],
+        report_link_s: int,
     ) -> Pipeline:
         """A new pipeline with a secret of its own for inbound hooks."""
         pipeline = Pipeline(
@@ -38,6 +40,7 @@ class PipelineRepository:
             gates=gates,
             model_name=model_name,
             branches=list(branches),
+            report_link_s=report_link_s,
             secret="whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode(),
         )
         self._session.add(pipeline)
@@ -74,15 +77,20 @@ class PipelineRepository:
         query = select(Model.id).where(Model.name == name, Model.state == InputState.READY)
         return self._session.scalar(query.order_by(Model.id.desc()).limit(1))
 
-    def add_run(self, pipeline: Pipeline, job: Job, trigger: Trigger, public_url: str) -> PipelineRun:
-        """A run of this job, which has just been created; its commit is told."""
+    def add_run(self, pipeline: Pipeline, job: Job, trigger: Trigger, public_url: str, *, keyed: bool) -> PipelineRun:
+        """A run of this job, which has just been created; its commit is told.
+
+        `public_url`: where users find this service, if that is known; `keyed`: whether it asks them for keys.
+        """
+        shared = keyed and pipeline.report_link_s > 0
+        path = shared_path(job.id, HTML_REPORT) if shared else f"/v1/jobs/{job.id}/{HTML_REPORT}"
         run = PipelineRun(
             id=new_id("run"),
             pipeline_id=pipeline.id,
             job_id=job.id,
             trigger=trigger.model_dump(mode="json"),
             verdicts=[],
-            target_url=f"{public_url.rstrip('/')}/v1/jobs/{job.id}/report.html" if public_url else None,
+            target_url=f"{public_url.rstrip('/')}{path}" if public_url else None,
         )
         self._session.add(run)
         self._session.flush()

@@ -1,7 +1,9 @@
 """The tables. Rows are plain: no lazy loading, no behaviour beyond what a column can say."""
 
+import secrets
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, CheckConstraint, Enum, ForeignKey, Index, MetaData, String, Text
@@ -62,6 +64,7 @@ class Project(Base):
     stored_bytes_limit: Mapped[int | None] = mapped_column(BigInteger)  # these three, where they are its own
     unfinished_jobs_limit: Mapped[int | None]
     job_minutes_limit: Mapped[int | None]
+    link_secret: Mapped[str] = mapped_column(String(64), default=partial(secrets.token_hex, 32))  # signs shared links
     created_at: Mapped[datetime] = mapped_column(default=database_now())
 
 
@@ -294,6 +297,7 @@ class Pipeline(Owned, Base):
     model_name: Mapped[str | None] = mapped_column(String(200))  # runs take the newest ready model of this name
     branches: Mapped[list[str]] = mapped_column(JSON)  # patterns; empty: all
     secret: Mapped[str] = mapped_column(String(100))  # of inbound hooks
+    report_link_s: Mapped[int]  # how long links to reports open without a key; 0: they do not
     status_endpoint_id: Mapped[str | None] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="SET NULL"))
     status_repository: Mapped[str] = mapped_column(String(300), default="")
     status_context: Mapped[str] = mapped_column(String(200), default="")

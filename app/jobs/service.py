@@ -17,11 +17,11 @@ from models_store.documents.job import JobState
 from models_store.documents.job_spec import AnySpec, JobKind, PruningWork, SweepSpec
 from models_store.errors import NotFound
 from models_store.jobs import JobRepository
+from models_store.shared_links import HTML_REPORT
 from models_store.spans import Span
 from models_store.tables import Dataset, Job, JobArtifact
 
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
-HTML_REPORT = "report.html"
 
 
 class JobNotFound(ApiError):

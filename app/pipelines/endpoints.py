@@ -30,6 +30,7 @@ from app.pipelines.schemas import (
 )
 from app.webhooks.service import TargetNotAllowed
 from models_store.documents.pipeline import RunState, Trigger
+from models_store.pipeline_runs import report_url
 
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"], route_class=BoundedRoute)
 
@@ -145,4 +146,6 @@ def get_junit(pipeline_id: PipelineId, run_id: RunId, session: ReadSession) -> R
 def get_summary(pipeline_id: PipelineId, run_id: RunId, session: ReadSession) -> Response:
     """A heading and a table, for a CI's summary or a comment."""
     run = service.run(session, pipeline_id, run_id)
-    return Response(summaries.markdown(service.get(session, pipeline_id), run), media_type="text/markdown")
+    pipeline = service.get(session, pipeline_id)
+    text = summaries.markdown(pipeline, run, report_url(session, pipeline, run))
+    return Response(text, media_type="text/markdown")

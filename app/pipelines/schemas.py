@@ -13,6 +13,8 @@ from models_store.tables import Pipeline, PipelineRun, WebhookEndpoint
 from models_store.targets import MAX_URL_CHARACTERS
 
 PUBLIC_HOSTS = {"github": "https://api.github.com", "gitlab": "https://gitlab.com/api/v4"}
+DAY_S = 24 * 3600
+WEEK_S = 7 * DAY_S
 Branch = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Token = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[\x21-\x7e]+$")]
 BaseUrl = Annotated[str, Field(max_length=MAX_URL_CHARACTERS, pattern=r"^https?://[\x21-\x7e]+$")]
@@ -61,6 +63,13 @@ class NewPipeline(BaseModel):
         default=(), max_length=50, description="Patterns such as `main` or `release/*`; events of others start nothing."
     )
     commit_status: CommitStatus | None = None
+    report_link_s: int = Field(
+        default=WEEK_S,
+        ge=0,
+        le=30 * DAY_S,
+        description="How long the link to the report in commit statuses, summaries and webhooks opens for whoever has "
+        "it, where the service asks for keys; 0: it does not.",
+    )
 
     @model_validator(mode="after")
     def _one_way_to_a_model(self) -> Self:
@@ -96,6 +105,7 @@ class PipelineView(Listed):
     gates: tuple[Gate, ...]
     branches: tuple[str, ...]
     commit_status: CommitStatusView | None
+    report_link_s: int
     hooks: HookPaths
     created_at: datetime
 
@@ -114,6 +124,7 @@ class PipelineView(Listed):
             "gates": pipeline.gates,
             "branches": pipeline.branches,
             "commit_status": {"host": host.kind, "base_url": host.url, **status} if host else None,
+            "report_link_s": pipeline.report_link_s,
             "hooks": {source: f"/v1/hooks/{source}/{pipeline.id}" for source in ("github", "gitlab", "generic")},
             "created_at": pipeline.created_at,
         }

@@ -66,6 +66,7 @@ def create(session: Session, new: NewPipeline, settings: ApiSettings) -> tuple[P
         [gate.model_dump(mode="json") for gate in new.gates],
         new.model_name,
         new.branches,
+        new.report_link_s,
     )
     status = new.commit_status
     if status is None:
@@ -124,7 +125,8 @@ def start(session: Session, pipeline: Pipeline, new: NewRun, trigger: Trigger, s
         spec = JobSpec.model_validate(body)
     except ValidationError as error:
         raise UnsuitableInputs("; ".join(fault["msg"] for fault in error.errors())) from error
-    return repository.add_run(pipeline, jobs.create(session, spec), trigger, settings.public_url)
+    job = jobs.create(session, spec)
+    return repository.add_run(pipeline, job, trigger, settings.public_url, keyed=settings.keyed)
 
 
 def runs(

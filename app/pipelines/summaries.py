@@ -43,8 +43,8 @@ def junit(pipeline: Pipeline, run: PipelineRun) -> bytes:
     return body
 
 
-def markdown(pipeline: Pipeline, run: PipelineRun) -> str:
-    """A heading, the reason, and a table of the gates."""
+def markdown(pipeline: Pipeline, run: PipelineRun, report_url: str | None) -> str:
+    """A heading, the reason, a table of the gates, and the report's address if that is known."""
     lines = [f"### {MARK[run.state]} {_cell(pipeline.name)}: {run.state}", "", _cell(run.reason or "Under way."), ""]
     verdicts = _verdicts(run)
     if verdicts:
@@ -53,8 +53,8 @@ def markdown(pipeline: Pipeline, run: PipelineRun) -> str:
             value = "none" if verdict.value is None else f"{verdict.value:.6g}"
             lines.append(f"| {_cell(bounds(verdict.gate))} | {value} | {'✅' if verdict.passed else '❌'} |")
         lines.append("")
-    if run.target_url:
-        lines += [f"[Report]({run.target_url})", ""]
+    if report_url:
+        lines += [f"[Report]({report_url})", ""]
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 from answers import problem
+from keyed import keyed_service
 from processes import ROOT
 from reports import report_document
 from running_api import Serve, Service
@@ -284,6 +285,30 @@ def test_the_commit_is_told_from_start_to_end(
     assert told[1]["description"].startswith("1 of 3 gates failed: accuracy_drop is 0.81")
     assert told[1]["target_url"] == f"https://espalier.example/v1/jobs/{run['job_id']}/report.html"
     assert ci.http.delete(f"/v1/pipelines/{saved['id']}").status_code == 204
+
+
+@pytest.mark.parametrize("seconds", [3600, 0])
+def test_where_keys_are_asked_for_the_report_opens_from_the_commit(
+    sqlite_url: str, serve: Serve, host: StatusHost, seconds: int
+) -> None:
+    public = "https://espalier.example"
+    options = {"webhook_http": True, "webhook_private_networks": True, "public_url": public}
+    with keyed_service(serve, sqlite_url, **options) as keyed, keyed.as_project() as ci:
+        ci.ready_model()
+        status = {"host": "github", "base_url": host.url, "token": "t"}
+        saved = pipeline(ci, commit_status=status, gates=[], report_link_s=seconds)
+        assert saved["report_link_s"] == seconds
+        run = send_github(ci, saved, "push", PUSH).json()["run"]
+        ci.worker.succeed(ci.worker.claim(), report_document(), {"report.html": b"<title>report</title>"})
+        deliver_all(ci.database, ANYWHERE, threading.Event())
+        target = host.statuses()[0]["target_url"].removeprefix(public)
+        in_summary = ci.http.get(run["links"]["summary"]).text.partition(f"[Report]({public}")[2].partition(")")[0]
+        for path in (target, in_summary):
+            page = keyed.service.http.get(path)  # as a browser, without a key
+            if seconds:
+                assert page.text == "<title>report</title>"
+            else:
+                problem(page, 401, "key_missing")
 
 
 def test_a_status_that_waits_is_replaced_by_the_next(ci: Service, host: StatusHost) -> None:

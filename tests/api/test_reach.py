@@ -28,6 +28,7 @@ ELSEWHERE = {
     "OPTIONS /v1/uploads": "asked by other tus clients; ours knows this service",
     "HEAD /v1/uploads/{upload_id}": "what GET says, for other tus clients",
     "POST /v1/hooks/{source}/{pipeline_id}": "called by GitHub, GitLab and others, which sign it",
+    "GET /v1/shared/{job_id}/{name}": "opened by browsers; `link` makes the link",
     "GET /healthz": "a probe's; `readiness` says more",
     "GET /metrics": "for Prometheus",
 }
@@ -56,6 +57,7 @@ CALLS: tuple[Call, ...] = (
     lambda client, ids, folder: client.log(ids["job_id"]),
     lambda client, ids, folder: client.result(ids["job_id"]),
     lambda client, ids, folder: client.html_report(ids["job_id"]),
+    lambda client, ids, folder: httpx.get(client.link(ids["job_id"]).url).raise_for_status(),
     lambda client, ids, folder: client.download(ids["job_id"], "pruned.onnx", folder / "pruned.onnx"),
     lambda client, ids, folder: client.create_pipeline({"name": "q", "job": {"budget": BUDGET}}),
     lambda client, ids, folder: list(client.pipelines()),
@@ -106,6 +108,7 @@ prune {model} --macs-ratio 0.5 --no-wait --label one
 jobs list --state queued --kind prune --label one --model {model}
 jobs show {job_id}
 logs {job_id}
+link {job_id} pruned.onnx --minutes 5
 cancel {queued}
 retry {queued}
 watch {job_id}

@@ -28,7 +28,7 @@ from espalier.errors import (
     TookTooLong,
     UploadRejected,
 )
-from espalier.resources import Artifacts, Job, Method, Methods, ModelGraph, Upload, UploadInPieces
+from espalier.resources import Artifacts, Job, Link, Method, Methods, ModelGraph, Upload, UploadInPieces
 from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.event import Event, EventType
 from models_store.documents.job import JobState
@@ -285,6 +285,11 @@ class Client(Automation, Administration):
     def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         """The files that a job made."""
         return (self._wire.get(f"/v1/jobs/{quote(job_id)}/artifacts", Artifacts)).items
+
+    def link(self, job_id: str, name: str = "report.html", seconds: int = 900) -> Link:
+        """A link that opens one file of a job without a key, for so long and a day at most; in a browser, say."""
+        path = f"/v1/jobs/{quote(job_id)}/artifacts/{quote(name, safe='')}/link"
+        return self._wire.ask(self._wire.request("POST", path, json={"seconds": seconds}), Link)
 
     def download(self, job_id: str, name: str, to: Path, progress: Progress | None = None) -> Artifact:
         """Fetch one file of a job to the path `to`, which appears only once its SHA-256 is right.

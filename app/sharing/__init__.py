@@ -1,0 +1,1 @@
+"""Links that open one file of a job without an API key."""
