@@ -192,6 +192,9 @@ def prune(
         str | None, typer.Option(help="Keep the best of many random draws: feature_map, kernel or both.")
     ] = None,
     mask_count: Annotated[int | None, typer.Option(help="Random masks to draw.")] = None,
+    mask_bn_reestimation: Annotated[
+        bool | None, typer.Option(help="Take BatchNormalization's statistics anew for each random mask.")
+    ] = None,
     bn_reestimation: Annotated[
         bool | None, typer.Option(help="Take BatchNormalization's statistics anew after the cut.")
     ] = None,
@@ -242,7 +245,11 @@ def prune(
             "pruning": options.pruning(criterion, criterion_options, allocation, allocation_options, round_to),
             "kernels": {"layout": kernel_layout, "sparsity": kernel_sparsity},
             "regularisation": {"method": regularise, "epochs": regularise_epochs},
-            "random_masks": {"granularity": random_masks, "count": mask_count},
+            "random_masks": {
+                "granularity": random_masks,
+                "count": mask_count,
+                "bn_reestimation": mask_bn_reestimation,
+            },
             "dataset_id": job_form.ANY_DATASET if dataset else None,
             "data": {"mean": options.numbers(mean), "std": options.numbers(std), "labels": labels},
             "recovery": {

@@ -27,6 +27,13 @@ class RandomMasks(Document):
     samples: int | None = Field(
         default=None, ge=1, description="Validation images that score a mask; all of them where left out."
     )
+    bn_reestimation: bool = Field(
+        default=False,
+        description="Take the means and variances of every BatchNormalization anew for each mask before it is scored.",
+    )
+    calibration_images: int = Field(
+        default=256, ge=2, le=100_000, description="Training images for that, at most; large ones leave room for fewer."
+    )
 
     @property
     def of_channels(self) -> bool:

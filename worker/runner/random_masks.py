@@ -45,6 +45,7 @@ def _search(bench: Workbench, wanted: RandomMasks) -> Search:
         count=wanted.count,
         family=wanted.family,
         samples=wanted.samples,
+        calibration_images=wanted.calibration_images if wanted.bn_reestimation else 0,
         seed=bench.spec.seed,
         threads=bench.order.threads,
         on_progress=bench.voice.progress,

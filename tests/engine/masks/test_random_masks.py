@@ -4,21 +4,29 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
+from onnx import numpy_helper
 
 from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import coloured_squares, convnet
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
+from worker.engine.errors import EngineError
 from worker.engine.graph import analyze
 from worker.engine.kernels import find_targets
 from worker.engine.kernels.proof import masked
 from worker.engine.masks.draws import Draws, draw_kernels, draw_plan
+from worker.engine.masks.norms import renormed
 from worker.engine.masks.prefix import longest_prefix
 from worker.engine.masks.search import Search, best_kernels, best_plan
 from worker.engine.measure import evaluate
 from worker.engine.proof import masked_original
+from worker.engine.recovery import reestimate_norms
+from worker.engine.surgery import prune
+from worker.engine.torch_form import build
 
 SEED = 3
 
@@ -90,6 +98,68 @@ def test_families_share_what_they_draw_first_and_score_as_masks_by_themselves_do
     first, second = (analysis.groups[group].id for group in (0, 1))
     assert len({each.kept[first].tobytes() for each in drawn}) == -(-7 // family)
     assert len({each.kept[second].tobytes() for each in drawn}) == 7
+
+
+def reestimated(model: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
+    """Norm by norm in torch, as recovery does it."""
+    form = build(model)
+    assert reestimate_norms(form, [torch.from_numpy(batch) for batch in np.array_split(images, 3)]) == 2
+    return form.write_back()
+
+
+@pytest.mark.parametrize("family", [1, 3])
+def test_norms_are_taken_anew_for_each_mask_as_recovery_takes_them(
+    model: onnx.ModelProto, dataset: Dataset, family: int
+) -> None:
+    analysis, kept = analyze(model), analyze(model).full // 2
+    search = Search(dataset, count=4, family=family, seed=SEED, calibration_images=40)
+    _, outcome = best_plan(analysis, kept, search)
+    images, _ = next(dataset.train.batches(40, rng=np.random.default_rng([SEED, 5])))
+    draws = search.draws(analysis)
+    for number, found in enumerate(outcome.scores):
+        cut = prune(analysis, draw_plan(analysis, kept, draws, number))
+        plain = evaluate(reestimated(cut, images), dataset.validation, 4)
+        assert found.wrong == round((1 - plain.top1) * plain.samples)
+    _, untouched = best_plan(analysis, kept, Search(dataset, count=4, family=family, seed=SEED))
+    assert [score.wrong for score in untouched.scores] != [score.wrong for score in outcome.scores]
+    assert outcome.control != untouched.control
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_averages_on_one_batch_are_those_taken_norm_by_norm(opset: int) -> None:
+    model = convnet()
+    model.opset_import[0].version = opset
+    images = np.random.default_rng(0).normal(0.4, 2, (30, 3, 12, 12)).astype(np.float32)
+    taken, output = renormed(model, images)
+    expected = reestimated(model, images)
+    ours, theirs = (
+        {(node.output[0], place): array(each, node.input[place]) for node in norms(each) for place in (1, 2, 3, 4)}
+        for each in (taken, expected)
+    )
+    assert len(ours) == 8
+    for place, value in theirs.items():
+        np.testing.assert_allclose(ours[place], value, rtol=1e-4, atol=1e-5)
+    (computed,) = onnxruntime.InferenceSession(taken.SerializeToString()).run(None, {"image": images})
+    np.testing.assert_allclose(output, computed, rtol=1e-4, atol=1e-5)
+
+
+def norms(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+
+
+def array(model: onnx.ModelProto, name: str) -> np.ndarray:
+    (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == name]
+    return np.asarray(numpy_helper.to_array(tensor))
+
+
+def test_norms_of_a_fixed_batch_are_told_how_to_be_taken_anew(model: onnx.ModelProto, dataset: Dataset) -> None:
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 32
+    with pytest.raises(EngineError, match="batch of 40 calibration images") as told:
+        best_plan(analyze(fixed), analyze(fixed).full // 2, Search(dataset, count=2, calibration_images=40))
+    assert "dynamic batch axis" in told.value.hint
 
 
 def test_a_network_without_a_narrow_place_has_no_prefix() -> None:

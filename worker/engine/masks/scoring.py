@@ -19,6 +19,7 @@ from onnxruntime import InferenceSession as Session
 from worker.engine.data import Split
 from worker.engine.errors import EngineError
 from worker.engine.graph.inputs import declared_shape
+from worker.engine.masks.norms import renormed
 from worker.engine.masks.prefix import split_at
 from worker.engine.measure.classifier import Head, find_head, predicted_classes
 from worker.engine.measure.session import cpu_session
@@ -50,17 +51,21 @@ def score_variants(
     *,
     shared: str | None = None,
     samples: int | None = None,
+    calibration: np.ndarray | None = None,
     threads: int = 1,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[Score, ...]:
     """Misclassified images of each variant, one family after the other, on the split or its first `samples` images;
     `threads` families at a time. Up to the tensor `shared`, the variants of a family compute the same.
 
+    With `calibration`, images (N, ...) in the layout of the input, each variant is scored once its BatchNormalizations
+    are taken anew on these.
+
     Raises EngineError where a variant's outputs are no class scores.
     """
     if not families:
         return ()
-    images = _Images(split, families[0][0](), samples)
+    images = _Images(split, families[0][0](), samples, calibration)
     scores: list[Score] = []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for done, found in enumerate(pool.map(lambda family: _score(family, images, classes, shared), families)):
@@ -72,13 +77,16 @@ def score_variants(
 class _Images:
     """The batches that every variant sees, in the size that the model takes."""
 
-    def __init__(self, split: Split, model: onnx.ModelProto, samples: int | None) -> None:
+    def __init__(
+        self, split: Split, model: onnx.ModelProto, samples: int | None, calibration: np.ndarray | None
+    ) -> None:
         stored = {tensor.name for tensor in model.graph.initializer}
         (value,) = [i for i in model.graph.input if i.name not in stored]
         shape = declared_shape(value) or [None]
         self.name = value.name
         self.size = shape[0] if isinstance(shape[0], int) else None
         self.half = value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+        self.calibration = calibration.astype(np.float16) if calibration is not None and self.half else calibration
         self.samples = min(samples or len(split), len(split))
         self._split = split
         height_width_channels = math.prod(split.images.shape[1:])
@@ -106,10 +114,15 @@ def _score(family: Sequence[Variant], images: _Images, classes: int, shared: str
     models = [variant() for variant in family]
     head = find_head(models[0])
     first: Session | None = None
-    name = images.name
+    name, calibration = images.name, images.calibration
     if shared is not None and len(models) > 1:
-        first, name = cpu_session(split_at(models[0], shared)[0], threads=1), shared
+        beginning, name = split_at(models[0], shared)[0], shared
         models = [split_at(model, shared)[1] for model in models]
+        if calibration is not None:
+            beginning, calibration = renormed(beginning, calibration)
+        first = cpu_session(beginning, threads=1)
+    if calibration is not None:
+        models = [renormed(model, calibration)[0] for model in models]
     sessions = [cpu_session(model, threads=1) for model in models]
     wrong = np.zeros(len(sessions), dtype=np.int64)
     for batch, labels in images:

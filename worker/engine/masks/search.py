@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ from worker.engine.masks.prefix import longest_prefix
 from worker.engine.masks.scoring import Score, Variant, score_variants
 from worker.engine.surgery import Plan, prune
 
+_CALIBRATION_BYTES = 32 * 2**20
+"""Of one batch of calibration images: a network's activations of them are many times as large."""
+_LEAST_CALIBRATION = 16
+
 
 @dataclass(frozen=True)
 class Search:
@@ -29,6 +34,8 @@ class Search:
     count: int = 100
     family: int = 10
     samples: int | None = None
+    calibration_images: int = 0
+    """Training images on which the norms of every mask are taken anew; 0 leaves them as they are."""
     seed: int = 0
     threads: int = 1
     on_progress: Callable[[float], None] = lambda fraction: None
@@ -46,10 +53,20 @@ class Search:
             len(self.dataset.classes),
             shared=draws.prefix.tensor if draws.prefix is not None else None,
             samples=self.samples,
+            calibration=self._calibration(),
             threads=self.threads,
             on_progress=self.on_progress,
         )
         return Outcome(scores[:-1], scores[-1])
+
+    def _calibration(self) -> np.ndarray | None:
+        if not self.calibration_images:
+            return None
+        images = self.dataset.train.images
+        most = max(_CALIBRATION_BYTES // (4 * math.prod(images.shape[1:])), _LEAST_CALIBRATION)
+        rng = np.random.default_rng([self.seed, 5])
+        batch, _ = next(self.dataset.train.batches(min(self.calibration_images, most), rng=rng))
+        return batch
 
 
 @dataclass(frozen=True)
