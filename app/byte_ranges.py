@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from app.errors import ApiError
 
-ONE_RANGE = re.compile(r"bytes\s*=\s*([0-9]*)\s*-\s*([0-9]*)", re.IGNORECASE)
+ONE_RANGE = re.compile(r"bytes\s*=\s*([0-9]{0,40})\s*-\s*([0-9]{0,40})", re.IGNORECASE)
 
 
 class RangeNotSatisfiable(ApiError):
@@ -13,6 +13,7 @@ class RangeNotSatisfiable(ApiError):
 
     status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
     code = "range_not_satisfiable"
+    hint = "Ask for less: Content-Range says how many bytes there are. Without a Range header all of them are sent."
 
 
 def parse(header: str | None, size_bytes: int) -> tuple[int, int] | None:

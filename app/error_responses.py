@@ -84,14 +84,17 @@ def _http_refusal(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         return _render(describe(status, f"http_{status}", detail, "", title=status.phrase), error.headers)
     headers = {"Allow": ", ".join(_allowed(request))} if kind is MethodNotAllowed else error.headers
-    return _render(kind(detail).problem, headers)
+    one_slash_more = kind is PathNotFound and len(request.url.path) > 1 and request.url.path.endswith("/")
+    return _render(kind(detail, "Leave the slash at the end out." if one_slash_more else None).problem, headers)
 
 
 def _allowed(request: Request) -> list[str]:
     """The methods of this path, whichever routes they belong to; the framework names those of one route only."""
     routes: Sequence[BaseRoute] = request.app.routes
     scopes = {method: {**request.scope, "method": method} for method in METHODS}
-    return [method for method in METHODS if any(route.matches(scopes[method])[0] is Match.FULL for route in routes)]
+    found = {method for method in METHODS if any(route.matches(scopes[method])[0] is Match.FULL for route in routes)}
+    also = {"HEAD"} if "GET" in found else set()
+    return [method for method in METHODS if method in found | also]
 
 
 def _invalid(request: Request, error: RequestValidationError) -> InvalidRequest:
@@ -122,7 +125,8 @@ def _unforeseen(request: Request, error: Exception) -> Response:
     incident = uuid4().hex[:12]
     log.error("incident %s: %s %s: %r", incident, request.method, request.url.path, error)
     failure = InternalError(f"Incident {incident}.", "Quote this number to the operator, whose log explains it.")
-    return _render(failure.problem, API_HEADERS)  # the middleware that adds them is not reached from here
+    # The middleware that adds headers is not reached from here, and the server hangs up after an error like this.
+    return _render(failure.problem, {**API_HEADERS, "Connection": "close"})
 
 
 def _render(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

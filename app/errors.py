@@ -124,6 +124,7 @@ class InternalError(ApiError):
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "internal_error"
+    hint = "Try again; if that repeats, tell the operator, whose log explains it."
 
 
 def describe(status: int, code: str, detail: str, hint: str, *, title: str, faults: Sequence[Fault] = ()) -> Problem:

@@ -18,6 +18,7 @@ from app.cross_site import refuse_cross_site
 from app.datasets.endpoints import router as datasets
 from app.docs.endpoints import router as docs
 from app.doorbell import Doorbell
+from app.head import HeadAsGet
 from app.health.endpoints import router as health
 from app.hooks.endpoints import router as hooks
 from app.jobs.endpoints import router as jobs
@@ -84,6 +85,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to where a proxy's users may not be able to follow
         lifespan=partial(_running, settings),
         generate_unique_id_function=_operation_id,
         dependencies=[Depends(refuse_cross_site)],
@@ -92,6 +94,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.add_middleware(RequestMetrics, registry=app.state.registry)  # nearest to the routes, whose names it needs
     app.add_middleware(TusManners)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(HeadAsGet)
     error_responses.install(app)
     openapi.install(app, keyed=settings.keyed)
     common = (errors.InvalidRequest, errors.DatabaseUnavailable, errors.InternalError)

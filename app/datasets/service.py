@@ -44,6 +44,7 @@ class DatasetRejected(ApiError):
 
     status = HTTPStatus.CONFLICT
     code = "dataset_rejected"
+    hint = "GET /v1/datasets/{id} says why; upload a corrected one."
 
 
 class DatasetInUse(ApiError):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Reque
 from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
-from app import etags
+from app import etags, head
 from app.body_limit import BoundedRoute
 from app.byte_ranges import RangeNotSatisfiable
 from app.datasets.service import DatasetNotFound, DatasetNotReady, DatasetRejected
@@ -56,6 +56,7 @@ EVENTS: Responses = {
     },
     204: {"description": "The job has ended, and no event is left."},
 }
+EVENT_HEADERS = {"X-Accel-Buffering": "no"}
 UNCHANGED: Responses = {304: {"description": "The version that If-None-Match names is the current one."}}
 ALSO_HTML: Responses = {200: {"content": {"text/html": {}}}}
 FILE_RESPONSES: Responses = UNCHANGED | {
@@ -173,6 +174,7 @@ def retry_job(
 )
 def follow_job(
     job_id: JobId,
+    request: Request,
     plane: PlaneDep,
     session: ReadSession,
     last_event_id: EventNumber = None,
@@ -183,8 +185,10 @@ def follow_job(
     after_seq = after if last_event_id is None else last_event_id
     if job.state.ended and after_seq >= job.event_seq:
         return Response(status_code=204)  # tells a browser's EventSource not to come back
+    if head.asked_for(request):
+        return Response(media_type="text/event-stream", headers=EVENT_HEADERS)
     body = events.stream(plane.database, job_id, after_seq, plane.settings.event_poll_s)
-    return StreamingResponse(body, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    return StreamingResponse(body, media_type="text/event-stream", headers=EVENT_HEADERS)
 
 
 @router.get(

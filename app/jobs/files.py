@@ -5,7 +5,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app import byte_ranges, etags
+from app import byte_ranges, etags, head
 from app.uploads.digests import to_repr_digest
 from models_store.blobs import BlobStore
 from models_store.tables import JobArtifact
@@ -39,6 +39,8 @@ def send(request: Request, artifact: JobArtifact, blobs: BlobStore, *, as_page: 
     headers["Content-Length"] = str(end - start)
     if part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{artifact.size_bytes}"
+    if head.asked_for(request):
+        return Response(status_code=206 if part else 200, headers=headers, media_type=artifact.media_type)
     return StreamingResponse(
         blobs.stream(artifact.blob_key, start, end),
         status_code=206 if part else 200,

@@ -64,6 +64,7 @@ class JobEnded(ApiError):
 
     status = HTTPStatus.CONFLICT
     code = "job_ended"
+    hint = "There is nothing left to cancel."
 
 
 class NothingToRetry(ApiError):
@@ -71,6 +72,7 @@ class NothingToRetry(ApiError):
 
     status = HTTPStatus.CONFLICT
     code = "nothing_to_retry"
+    hint = "Start a new job."
 
 
 class ReportNotReady(ApiError):
@@ -86,6 +88,7 @@ class NoReport(ApiError):
 
     status = HTTPStatus.CONFLICT
     code = "no_report"
+    hint = "GET /v1/jobs/{id} says how it ended, and POST /v1/jobs/{id}/retry tries it again."
 
 
 class ArtifactNotFound(ApiError):

@@ -44,6 +44,7 @@ class ModelRejected(ApiError):
 
     status = HTTPStatus.CONFLICT
     code = "model_rejected"
+    hint = "GET /v1/models/{id} says why; upload a corrected one."
 
 
 class ModelInUse(ApiError):

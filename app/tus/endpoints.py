@@ -196,7 +196,10 @@ async def _append(
     """The upload once the body was kept; with the last bytes, what it became."""
     async with reception(plane, upload_id, offset) as held:
         if offset + int(request.headers.get("Content-Length", 0)) > held.upload.size_bytes:
-            raise UploadTooLarge(f"The body goes beyond the {held.upload.size_bytes:,} bytes of the file.")
+            raise UploadTooLarge(
+                f"The body goes beyond the {held.upload.size_bytes:,} bytes of the file.",
+                "Send no more than Upload-Length announced; a longer file needs an upload of its own.",
+            )
         await held.take(request.stream(), digest)
         if held.offset == held.upload.size_bytes:
             background.add_task(plane.doorbell.ring)  # runs after the answer

@@ -11,6 +11,7 @@ class UploadTooLarge(ApiError):
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "upload_too_large"
+    hint = "Send a smaller file; ESPALIER_MAX_UPLOAD_BYTES is the operator's to change."
 
 
 class UploadIncomplete(ApiError):
@@ -34,6 +35,7 @@ class UnsupportedUpload(ApiError):
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "unsupported_upload"
+    hint = "Use `curl -F file=@FILE`, or PUT the bare bytes of the file to this path followed by /NAME."
 
 
 class EmptyFile(ApiError):
@@ -49,6 +51,7 @@ class UnsafeFormat(ApiError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "unsafe_format"
+    hint = "Send the model as ONNX or safetensors, the data as an archive of images or an .npz."
 
 
 class WrongFormat(ApiError):
@@ -56,6 +59,7 @@ class WrongFormat(ApiError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "wrong_format"
+    hint = "Check that it is the right file, and all of it: with a Repr-Digest header the service compares its SHA-256."
 
 
 class TruncatedFile(ApiError):

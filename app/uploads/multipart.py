@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FILE_FIELD = "file"
 MAX_PARTS = 32
+LONGEST_BOUNDARY = 70
+"""RFC 2046, section 5.1.1."""
 MAX_FIELD_BYTES = 16 * 2**10
 FORM_OVERHEAD_BYTES = 2**20  # all that is not the file
 
@@ -118,12 +120,12 @@ def form_reader(request: Request) -> FormReader:
     """A reader for the form in this request. Raises UnsupportedUpload where the body is no form."""
     content_type = request.headers.get("Content-Type")
     media_type, options = parse_options_header(content_type)
-    if media_type != b"multipart/form-data" or not options.get(b"boundary"):
-        raise UnsupportedUpload(
-            f"Content-Type is {content_type or 'missing'}; this path takes multipart/form-data.",
-            "Use `curl -F file=@FILE`, or PUT the bare bytes of the file to this path followed by /NAME.",
-        )
-    return FormReader(options[b"boundary"])
+    if media_type != b"multipart/form-data":
+        raise UnsupportedUpload(f"Content-Type is {content_type or 'missing'}; this path takes multipart/form-data.")
+    boundary = options.get(b"boundary", b"")
+    if not 1 <= len(boundary) <= LONGEST_BOUNDARY:
+        raise UnsupportedUpload(f"The boundary in Content-Type has {len(boundary)} characters instead of 1 to 70.")
+    return FormReader(boundary)
 
 
 def wrong_field(name: str, message: str) -> InvalidRequest:

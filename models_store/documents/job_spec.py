@@ -33,7 +33,7 @@ class Budget(Document):
 
     macs_ratio: Ratio | None = Field(default=None, description="MACs kept: 0.4 keeps 40 % of the multiply-accumulates.")
     params_ratio: Ratio | None = Field(default=None, description="Parameters kept.")
-    size_bytes: int | None = Field(default=None, ge=1, description="Of the pruned ONNX file.")
+    size_bytes: int | None = Field(default=None, ge=1, le=2**53, description="Of the pruned ONNX file.")
     latency_ratio: Ratio | None = Field(
         default=None, description="Latency kept, as measured in ONNX Runtime on the worker."
     )

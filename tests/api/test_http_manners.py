@@ -1,11 +1,15 @@
 """What holds for every answer: problem documents, headers, and no service to pages of other sites."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from answers import problem
+from reports import report_document
 from running_api import Serve, Service
 from store_side import onnx_bytes
+
+from app.errors import ApiError
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/models/a/b/c", "/docs/assets/nothing.js"])
@@ -16,10 +20,10 @@ def test_unknown_paths_are_problems(sqlite_service: Service, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/v1/jobs", "GET, POST"),
-        ("POST", "/v1/models/x", "GET, PUT, DELETE"),
-        ("PUT", "/healthz", "GET"),
-        ("POST", "/docs/assets/swagger-ui.css", "GET"),
+        ("DELETE", "/v1/jobs", "GET, HEAD, POST"),
+        ("POST", "/v1/models/x", "GET, HEAD, PUT, DELETE"),
+        ("PUT", "/healthz", "GET, HEAD"),
+        ("POST", "/docs/assets/swagger-ui.css", "GET, HEAD"),
     ],
 )
 def test_wrong_methods_are_problems_that_list_the_right_ones(
@@ -30,6 +34,56 @@ def test_wrong_methods_are_problems_that_list_the_right_ones(
     assert response.headers["Allow"] == allowed
 
 
+@pytest.mark.parametrize("path", ["/v1/jobs/", "/v1/jobs//", "/healthz/", "/v1/models/%2F"])
+def test_a_slash_too_many_is_said_and_leads_nowhere(sqlite_service: Service, path: str) -> None:
+    body = problem(sqlite_service.http.get(path), 404, "not_found")
+    assert "slash" in body["hint"]
+
+
+def all_errors(kind: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from all_errors(each)
+
+
+def test_every_error_says_what_to_do() -> None:
+    found = list(all_errors())
+    assert len(found) > 50
+    assert [error.__name__ for error in found if not error.hint] == []
+    assert len({error.code for error in found}) == len(found)
+
+
+def test_head_is_get_without_a_body(sqlite_service: Service) -> None:
+    service = sqlite_service
+    job_id = service.start_job()
+    content = bytes(3 << 20)
+    events = f"/v1/jobs/{job_id}/events"
+    assert service.http.head(events).headers["Content-Type"].startswith("text/event-stream")
+    service.worker.succeed(service.worker.claim(), report_document(), {"pruned.onnx": content, "report.html": b"<p>"})
+    file = f"/v1/jobs/{job_id}/artifacts/pruned.onnx"
+    for path in (f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/report", f"/v1/jobs/{job_id}/report.html", file, "/healthz"):
+        got, head = service.http.get(path), service.http.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        for header in ("Content-Length", "Content-Type", "ETag", "Repr-Digest"):
+            assert head.headers.get(header) == got.headers.get(header), (path, header)
+    part = service.http.head(file, headers={"Range": "bytes=1-2"})
+    assert (part.status_code, part.headers["Content-Range"]) == (206, f"bytes 1-2/{len(content)}")
+    assert service.http.head("/v1/nothing").status_code == 404
+    assert service.http.head("/v1/uploads").status_code == 405
+
+
+MOMENTS = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_moments_of_no_year_are_refused(sqlite_service: Service, moment: str) -> None:
+    for name in ("created_from", "created_before"):
+        body = problem(sqlite_service.http.get("/v1/models", params={name: moment}), 422, "invalid_request")
+        assert "years 1 to 9999" in body["detail"]
+    new = {"name": "k", "expires_at": moment}
+    problem(sqlite_service.http.post("/v1/keys", json=new), 422, "invalid_request")
+
+
 def test_a_failure_of_our_own_shows_a_number_and_no_innards(sqlite_service: Service) -> None:
     sqlite_service.blobs.incoming_dir.rmdir()
     response = sqlite_service.http.put("/v1/models/net", content=onnx_bytes())
@@ -37,6 +91,8 @@ def test_a_failure_of_our_own_shows_a_number_and_no_innards(sqlite_service: Serv
     assert re.fullmatch(r"Incident [0-9a-f]{12}\.", body["detail"])
     assert str(sqlite_service.blobs.incoming_dir) not in response.text
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Connection"] == "close"  # the server hangs up, and the next request needs to know
+    assert sqlite_service.http.get("/healthz").is_success
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/docs", "/openapi.json", "/nowhere", "/v1/models/x"])

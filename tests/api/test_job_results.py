@@ -151,6 +151,8 @@ def test_a_download_is_resumed_where_it_stopped(done: tuple[Service, str]) -> No
         ("lines=0-1", None),
         ("bytes=a-b", None),
         ("bytes=\u0663-", None),
+        ("bytes=0-" + "9" * 5000, None),
+        ("bytes=" + "9" * 5000 + "-", None),
     ],
 )
 def test_ranges(header: str | None, part: tuple[int, int] | None) -> None:

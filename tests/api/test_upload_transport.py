@@ -188,3 +188,12 @@ def test_memory_stays_flat_while_large_files_come_in(sqlite_url: str, tmp_path: 
         assert answer.status_code == 201, answer.text
         assert answer.json()["size_bytes"] > size_mib * MIB
     assert growth_kib < 32 * 1024, f"{growth_kib} KiB more at the peak"
+
+
+@pytest.mark.parametrize(
+    ("boundary", "told"), [("", "0 characters"), ("x" * 71, "71 characters"), ("x" * 5000, "5000")]
+)
+def test_a_boundary_of_no_form_is_refused(sqlite_service: Service, boundary: str, told: str) -> None:
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    body = problem(sqlite_service.http.post("/v1/models", content=b"x", headers=headers), 415, "unsupported_upload")
+    assert told in body["detail"]
