@@ -57,6 +57,11 @@ class IdempotencyRepository:
         except IntegrityError:
             return self._take_over(key, fingerprint, token)
 
+    def known(self, key: str) -> bool:
+        """Whether a request with this key has been answered, and a repetition would be answered likewise."""
+        query = select(IdempotencyKey.key).where(IdempotencyKey.key == key, IdempotencyKey.status.is_not(None))
+        return self._session.scalar(query.where(IdempotencyKey.expires_at >= database_now())) is not None
+
     def complete(self, key: str, token: str, answer: Answer) -> None:
         """Keep the answer. Raises KeyInFlight where the claim lapsed and another request has it."""
         statement = (

@@ -47,6 +47,22 @@ class Usage:
     month_ends_at: datetime
 
 
+@dataclass(frozen=True)
+class Room:
+    """Bytes that a project stores, and may."""
+
+    stored: int
+    limit: int
+
+    def require(self, size_bytes: int) -> None:
+        """Raise QuotaExceeded where that many bytes more are too many."""
+        if self.stored + size_bytes > self.limit:
+            raise QuotaExceeded(
+                "stored_bytes",
+                f"{size_bytes:,} bytes more than the {self.stored:,} there are exceed the {self.limit:,} allowed",
+            )
+
+
 class QuotaRepository:
     """Of the project of a session. Never commits: the caller's session does."""
 
@@ -61,17 +77,24 @@ class QuotaRepository:
 
     def require_bytes(self, size_bytes: int) -> None:
         """Raise QuotaExceeded where that many bytes more are too many. Holds the project until the transaction ends."""
+        room = self._room(hold=True)
+        if room is not None:
+            room.require(size_bytes)
+
+    def room(self) -> Room | None:
+        """For bytes that are about to arrive; None: without a limit. Nothing is held: `require_bytes` has the last
+        word."""
+        return self._room(hold=False)
+
+    def _room(self, *, hold: bool) -> Room | None:
         if LIMITS not in self._session.info:
-            return
+            return None
         limit = self._limits().stored_bytes
         if limit is None:
-            return
-        self._hold_project()
-        stored = self._stored_bytes()
-        if stored + size_bytes > limit:
-            raise QuotaExceeded(
-                "stored_bytes", f"{size_bytes:,} bytes more than the {stored:,} there are exceed the {limit:,} allowed"
-            )
+            return None
+        if hold:
+            self._hold_project()
+        return Room(self._stored_bytes(), limit)
 
     def require_job(self) -> None:
         """Raise QuotaExceeded where one job more is too many. Holds the project until the transaction ends."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from app.uploads.errors import UploadTooLarge
+from models_store.quotas import Room
 
 BUFFER_BYTES = 2**20
 WRITERS = ThreadPoolExecutor(16, thread_name_prefix="upload")
@@ -29,8 +30,9 @@ class ReceivedFile:
 class IncomingFile:
     """Takes a file's bytes in order. Hash and disk work on one buffer, in a thread, while the next one fills."""
 
-    def __init__(self, path: Path, file: IO[bytes], max_bytes: int) -> None:
+    def __init__(self, path: Path, file: IO[bytes], max_bytes: int, room: Room | None = None) -> None:
         self.max_bytes = max_bytes
+        self._room = room
         self._path = path
         self._file = file
         self._digest = hashlib.sha256()
@@ -44,10 +46,12 @@ class IncomingFile:
         return self._size_bytes
 
     async def write(self, chunk: bytes) -> None:
-        """Append bytes. Raises UploadTooLarge at the first byte over the limit."""
+        """Append bytes. Raises UploadTooLarge or QuotaExceeded at the first byte over a limit."""
         self._size_bytes += len(chunk)
         if self._size_bytes > self.max_bytes:
             raise UploadTooLarge(f"The file is larger than the {self.max_bytes:,} bytes accepted here.")
+        if self._room is not None:
+            self._room.require(self._size_bytes)
         self._buffer += chunk
         if len(self._buffer) >= BUFFER_BYTES:
             await self._flush()
@@ -92,11 +96,12 @@ class IncomingFile:
 
 
 @contextmanager
-def incoming_file(folder: Path, max_bytes: int) -> Iterator[IncomingFile]:
-    """A fresh file in `folder`, gone again at exit unless it was moved away by then."""
+def incoming_file(folder: Path, max_bytes: int, room: Room | None = None) -> Iterator[IncomingFile]:
+    """A fresh file in `folder`, gone again at exit unless it was moved away by then. It takes `max_bytes` at most, and
+    no more than there is room for."""
     with tempfile.NamedTemporaryFile(prefix="upload-", dir=folder, delete=False) as file:
         path = Path(file.name)
-        incoming = IncomingFile(path, file.file, max_bytes)
+        incoming = IncomingFile(path, file.file, max_bytes, room)
         try:
             yield incoming
         finally:

@@ -7,21 +7,42 @@ from fastapi import Depends, Header, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from app.dependencies import PlaneDep
+from app.dependencies import Plane, PlaneDep
+from app.idempotency import Key
 from app.uploads import digests
 from app.uploads.errors import UnsupportedUpload, UploadTooLarge
 from app.uploads.incoming import IncomingFile, ReceivedFile, incoming_file
 from app.uploads.multipart import FILE_FIELD, FORM_OVERHEAD_BYTES, form_reader
+from models_store.idempotency import IdempotencyRepository
+from models_store.quotas import QuotaRepository, Room
 
 Form = TypeVar("Form", bound=BaseModel)
 
 
-def _incoming_file(request: Request, plane: PlaneDep) -> Iterator[IncomingFile]:
+def _incoming_file(request: Request, plane: PlaneDep, key: Key = None) -> Iterator[IncomingFile]:
+    """What will be refused for its size is refused here, before any of it is asked for: a client that waits for
+    `100 Continue` sends nothing, and from another one the rest is read and dropped, so that it hears the answer.
+
+    Raises UploadTooLarge, QuotaExceeded.
+    """
     limit = plane.settings.max_upload_bytes
-    if int(request.headers.get("Content-Length", 0)) > limit + FORM_OVERHEAD_BYTES:
+    announced = int(request.headers.get("Content-Length", 0))
+    if announced > limit + FORM_OVERHEAD_BYTES:
         raise UploadTooLarge(f"The file is larger than the {limit:,} bytes accepted here.")
-    with incoming_file(plane.blobs.incoming_dir, limit) as file:
+    room = _room(plane, key)
+    if room is not None:
+        in_form = request.headers.get("Content-Type", "").startswith("multipart/")
+        room.require(announced - (FORM_OVERHEAD_BYTES if in_form else 0))
+    with incoming_file(plane.blobs.incoming_dir, limit, room) as file:
         yield file
+
+
+def _room(plane: Plane, key: str | None) -> Room | None:
+    """None where any number of bytes may come: a request that was answered before is answered so again."""
+    with plane.database.session(read_only=True) as session:
+        if key is not None and IdempotencyRepository(session).known(key):
+            return None
+        return QuotaRepository(session).room()
 
 
 # Scope "function": what was not kept is gone before the answer is sent.

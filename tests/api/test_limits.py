@@ -1,11 +1,13 @@
 """Rates of a key, quotas of a project, and what is said where they are reached."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from answers import problem
 from keyed import key_of, keyed_service, project_of
@@ -85,6 +87,57 @@ def test_no_more_bytes_than_allowed_are_stored(bounded: Service) -> None:
     assert bounded.http.get("/v1/usage").json()["stored_bytes"]["used"] == size + len(whole)
     bounded.http.delete(f"/v1/models/{model_id}").raise_for_status()
     assert bounded.http.get("/v1/usage").json()["stored_bytes"]["used"] == len(whole)
+
+
+def answer_to_head(service: Service, head: str) -> bytes:
+    """What the service says to the head of a request alone, until it has said all."""
+    address = httpx.URL(service.url)
+    with socket.create_connection((address.host, address.port or 80), timeout=20) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode())
+        answer = connection.recv(65536)
+        while b"\r\n\r\n" in answer and not answer.endswith(b"}"):
+            answer += connection.recv(65536)
+        return answer
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "PUT /v1/models/net HTTP/1.1",
+        "PUT /v1/datasets/images HTTP/1.1",
+        "POST /v1/models HTTP/1.1\nContent-Type: multipart/form-data; boundary=b",
+        "POST /v1/uploads HTTP/1.1\nTus-Resumable: 1.0.0\nUpload-Length: 9000000\n"
+        "Content-Type: application/offset+octet-stream\nUpload-Metadata: kind bW9kZWw=,filename bmV0Lm9ubng=",
+    ],
+)
+def test_bytes_that_will_be_refused_are_not_asked_for(bounded: Service, request_line: str) -> None:
+    head = f"{request_line}\nHost: localhost\nContent-Length: 9000000\nExpect: 100-continue\n\n"
+    answer = answer_to_head(bounded, head)
+    assert answer.startswith(b"HTTP/1.1 403"), answer
+    assert b"quota_stored_bytes" in answer
+    assert b"GET /v1/usage" in answer
+
+
+def test_who_sends_them_nevertheless_hears_the_answer(bounded: Service) -> None:
+    content = onnx_bytes("x" * 2**24)
+    with httpx.Client(base_url=bounded.url) as client:
+        for send in (
+            lambda: client.put("/v1/models/net", content=content),
+            lambda: client.post("/v1/models", files={"file": ("net.onnx", content)}),
+            lambda: client.put("/v1/models/net", content=iter([content[:500], content[500:]])),  # of unknown length
+        ):
+            problem(send(), 403, "quota_stored_bytes")
+            assert client.get("/v1/models").json()["items"] == []  # on the same connection, where it was kept
+    assert bounded.incoming() == []
+
+
+def test_an_upload_that_was_answered_is_answered_so_again_without_room(bounded: Service) -> None:
+    content, key = onnx_bytes("x" * 250), {"Idempotency-Key": "once"}
+    first = bounded.http.put("/v1/models/net", content=content, headers=key)
+    assert first.status_code == 201, first.text
+    problem(bounded.http.put("/v1/models/net", content=content), 403, "quota_stored_bytes")
+    again = bounded.http.put("/v1/models/net", content=content, headers=key)
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
 
 
 def test_no_more_jobs_than_allowed_wait(bounded: Service) -> None:
