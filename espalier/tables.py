@@ -12,7 +12,7 @@ def all_of(report: Report) -> tuple[Table, Table]:
 
 
 def summary(report: Report) -> Table:
-    """Accuracy or output error, parameters, MACs, size and latency; original and pruned side by side."""
+    """Accuracy or output error, parameters, MACs, size, memory and latency; original and pruned side by side."""
     table = Table(title=escape(report.model_name), title_style="bold", title_justify="left")
     table.add_column("")
     for heading in ("original", "pruned", "change"):
@@ -38,6 +38,11 @@ def summary(report: Report) -> Table:
     table.add_row("MACs", f"{original.macs:,}", f"{pruned.macs:,}", _ratio(original.macs, pruned.macs))
     sizes = (original.size_bytes, pruned.size_bytes)
     table.add_row("file size", f"{sizes[0] / 1e3:,.1f} kB", f"{sizes[1] / 1e3:,.1f} kB", _ratio(*sizes))
+    if original.peak_memory_bytes and pruned.peak_memory_bytes:
+        peaks = (original.peak_memory_bytes, pruned.peak_memory_bytes)
+        table.add_row(
+            "peak memory, one sample", f"{peaks[0] / 1e6:,.1f} MB", f"{peaks[1] / 1e6:,.1f} MB", _ratio(*peaks)
+        )
     if report.kernels is not None:
         weights = (report.kernels.conv_weights_original, report.kernels.conv_weights_kept)
         table.add_row("conv weights not zero", f"{weights[0]:,}", f"{weights[1]:,}", _ratio(*weights))

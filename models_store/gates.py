@@ -47,6 +47,11 @@ def _value(gate: Gate, report: Report) -> float | None:
             return report.pruned.size_bytes / report.original.size_bytes
         case "size_bytes":
             return float(report.pruned.size_bytes)
+        case "peak_memory_ratio":
+            peaks = report.original.peak_memory_bytes, report.pruned.peak_memory_bytes
+            return peaks[1] / peaks[0] if peaks[0] and peaks[1] else None
+        case "peak_memory_bytes":
+            return report.pruned.peak_memory_bytes
         case "speedup":
             return latency.speedup if latency else None
         case "latency_ms":
@@ -63,6 +68,8 @@ def _latency(gate: Gate, report: Report) -> LatencyRow | None:
 def _why_absent(gate: Gate) -> str:
     if gate.metric in ("speedup", "latency_ms"):
         return f"not measured at batch {gate.batch_size}" if gate.batch_size else "not measured"
+    if gate.metric in ("peak_memory_ratio", "peak_memory_bytes"):
+        return "not measured"
     if gate.metric == "output_error":
         return "measured only where the job has images without labels, or data.labels is false"
     return "not measured, as the job had no labelled images" if gate.metric in ACCURACY else "the original has none"

@@ -147,5 +147,6 @@ def get_summary(pipeline_id: PipelineId, run_id: RunId, session: ReadSession) ->
     """A heading and a table, for a CI's summary or a comment."""
     run = service.run(session, pipeline_id, run_id)
     pipeline = service.get(session, pipeline_id)
-    text = summaries.markdown(pipeline, run, report_url(session, pipeline, run))
+    link = report_url(session, pipeline, run)
+    text = summaries.markdown(pipeline, run, service.report(session, run), link)
     return Response(text, media_type="text/markdown")

@@ -14,6 +14,8 @@ from app.settings import ApiSettings
 from app.webhooks.service import check_target
 from models_store.documents.job_spec import JobSpec
 from models_store.documents.pipeline import RunState, Trigger
+from models_store.documents.report import Report
+from models_store.jobs import JobRepository
 from models_store.pipelines import PipelineRepository
 from models_store.spans import Span
 from models_store.tables import Pipeline, PipelineRun, WebhookEndpoint
@@ -145,3 +147,9 @@ def run(session: Session, pipeline_id: str, run_id: str) -> PipelineRun:
     if found is None:
         raise RunNotFound(f"{pipeline_id} has no run {run_id}.")
     return found
+
+
+def report(session: Session, run: PipelineRun) -> Report | None:
+    """What its job measured, where that succeeded and is still there."""
+    document = JobRepository(session).report(run.job_id) if run.job_id else None
+    return Report.model_validate(document) if document else None

@@ -1,9 +1,11 @@
 """A run's gates for others to show: JUnit XML for test reports, Markdown for summaries."""
 
 import re
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from models_store.documents.pipeline import GateVerdict, RunState
+from models_store.documents.report import Report
 from models_store.gates import bounds
 from models_store.tables import Pipeline, PipelineRun
 
@@ -43,8 +45,9 @@ def junit(pipeline: Pipeline, run: PipelineRun) -> bytes:
     return body
 
 
-def markdown(pipeline: Pipeline, run: PipelineRun, report_url: str | None) -> str:
-    """A heading, the reason, a table of the gates, and the report's address if that is known."""
+def markdown(pipeline: Pipeline, run: PipelineRun, report: Report | None, report_url: str | None) -> str:
+    """A heading, the reason, a table of the gates, one of the two models where there is a report, and the report's
+    address if that is known."""
     lines = [f"### {MARK[run.state]} {_cell(pipeline.name)}: {run.state}", "", _cell(run.reason or "Under way."), ""]
     verdicts = _verdicts(run)
     if verdicts:
@@ -53,9 +56,26 @@ def markdown(pipeline: Pipeline, run: PipelineRun, report_url: str | None) -> st
             value = "none" if verdict.value is None else f"{verdict.value:.6g}"
             lines.append(f"| {_cell(bounds(verdict.gate))} | {value} | {'✅' if verdict.passed else '❌'} |")
         lines.append("")
+    if report is not None:
+        lines += ["| | original | pruned |", "|---|---:|---:|", *(f"| {row} |" for row in _models(report)), ""]
     if report_url:
         lines += [f"[Report]({report_url})", ""]
     return "\n".join(lines)
+
+
+def _models(report: Report) -> Iterator[str]:
+    """The two models side by side, a row per quantity that was measured of both."""
+    before, after = report.original, report.pruned
+    if report.accuracy is not None:
+        yield f"accuracy (test) | {report.accuracy.original.top1:.2%} | {report.accuracy.final.top1:.2%}"
+    yield f"MACs | {before.macs:,} | {after.macs:,}"
+    yield f"parameters | {before.params:,} | {after.params:,}"
+    yield f"file size | {before.size_bytes / 1e6:,.3f} MB | {after.size_bytes / 1e6:,.3f} MB"
+    if before.peak_memory_bytes and after.peak_memory_bytes:
+        yield f"peak memory | {before.peak_memory_bytes / 1e6:,.1f} MB | {after.peak_memory_bytes / 1e6:,.1f} MB"
+    for row in report.latency:
+        name = f"latency, batch {row.batch_size} (p50)"
+        yield f"{name} | {row.original.p50_ms:.3f} ms | {row.pruned.p50_ms:.3f} ms"
 
 
 def _verdicts(run: PipelineRun) -> list[GateVerdict]:

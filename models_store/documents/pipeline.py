@@ -20,6 +20,8 @@ Metric = Literal[
     "params_ratio",
     "size_ratio",
     "size_bytes",
+    "peak_memory_ratio",
+    "peak_memory_bytes",
     "speedup",
     "latency_ms",
     "unmet_budgets",
@@ -32,7 +34,7 @@ class Gate(Document):
     metric: Metric = Field(
         description="`accuracy_drop`: top-1 of the original minus that of the pruned model, in points of 0..1. "
         "`top1`: of the pruned model. `output_error`: against the original's outputs, where images have no labels. "
-        "`macs_ratio`, `params_ratio`, `size_ratio`: pruned / original. "
+        "`macs_ratio`, `params_ratio`, `size_ratio`, `peak_memory_ratio`: pruned / original. "
         "`speedup`, `latency_ms` (median of the pruned model): at `batch_size`. "
         "`unmet_budgets`: how many lines of the job's budget were not met."
     )

@@ -14,6 +14,11 @@ class Cost(Document):
     macs: int = Field(description="Multiply-accumulates for one sample.")
     flops: int = Field(description="2 x MACs.")
     size_bytes: int = Field(description="The ONNX file.")
+    peak_memory_bytes: int | None = Field(
+        default=None,
+        description="Resident memory that loading the file in ONNX Runtime on the CPU and running one sample adds to a "
+        "process, at its peak. None where it was not measured.",
+    )
 
 
 class Accuracy(Document):
@@ -244,7 +249,10 @@ class Report(Document):
     attempt: int
     spec: JobSpec
     model_name: str
-    model_sha256: str
+    model_sha256: str = Field(description="Of the uploaded file.")
+    onnx_sha256: str | None = Field(
+        default=None, description="Of the ONNX file that was pruned: the upload itself, or what was made of it."
+    )
     dataset_sha256: str | None
     original: Cost
     pruned: Cost

@@ -21,8 +21,8 @@ def report_document(
         model_name="net",
         model_sha256="3f" * 32,
         dataset_sha256="a7" * 32,
-        original=report.Cost(params=400, macs=1000, flops=2000, size_bytes=4000),
-        pruned=report.Cost(params=200, macs=macs, flops=2 * macs, size_bytes=2000),
+        original=report.Cost(params=400, macs=1000, flops=2000, size_bytes=4000, peak_memory_bytes=30_000_000),
+        pruned=report.Cost(params=200, macs=macs, flops=2 * macs, size_bytes=2000, peak_memory_bytes=20_000_000),
         budget=(report.BudgetVerdict(name="macs_ratio", goal=0.5, value=macs / 1000, verdict="met"),),
         accuracy=report.AccuracyRows(
             original=report.Accuracy(top1=top1_before, top5=0.99, loss=0.3, samples=1000),

@@ -146,6 +146,8 @@ def test_a_good_model_passes_and_a_bad_one_fails_with_reasons(ci: Service) -> No
     assert summary.headers["Content-Type"].startswith("text/markdown")
     assert "night \\| ly: failed" in summary.text
     assert summary.text.count("❌") == 3
+    assert "| peak memory | 30.0 MB | 20.0 MB |" in summary.text
+    assert "| latency, batch 1 (p50) | 2.000 ms | 2.222 ms |" in summary.text
     listed = ci.http.get(f"/v1/pipelines/{saved['id']}/runs", params={"state": "failed"}).json()["items"]
     assert [run["id"] for run in listed] == [bad["id"]]
 

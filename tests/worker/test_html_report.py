@@ -102,8 +102,12 @@ def sample_report(blocks: int = 9, **changes: object) -> report.Report:
         model_name="resnet56-cifar10",
         model_sha256="3f" * 32,
         dataset_sha256="a7" * 32,
-        original=report.Cost(params=855_770, macs=original, flops=2 * original, size_bytes=3_462_144),
-        pruned=report.Cost(params=391_204, macs=pruned, flops=2 * pruned, size_bytes=1_603_880),
+        original=report.Cost(
+            params=855_770, macs=original, flops=2 * original, size_bytes=3_462_144, peak_memory_bytes=21_000_000
+        ),
+        pruned=report.Cost(
+            params=391_204, macs=pruned, flops=2 * pruned, size_bytes=1_603_880, peak_memory_bytes=14_000_000
+        ),
         budget=(report.BudgetVerdict(name="macs_ratio", goal=0.5, value=round(pruned / original, 4), verdict="met"),),
         accuracy=report.AccuracyRows(
             original=accuracy(0.9038, 0.371),

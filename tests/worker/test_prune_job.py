@@ -1,5 +1,6 @@
 """A prune job from its row to its artifacts."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -47,6 +48,12 @@ def test_with_data(plane: Plane) -> None:
     assert [row.epoch for row in report.training.epochs] == [0, 1, 2]
     assert report.accuracy is not None
     assert report.machine.sandbox == "T1"
+    assert report.machine.versions.keys() >= {"espalier", "onnxruntime", "torch", "pillow"}
+    assert report.onnx_sha256 == report.model_sha256 == hashlib.sha256(network.SerializeToString()).hexdigest()
+    before, after = report.original.peak_memory_bytes, report.pruned.peak_memory_bytes
+    assert before is not None
+    assert after is not None
+    assert report.original.size_bytes < after <= 1.2 * before < 100e6
     assert set(report.stage_seconds) == set(STAGES) - {"regularise", "report"}
 
     artifacts = plane.artifacts(job_id)

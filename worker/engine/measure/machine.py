@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-_LIBRARIES = ("numpy", "onnx", "onnxruntime", "torch", "torchvision")
+_LIBRARIES = (
+    *("espalier", "numpy", "scipy", "pillow", "onnx", "onnxruntime", "torch", "torchvision", "safetensors"),
+    *("cmaes", "optuna"),
+)
 
 
 @dataclass(frozen=True)

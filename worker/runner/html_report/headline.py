@@ -55,6 +55,9 @@ def tiles(report: Report) -> tuple[Tile, ...]:
             formats.size(original.size_bytes),
         ),
     ]
+    if original.peak_memory_bytes and pruned.peak_memory_bytes:
+        peaks = original.peak_memory_bytes, pruned.peak_memory_bytes
+        row.append(_cost("Peak memory", *peaks, formats.size(peaks[1]), formats.size(peaks[0])))
     if report.accuracy is not None:
         before, after = report.accuracy.original.top1, report.accuracy.final.top1
         row.insert(

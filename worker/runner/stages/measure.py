@@ -1,4 +1,4 @@
-"""measure: latency of the original and of the exported model, in turn, on this machine."""
+"""measure: latency and peak memory of the original and of the exported model, in turn, on this machine."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import asdict
 from models_store.documents.base import Document
 from models_store.documents.report import LatencyRow
 from worker.engine.graph import load_model
-from worker.engine.measure import latency
+from worker.engine.measure import latency, peak_memory
 from worker.runner.stages import export
 from worker.runner.workbench import Stage, Workbench
 
 
 class Measured(Document):
-    """One row per batch size that the model can take."""
+    """Latency: one row per batch size that the model can take. Peak memory in bytes: original and pruned."""
 
     latency: tuple[LatencyRow, ...]
+    peak_memory: tuple[int, int] | None = None
 
 
 def run(bench: Workbench) -> Measured:
@@ -40,7 +41,11 @@ def run(bench: Workbench) -> Measured:
             measuring.rounds,
             bench.spec.seed,
         )
-    return Measured(latency=tuple(LatencyRow.model_validate(asdict(row)) for row in rows))
+    exported = bench.folder.out / export.NAME
+    return Measured(
+        latency=tuple(LatencyRow.model_validate(asdict(row)) for row in rows),
+        peak_memory=peak_memory(bench.model_file.path, exported, measuring.threads, bench.spec.seed),
+    )
 
 
 STAGE = Stage("measure", Measured, run)

@@ -27,7 +27,6 @@ def run(bench: Workbench) -> Report:
 
 
 def _assemble(bench: Workbench) -> Report:
-    original = bench.read(baseline.STAGE).cost
     estimated = bench.read(estimate.STAGE)
     pruned = bench.read(prune.STAGE)
     regularised = bench.read_if_run(regularise.STAGE)
@@ -35,20 +34,25 @@ def _assemble(bench: Workbench) -> Report:
     finetuned = bench.read_if_run(finetune.STAGE)
     evaluated = bench.read_if_run(evaluate.STAGE)
     exported = bench.read(export.STAGE)
-    latency = bench.read(measure.STAGE).latency
+    measured = bench.read(measure.STAGE)
+    latency = measured.latency
+    before, after = measured.peak_memory or (None, None)
+    original = bench.read(baseline.STAGE).cost.model_copy(update={"peak_memory_bytes": before})
+    smaller = exported.cost.model_copy(update={"peak_memory_bytes": after})
     accuracy = evaluated.accuracy if evaluated else None
     fidelity = evaluated.fidelity if evaluated else None
     reasons = {line.name: line.reason for line in estimated.lines}
-    judged = verdicts(bench.spec.budget, reasons, original, exported.cost, latency, accuracy)
+    judged = verdicts(bench.spec.budget, reasons, original, smaller, latency, accuracy)
     return Report(
         job_id=bench.order.job_id,
         attempt=bench.order.attempt,
         spec=bench.spec,
         model_name=bench.model_file.name,
         model_sha256=bench.model_file.sha256,
+        onnx_sha256=describe(bench.model_file.path).sha256,
         dataset_sha256=bench.order.dataset.sha256 if bench.order.dataset else None,
         original=original,
-        pruned=exported.cost,
+        pruned=smaller,
         budget=judged,
         accuracy=accuracy,
         fidelity=fidelity,
@@ -66,7 +70,7 @@ def _assemble(bench: Workbench) -> Report:
         warnings=warnings(
             original=original,
             layers=pruned.layers,
-            pruned=exported.cost,
+            pruned=smaller,
             latency=latency,
             budget=judged,
             round_to=bench.spec.pruning.round_to,
