@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
@@ -42,7 +42,7 @@ from worker.lease import Lease
 from worker.messages import CheckpointMessage, Message
 from worker.order import CANONICAL_MODEL, EXIT_STOPPED, Failure, InputFile, InspectionResult, Order
 from worker.settings import WorkerSettings
-from worker.work_folder import UntrustedOutput, WorkFolder, media_type
+from worker.work_folder import UntrustedOutput, WorkFolder, media_type, occupied
 
 logger = logging.getLogger(__name__)
 
@@ -78,17 +78,13 @@ def run(
     claim: Claim, database: Database, blobs: BlobStore, settings: WorkerSettings, draining: threading.Event
 ) -> Outcome:
     """Carry out the attempt that `claim` names and record how it ended. Setting `draining` gives the job back."""
-    folder = WorkFolder(settings.work_folder / claim.job_id / str(claim.attempt))
+    folder = WorkFolder(settings.work_folder / f"{claim.job_id}-{claim.attempt}")
     try:
         with Lease(database, claim, settings) as lease:
             return _Attempt(claim, database, blobs, settings, draining, folder, lease).run()
     except LeaseLost:
         logger.warning("%s: attempt %s is another worker's now", claim.job_id, claim.attempt)
         return Outcome.LEASE_LOST
-    finally:
-        folder.remove()
-        with suppress(OSError):  # another attempt's folder may lie beside it
-            folder.root.parent.rmdir()
 
 
 @dataclass
@@ -110,13 +106,18 @@ class _Attempt:
         self.keeper = CheckpointKeeper(self.claim, self.database, self.blobs, self.folder)
 
     def run(self) -> Outcome:
-        try:
-            order_for = self._prepare()
-        except (BlobMissing, BlobCorrupt, BlobsUnavailable, OSError) as error:
-            return self._fail(failures.files_unavailable(error), retry=True)
-        except DBAPIError as error:
-            logger.warning("%s: the database is away: %s", self.claim.job_id, error.orig)
-            return self._release()
+        with ExitStack() as held:
+            try:
+                held.enter_context(occupied(self.folder))
+                order_for = self._prepare()
+            except (BlobMissing, BlobCorrupt, BlobsUnavailable, OSError) as error:
+                return self._fail(failures.files_unavailable(error), retry=True)
+            except DBAPIError as error:
+                logger.warning("%s: the database is away: %s", self.claim.job_id, error.orig)
+                return self._release()
+            return self._carry_out(order_for)
+
+    def _carry_out(self, order_for: Callable[[int], Order]) -> Outcome:
         kills_before = failures.kernel_memory_kills()
         with Child(self.folder, order_for, self._environment()) as child:
             stop = self._watch(child)
@@ -138,7 +139,6 @@ class _Attempt:
     # Before
 
     def _prepare(self) -> Callable[[int], Order]:
-        self.folder.create()
         if self.keeper.restore():
             logger.info("%s: attempt %s goes on from a checkpoint", self.claim.job_id, self.claim.attempt)
         with self.database.session(read_only=True) as session:

@@ -22,8 +22,8 @@ from models_store.presence import Presence
 from models_store.webhooks import WebhookRepository
 from worker import supervisor
 from worker.celery_app import DELIVER, RING, celery_app
-from worker.leftovers import remove_leftovers
 from worker.settings import WorkerSettings
+from worker.work_folder import remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ _worker = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
 @celery_app.task(name=RING)
 def ring() -> None:
     """Claim and run jobs until none is left, or until this worker is told to stop."""
+    remove_leftovers(_settings().work_folder)  # of a neighbour that was killed and that nobody started again
     while not _draining.is_set() and (claim := _claim_if_possible()) is not None:
         logger.info("%s: attempt %s of a %s job", claim.job_id, claim.attempt, claim.kind)
         outcome = supervisor.run(claim, _database(), _blobs(), _settings(), _draining)
@@ -56,7 +57,7 @@ def drain(**_: object) -> None:
 def start(**_: object) -> None:
     """Clear up after a predecessor that was killed, and look for work that nobody rang for."""
     _presence().start()
-    remove_leftovers(_database(), _settings().work_folder)
+    remove_leftovers(_settings().work_folder)
     ring.delay()
 
 

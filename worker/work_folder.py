@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+logger = logging.getLogger(__name__)
 
 _MAX_DOCUMENT_BYTES = 64 * 2**20
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -119,3 +125,61 @@ class WorkFolder:
         with self.output.open("rb") as file:
             file.seek(max(0, self.output.stat().st_size - limit_bytes))
             return file.read().decode(errors="replace")
+
+
+@contextmanager
+def occupied(folder: WorkFolder) -> Iterator[None]:
+    """The folder, made and removed by the block, which no other process takes for a leftover meanwhile.
+
+    The kernel drops the lock with the process that holds it, however that ends. Raises OSError.
+    """
+    with _locked(folder.root.parent):
+        folder.create()
+        lock = os.open(folder.root, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        try:
+            folder.remove()
+        finally:
+            os.close(lock)
+
+
+def remove_leftovers(work: Path) -> int:
+    """Delete the folders in `work` whose process is gone; how many. Those in use stay, whoever uses them."""
+    removed = 0
+    with _locked(work):
+        for root in sorted(path for path in work.iterdir() if path.is_dir()):
+            removed += _remove_if_left(root)
+    if removed:
+        logger.info("removed %s work folders that killed workers had left", removed)
+    return removed
+
+
+def _remove_if_left(root: Path) -> bool:
+    with suppress(FileNotFoundError):
+        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(root)
+            return True
+        except BlockingIOError:
+            return False
+        except OSError as error:  # its child is not quite dead yet, and writes: the next time, then
+            logger.warning("%s stays for now: %s", root, error)
+        finally:
+            os.close(lock)
+    return False
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """`folder`, made where it is missing, for this block alone: nobody finds a folder made but not yet occupied."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)

@@ -1,14 +1,18 @@
 """The work folder: what is believed of what a child leaves, and what is cleared up after a killed worker."""
 
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.worker.plane import Plane
-from worker.leftovers import remove_leftovers
-from worker.work_folder import UntrustedOutput, WorkFolder
+from tests.worker.test_attempts import ENDLESS
+from worker.work_folder import UntrustedOutput, WorkFolder, occupied, remove_leftovers
 
 
 @pytest.fixture
@@ -65,14 +69,52 @@ def test_pipe_as_document_does_not_block(folder: WorkFolder) -> None:
         folder.read_document(folder.result)
 
 
-def test_leftovers(plane: Plane) -> None:
-    """Only attempts in progress keep their folders."""
-    inputs = plane.ready_inputs()
-    running, queued = plane.submit(**inputs), plane.submit(**inputs)
-    assert plane.claim() is not None
-    work = plane.folder / "work"
-    for name in (f"{running}/1", f"{running}/0", f"{queued}/1", "job_unknown/3"):
-        (work / name / "out").mkdir(parents=True)
-    assert remove_leftovers(plane.database, work) == 3
-    assert [path.relative_to(work).as_posix() for path in work.glob("*/*")] == [f"{running}/1"]
-    assert [path.name for path in work.iterdir()] == [running]
+def test_a_killed_process_leaves_what_the_next_one_removes(tmp_path: Path) -> None:
+    """A folder stays as long as the process that works in it lives, and not a moment longer."""
+    code = (
+        "import sys, time; from pathlib import Path; from worker.work_folder import WorkFolder, occupied\n"
+        "with occupied(WorkFolder(Path(sys.argv[1]))): print('ready', flush=True); time.sleep(600)"
+    )
+    work = tmp_path / "work"
+    with subprocess.Popen([sys.executable, "-c", code, str(work / "job-1")], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"ready\n"
+        with occupied(WorkFolder(work / "job-2")):
+            assert remove_leftovers(work) == 0
+            assert sorted(path.name for path in work.iterdir()) == ["job-1", "job-2"]
+        owner.kill()
+    assert [path.name for path in work.iterdir()] == ["job-1"]
+    assert remove_leftovers(work) == 1
+    assert not list(work.iterdir())
+
+
+def test_folders_are_not_removed_between_being_made_and_being_occupied(tmp_path: Path) -> None:
+    work, stop = tmp_path / "work", threading.Event()
+
+    def remove() -> int:
+        removed = 0
+        while not stop.is_set():
+            removed += remove_leftovers(work)
+        return removed
+
+    with ThreadPoolExecutor(1) as other:
+        removed = other.submit(remove)
+        for number in range(200):
+            folder = WorkFolder(work / f"job-{number}")
+            with occupied(folder):
+                (folder.out / "artifact").touch()
+        stop.set()
+        assert removed.result() == 0
+
+
+def test_a_worker_removes_what_a_neighbour_left(plane: Plane) -> None:
+    """Nobody starts the killed one again: the one that goes on clears up with its next job."""
+    plane.start_sweeper()
+    killed = plane.start_worker()
+    job_id = plane.submit(**plane.ready_inputs(), finetuning=ENDLESS)
+    plane.wait_for_training(job_id)
+    plane.start_worker()
+    killed.kill()
+    killed.wait()
+    plane.wait_for_training(job_id, attempt=2)
+    assert [path.name for path in (plane.folder / "work").iterdir()] == [f"{job_id}-2"]
