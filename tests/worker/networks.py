@@ -9,13 +9,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def convnet(classes: int = 4, width: int = 32, size: int = 12, seed: int = 0) -> onnx.ModelProto:
-    """Two convolutions with BatchNormalization, global pooling and a classifier, for images of 3 x size x size."""
+def convnet(classes: int = 4, width: int = 32, size: int = 12, seed: int = 0, depth: int = 2) -> onnx.ModelProto:
+    """Convolutions with BatchNormalization, global pooling and a classifier, for images of 3 x size x size."""
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}
     nodes: list[onnx.NodeProto] = []
     tensor, channels = "image", 3
-    for i in range(2):
+    for i in range(depth):
         weights[f"conv{i}.weight"] = rng.normal(0, (2 / (9 * channels)) ** 0.5, (width, channels, 3, 3))
         weights |= {f"bn{i}.scale": np.ones(width), f"bn{i}.bias": np.zeros(width)}
         weights |= {f"bn{i}.mean": np.zeros(width), f"bn{i}.var": np.ones(width)}

@@ -77,6 +77,17 @@ def test_widths_are_whole_blocks(analysis: Analysis, table: LatencyTable) -> Non
     assert {int(mask.sum()) % 16 for mask in found.plan.kept.values()} == {0}
 
 
+def test_neighbouring_widths_do_not_alternate_between_wide_and_narrow() -> None:
+    """A layer's time follows the product of two widths: how they share it is for the importances to say."""
+    analysis = analyze(convnet(depth=7, width=128, size=8))
+    table = measure_table(analysis)
+    limits = [macs_limit(analysis, 0.25)]
+    found = allocate(analysis, score(analysis, "l2"), limits, method="latency", table=lambda: table)
+    widths = [int(mask.sum()) for mask in found.plan.kept.values()]
+    assert len(widths) == 7
+    assert max(widths[1:-1]) <= 2 * min(widths), widths
+
+
 def test_what_cannot_be_reached_is_told_with_the_reason(analysis: Analysis, table: LatencyTable) -> None:
     found = allocate(
         analysis, score(analysis, "l2"), [latency_limit(table, 1e-6)], method="latency", table=lambda: table

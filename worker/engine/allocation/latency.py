@@ -36,12 +36,14 @@ class LatencyOptions(Options):
     options=LatencyOptions,
 )
 def latency(problem: Problem, options: LatencyOptions) -> Counts:
-    """Narrow one width after another by a step, the least importance lost per millisecond saved first, until every
-    limit is kept; then give back what fits.
+    """Narrow one width after another by a step, the least harm per millisecond saved first, until every limit is kept;
+    then give back what fits.
 
-    Importance is relative to what is left of the layer, so that no layer starves for the others. Times of a layer
-    depend on the widths on both of its sides, so that HALP's knapsack over separate layers does not apply: the greedy
-    solution is the knapsack's for one step, taken anew after each.
+    Harm is the rise of 1 / (share of the layer's importance that is left). A sum of importances would starve layers for
+    others; a sum of logarithms would leave open how a product of two neighbouring widths, which is what a layer's time
+    follows, is shared between them, and widths would alternate between wide and narrow. Times depend on the widths on
+    both sides of a layer, so that HALP's knapsack over separate layers does not apply: the greedy solution is the
+    knapsack's for one step, taken anew after each.
     """
     widths, table = problem.widths, problem.table
     finest = widths.step, widths.floor
@@ -61,13 +63,13 @@ def _narrowed(problem: Problem, start: Counts) -> Counts:
     widths, table, chosen = problem.widths, problem.table, start.copy()
     kept = widths.counts(chosen)
     while violated := [limit for limit in problem.limits if float(limit.cost(kept)) > limit.goal]:
-        able, after, lost, gone = widths.narrower(chosen)
+        able, after, lost, harm = widths.narrower(chosen)
         if not len(able):
             break
         candidates = np.maximum(kept - lost, 0)
         helps = np.any([limit.cost(candidates) < limit.cost(kept) for limit in violated], axis=0)
         saved = np.maximum(float(table.cost(kept)) - table.cost(candidates), 0) + 1e-9 * table.whole
-        price = np.where(helps, gone / saved, np.inf)
+        price = np.where(helps, harm / saved, np.inf)
         best = int(np.argmin(price))
         if not np.isfinite(price[best]):
             break

@@ -68,21 +68,21 @@ class Widths:
 
     def narrower(self, widths: Counts) -> tuple[npt.NDArray[np.intp], Counts, Counts, npt.NDArray[np.float64]]:
         """What each width may lose next: the widths that can lose a step, the widths after it, units lost of each
-        group (candidates, G), and the share of the width's remaining importance that goes."""
+        group (candidates, G), and the rise of 1 / (share of the width's importance that is left)."""
         able = np.flatnonzero(widths > self.floor)
         # A whole that is no multiple of the step loses its remainder first.
         target = -(-(widths[able]) // self.step[able]) * self.step[able] - self.step[able]
         after = np.maximum(target, self.floor[able])
         lost = [self._added(int(w), int(to), int(widths[w])) for w, to in zip(able, after, strict=True)]
-        gone = [
-            (self._gains[w][widths[w]] - self._gains[w][to]) / max(float(self._gains[w][widths[w]]), 1e-12)
+        harm = [
+            self._scarcity(int(w), int(to)) - self._scarcity(int(w), int(widths[w]))
             for w, to in zip(able, after, strict=True)
         ]
         return (
             able,
             after,
             np.array(lost, dtype=np.int64).reshape(len(able), len(self._analysis.groups)),
-            np.array(gone),
+            np.array(harm),
         )
 
     def refill(self, widths: Counts, limits: Sequence[Limit]) -> Counts:
@@ -109,6 +109,13 @@ class Widths:
             unfilled = unfilled[fitting]
             unfilled = unfilled[widths[unfilled] < self.whole[unfilled]]
         return widths
+
+    def _scarcity(self, width: int, kept: int) -> float:
+        """Total importance over what `kept` units have of it; of a width without importance, units count alike."""
+        gains = self._gains[width]
+        if gains[-1] <= 0:
+            return float(self.whole[width]) / kept
+        return float(gains[-1] / max(gains[kept], 1e-12 * gains[-1]))
 
     def _added(self, width: int, before: int, after: int) -> Counts:
         """Units that each group gains when a width grows."""
