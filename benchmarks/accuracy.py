@@ -37,6 +37,7 @@ from worker.engine.torch_form import build
 
 RESULTS = results.FOLDER / "accuracy.json"
 BASES = ("resnet20", "resnet56", "vgg16_bn")
+METHODS = {"ours": OURS, "torch-pruning": PEERS}
 SCORING_IMAGES = 256
 DISTRIBUTIONS = ("torch", "onnx", "onnxruntime", "torch-pruning")
 
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def keep() -> None:
         contents = {"machine": machine.describe(*DISTRIBUTIONS), "bases": bases, "rows": rows}
-        results.write(options.results, contents, accuracy_report.claims(bases, rows))
+        results.write(options.results, contents, accuracy_report.claims(bases, rows, METHODS))
 
     if not options.show:
         for row in _wanted(options):
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if missing and accuracy_report.is_among_best(str(row), rows):
                 rows[str(row)]["trained"] = rows[str(row)].get("trained", {}) | bench.train(row, missing)
                 keep()
-    accuracy_report.show(bases, rows)
+    accuracy_report.show(bases, rows, METHODS)
     return 0
 
 
@@ -103,7 +104,7 @@ def _wanted(options: argparse.Namespace) -> Iterator[Row]:
         for base in options.bases:
             for factor in options.factors:
                 for form in options.forms if base.startswith("resnet") else ("option_b",):
-                    for side, methods in (("ours", OURS), ("torch-pruning", PEERS)):
+                    for side, methods in METHODS.items():
                         if side == "torch-pruning" and form == "option_a":
                             continue
                         for method in methods:
@@ -164,7 +165,12 @@ class _Bench:
         for epochs in all_epochs:
             form = build(start)
             options = FinetuneOptions(
-                epochs=epochs, learning_rate=0.02, crop_padding=4, horizontal_flip=True, seed=self.seed
+                epochs=epochs,
+                learning_rate=0.02,
+                crop_padding=4,
+                horizontal_flip=True,
+                precision="float32",  # the same for both sides, whatever a trial would choose
+                seed=self.seed,
             )
             finetune(form, self.data, options)
             found[str(epochs)] = self.accuracy(form.write_back())

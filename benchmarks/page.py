@@ -34,10 +34,14 @@ def render(folder: Path) -> str:
 def _section(name: str, contents: Mapping[str, Any]) -> str:
     lines = [f"## {name}", "", f"`python -m benchmarks.{name}`: {_machine(contents['machine'])}.", ""]
     lines += ["| issue | what was measured | value | goal | holds |", "|---|---|---|---|---|"]
-    for claim in contents["claims"]:
-        cells = (claim["issue"], claim["name"], claim["value"], claim["goal"], "yes" if claim["holds"] else "**no**")
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    lines += [claim_row(claim) for claim in contents["claims"]]
     return "\n".join([*lines, "", f"The rows: [`{name}.json`](../benchmarks/results/{name}.json).", ""])
+
+
+def claim_row(claim: Mapping[str, Any]) -> str:
+    """A claim as a row of its file's table."""
+    cells = (claim["issue"], claim["name"], claim["value"], claim["goal"], "yes" if claim["holds"] else "**no**")
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -17,8 +17,9 @@ from worker.engine.measure.session import cpu_session
 @dataclass(frozen=True)
 class OutputError:
     """One output. `error` of floating-point numbers is the root mean square of the differences over the standard
-    deviation of the original's numbers; of integers and flags, the share that differs. None where the original and the
-    pruned model give different shapes, as where each finds its own number of boxes."""
+    deviation of the original's numbers, or over their size where they are all the same; of integers and flags, the
+    share that differs. None where the original and the pruned model give different shapes, as where each finds its own
+    number of boxes."""
 
     name: str
     error: float | None
@@ -63,8 +64,11 @@ class _Sums:
             return None
         if self.exact:
             return self.different / self.count
-        variance = max(self.square / self.count - (self.plain / self.count) ** 2, 0.0)
-        return sqrt(self.squared_difference / self.count / variance) if variance else sqrt(self.squared_difference)
+        mean_square = self.square / self.count
+        variance = mean_square - (self.plain / self.count) ** 2
+        # A constant output has no spread to compare with; below this a variance is rounding.
+        scale = variance if variance > 1e-12 * mean_square else mean_square or 1.0
+        return sqrt(self.squared_difference / self.count / scale)
 
 
 def fidelity(

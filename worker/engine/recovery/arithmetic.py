@@ -1,7 +1,7 @@
 """In which arithmetic a network is trained: float32, or bfloat16 mixed precision, and in which order tensors lie.
 
-What is faster depends on the processor and the network, so a short trial decides: bfloat16 with channels-last trained a
-ResNet-56 three times as fast on one CPU, and slows down others that have no instructions for it.
+What is faster depends on the processor and the network, so a short trial decides: bfloat16 gains much where the
+processor has instructions for it, and slows others down.
 """
 
 from __future__ import annotations
