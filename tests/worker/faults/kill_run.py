@@ -61,7 +61,7 @@ class KillRun:
         users.join(self.scale.timeout_s)
         if self.failure is not None:
             raise self.failure
-        until(lambda: self._ended() >= self.scale.jobs, self.scale.timeout_s, f"all jobs to end: {self.plane.logs()}")
+        until(lambda: self._ended() >= self.scale.jobs, self.scale.timeout_s, lambda: f"all jobs to end: {self.plane.logs()}")
         # Those that wrote last may still be putting things away.
         until(lambda: not self._orders(), 60, "the work folders to go")
 
