@@ -61,7 +61,7 @@ class KillRun:
         users.join(self.scale.timeout_s)
         if self.failure is not None:
             raise self.failure
-        until(lambda: self._ended() >= self.scale.jobs, self.scale.timeout_s, lambda: f"all jobs to end: {self.plane.logs()}")
+        until(self._all_ended, self.scale.timeout_s, lambda: f"all jobs to end: {self.plane.logs()}")
         # Those that wrote last may still be putting things away.
         until(lambda: not self._orders(), 60, "the work folders to go")
 
@@ -163,6 +163,9 @@ class KillRun:
     def _orders(self) -> bool:
         """Whether a work folder still has an order; folders may go while they are walked, which os.walk passes over."""
         return any("order.json" in files for _, _, files in os.walk(self.plane.folder / "work"))
+
+    def _all_ended(self) -> bool:
+        return self._ended() >= self.scale.jobs
 
     def _ended(self) -> int:
         ended = [state for state in JobState if state.ended]
