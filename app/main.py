@@ -31,7 +31,7 @@ from app.models.endpoints import router as models
 from app.pipelines.endpoints import router as pipelines
 from app.plane import Plane
 from app.projects.endpoints import router as projects
-from app.rate_limits import RateLimiter
+from app.rate_limits import RateLimiter, TooManyRefusedKeys
 from app.security_headers import SecurityHeaders
 from app.settings import ApiSettings
 from app.sharing.endpoints import making as making_links
@@ -120,13 +120,14 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _running(settings: ApiSettings, app: FastAPI) -> AsyncIterator[None]:
     """Opens what all requests share, and closes it after the last one."""
-    per_minute = settings.requests_per_minute
+    per_minute, refused = settings.requests_per_minute, settings.refused_keys_per_minute
     plane = Plane(
         settings=settings,
         database=Database(settings.database_url),
         blobs=BlobStore.from_settings(settings),
         doorbell=Doorbell(settings.redis_url),
         rates=RateLimiter(per_minute, settings.redis_url) if per_minute else None,
+        refused_keys=RateLimiter(refused, settings.redis_url, TooManyRefusedKeys) if refused else None,
     )
     await run_in_threadpool(plane.blobs.remove_abandoned)  # what crashes left on this machine
     app.state.plane = plane

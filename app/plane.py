@@ -24,6 +24,8 @@ class Plane:
     doorbell: Doorbell
     rates: RateLimiter | None
     """None: nobody counts."""
+    refused_keys: RateLimiter | None
+    """By address; None: nobody counts."""
 
     def of_project(self, project_id: str, by: Actor) -> Self:
         """The same, with the database as somebody may see and fill it."""

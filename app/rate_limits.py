@@ -30,11 +30,20 @@ class RateLimited(ApiError):
     hint = "Wait as long as Retry-After says. To follow a job, read its event stream instead of polling."
 
 
-class RateLimiter:
-    """Counts requests; `per_minute` of them pass, for each sender."""
+class TooManyRefusedKeys(ApiError):
+    """Too many keys that are none came from this address within a minute."""
 
-    def __init__(self, per_minute: int, redis_url: str) -> None:
-        self._limit = RateLimitItemPerMinute(per_minute)
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "too_many_refused_keys"
+    hint = "Check the key, and wait as long as Retry-After says; a valid key is let in meanwhile."
+
+
+class RateLimiter:
+    """Counts requests; `per_minute` of them pass, for each sender. What is too many is refused by `refusal`."""
+
+    def __init__(self, per_minute: int, redis_url: str, refusal: type[ApiError] = RateLimited) -> None:
+        self._limit = RateLimitItemPerMinute(per_minute, namespace=refusal.code)
+        self._refusal = refusal
         shared = RedisStorage(
             redis_url,
             key_prefix="espalier-rate",
@@ -47,7 +56,7 @@ class RateLimiter:
         self._shared_from = 0.0
 
     def count(self, sender: str) -> None:
-        """One request of `sender`. Raises RateLimited."""
+        """One request of `sender`. Raises the limiter's refusal."""
         if time.monotonic() >= self._shared_from:
             try:
                 self._count(self._shared, sender)
@@ -61,6 +70,6 @@ class RateLimiter:
         if counter.hit(self._limit, sender):
             return
         wait_s = max(1, math.ceil(counter.get_window_stats(self._limit, sender).reset_time - time.time()))
-        raise RateLimited(
+        raise self._refusal(
             f"More than {self._limit.amount:,} requests came within a minute.", headers={"Retry-After": str(wait_s)}
         )

@@ -43,6 +43,11 @@ class ApiSettings(StoreSettings):
     rate_limit_per_minute: int | None = Field(
         default=None, ge=0, description="Requests of one key; 0: any number. Unset: 1200 where keys are asked for."
     )
+    refused_keys_per_minute: int = Field(
+        default=30,
+        ge=0,
+        description="Keys from one address that are none, before their sender is told to wait; 0: any.",
+    )
     quota_stored_bytes: int | None = Field(
         default=None, ge=0, description="Of one project; 0: any number. Unset: 100 GiB where keys are asked for."
     )

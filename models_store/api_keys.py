@@ -105,19 +105,20 @@ class ApiKeyRepository:
         if found is None:
             raise KeyUnknown("there is no such key")
         key, enabled, now = found
+        whose = key.id, key.project_id
         sent = _hash(match[2])
         current = hmac.compare_digest(sent, key.secret_hash)
         previous = hmac.compare_digest(sent, key.previous_hash or "")
         if not current and not previous:
-            raise KeyUnknown("there is no such key")
+            raise KeyUnknown("there is no such key", *whose)
         if key.revoked_at is not None:
-            raise KeyRevoked(f"{key.id} has been revoked")
+            raise KeyRevoked(f"{key.id} has been revoked", *whose)
         if not enabled:
-            raise KeyRevoked(f"the project of {key.id} is disabled")
+            raise KeyRevoked(f"the project of {key.id} is disabled", *whose)
         if not current and (key.previous_expires_at is None or key.previous_expires_at <= now):
-            raise KeyExpired(f"{key.id} was rotated, and the old secret is no longer valid")
+            raise KeyExpired(f"{key.id} was rotated, and the old secret is no longer valid", *whose)
         if key.expires_at is not None and key.expires_at <= now:
-            raise KeyExpired(f"{key.id} expired at {key.expires_at:%Y-%m-%d %H:%M} UTC")
+            raise KeyExpired(f"{key.id} expired at {key.expires_at:%Y-%m-%d %H:%M} UTC", *whose)
         noted = key.last_used_at is not None and (now - key.last_used_at).total_seconds() < USE_NOTED_EVERY_S
         return KeyHolder(key.id, key.project_id, frozenset(Scope(scope) for scope in key.scopes), noted)
 

@@ -1,22 +1,27 @@
-"""The audit log: who changed what, when and from where, written in the transaction of the change.
+"""The audit log: who changed what, when and from where, written in the transaction of the change; and who was refused.
 
 A session knows on whose behalf it works (`session.info`), so that whoever writes in it can say so without being told.
 Entries are added and read, and never changed or deleted: `confinement` refuses both.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store.identifiers import new_id
+from models_store.identifiers import first_id, new_id
 from models_store.spans import ALWAYS, Span
 from models_store.tables import AuditEntry
 
 BY = "by"
 """What a session's `info` has the actor under."""
 ADDRESS_CHARACTERS = 100
+REFUSED = "refused_"
+"""What the action of an entry begins with that tells of somebody who was not let in."""
+REFUSALS_PER_DAY = 100
+DAY_S = 24 * 3600.0
 RESOURCE_CHARACTERS = 300
 
 
@@ -52,6 +57,21 @@ class AuditRepository:
             entry.project_id = project_id
         self._session.add(entry)
         self._session.flush()
+
+    def record_refusal(self, resource: str) -> bool:
+        """That the session's actor was not let in; false where the day's log has enough of such.
+
+        Anybody can be refused as often as they like: REFUSALS_PER_DAY of a project are kept, and no more.
+        """
+        yesterday = first_id("aud", time.time() - DAY_S)
+        refused = select(AuditEntry.id).where(
+            AuditEntry.id >= yesterday, AuditEntry.action.startswith(REFUSED, autoescape=True)
+        )
+        newest = self._session.scalars(refused.limit(REFUSALS_PER_DAY)).all()
+        if len(newest) >= REFUSALS_PER_DAY:
+            return False
+        self.record(resource)
+        return True
 
     def list(
         self,

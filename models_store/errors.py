@@ -62,7 +62,12 @@ class NameTaken(StoreError):
 
 
 class KeyRefused(StoreError):
-    """Base of what can be wrong with an API key."""
+    """Base of what can be wrong with an API key; which key was meant, and of which project, where that is known."""
+
+    def __init__(self, message: str, key_id: str | None = None, project_id: str | None = None) -> None:
+        super().__init__(message)
+        self.key_id = key_id
+        self.project_id = project_id
 
 
 class KeyUnknown(KeyRefused):

@@ -30,3 +30,8 @@ def uuid7_hex() -> str:
 def new_id(prefix: Prefix) -> str:
     """A new id, such as `job_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f`."""
     return f"{prefix}_{uuid7_hex()}"
+
+
+def first_id(prefix: Prefix, at_s: float) -> str:
+    """What no id made from that moment on, in seconds of the epoch, sorts before."""
+    return f"{prefix}_{int(at_s * 1000) << 80:032x}"

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import BackgroundTasks, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from app.access import refusals
 from app.access.errors import KeyExpired, KeyInvalid, KeyMissing, KeyRevoked, ScopeMissing
 from app.plane import Plane, WholePlane
 from models_store import errors
@@ -51,7 +52,7 @@ def _caller(
     background: BackgroundTasks,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> Caller:
-    """Raises KeyMissing, KeyInvalid, KeyExpired, KeyRevoked, RateLimited."""
+    """Raises KeyMissing, KeyInvalid, KeyExpired, KeyRevoked, RateLimited, TooManyRefusedKeys."""
     if not plane.settings.keyed:
         _count(plane, request.client.host if request.client else "")
         return Caller(DEFAULT_PROJECT, frozenset(Scope), None)
@@ -61,6 +62,7 @@ def _caller(
         with plane.database.session(read_only=True) as session:
             holder = ApiKeyRepository(session).holder(credentials.credentials)
     except errors.KeyRefused as error:
+        refusals.note(plane, request, error, REFUSALS[type(error)].code)
         challenge = {"WWW-Authenticate": f'{REALM}, error="invalid_token"'}
         raise REFUSALS[type(error)](f"The API key is refused: {error}.", headers=challenge) from error
     _count(plane, holder.key_id)

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 from app.errors import ApiError
-from app.rate_limits import RateLimited
+from app.rate_limits import RateLimited, TooManyRefusedKeys
 
 HOW_TO_SEND = (
     "Send the header `Authorization: Bearer esp_…`; the command line and the client take it from ESPALIER_API_KEY."
@@ -53,4 +53,4 @@ class ScopeMissing(ApiError):
     hint = "Use a key that has the scope; an admin of the project can make one with POST /v1/keys."
 
 
-ACCESS_ERRORS = (KeyMissing, KeyInvalid, KeyExpired, KeyRevoked, ScopeMissing, RateLimited)
+ACCESS_ERRORS = (KeyMissing, KeyInvalid, KeyExpired, KeyRevoked, ScopeMissing, RateLimited, TooManyRefusedKeys)

@@ -15,7 +15,10 @@ class AuditView(Listed):
     id: str = Field(examples=["aud_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
     at: datetime
     key_id: str | None = Field(description="Whose; null where no key was asked for, as for inbound hooks.")
-    action: str = Field(description="The operation's name in the OpenAPI document, such as `delete_model`.")
+    action: str = Field(
+        description="The operation's name in the OpenAPI document, such as `delete_model`; or `refused_key_invalid`, "
+        "`refused_key_expired` or `refused_key_revoked`, where a key was not let in, for the first hundred of a day."
+    )
     resource: str = Field(description="The path of what was made or changed.")
     address: str = Field(description="Where the request came from.")
 

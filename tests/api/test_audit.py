@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from answers import problem
-from keyed import Keyed, keyed_service, project_of
+from keyed import Keyed, key_of, keyed_service, project_of
 from running_api import Serve, Service
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, text, update
 from store_side import onnx_bytes
 
+from models_store.audit import REFUSALS_PER_DAY
 from models_store.confinement import AppendOnly
 from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
@@ -44,6 +45,42 @@ def test_who_what_when_which_and_from_where(keyed: Keyed) -> None:
         assert entries(service, resource="/v1/jobs") == entries(service, key_id="key_x") == []
         page = service.http.get("/v1/audit", params={"limit": 1}).json()
         assert (page["items"], page["next"]) == ([deleted], deleted["id"])
+
+
+def test_a_key_that_is_not_let_in_is_told_to_those_it_was_meant_for(keyed: Keyed) -> None:
+    project_id = project_of(keyed.service, "theirs")
+    theirs = key_of(keyed.service, project_id)
+    revoked = key_of(keyed.service, project_id)
+    revoked_id = f"key_{revoked.split('_')[1]}"
+    with keyed.as_project(project_id) as service:
+        service.http.delete(f"/v1/keys/{revoked_id}").raise_for_status()
+    for key, code in (("esp_nonsense", "key_invalid"), (theirs[:-1] + "-", "key_invalid"), (revoked, "key_revoked")):
+        with keyed.with_key(key) as service:
+            problem(service.http.get("/v1/jobs"), 401, code)
+    with keyed.with_key(theirs[:-5] + "AAAAA") as service:
+        problem(service.http.post("/v1/jobs", json={}), 401, "key_invalid")
+    with keyed.with_key(None) as service:
+        problem(service.http.get("/v1/jobs"), 401, "key_missing")
+    with keyed.as_project(project_id) as service:
+        guessed, used = entries(service)[:2]
+        assert (guessed["action"], guessed["key_id"]) == ("refused_key_invalid", f"key_{theirs.split('_')[1]}")
+        assert (used["action"], used["key_id"], used["resource"]) == ("refused_key_revoked", revoked_id, "/v1/jobs")
+        assert used["address"] == "127.0.0.1"
+    with keyed.as_project() as service:
+        assert [(entry["action"], entry["key_id"]) for entry in entries(service)] == [("refused_key_invalid", None)] * 2
+
+
+def test_refused_keys_fill_no_log(sqlite_url: str, serve: Serve) -> None:
+    with keyed_service(serve, sqlite_url, refused_keys_per_minute=0) as keyed, keyed.with_key("esp_none") as guesser:
+        for _ in range(REFUSALS_PER_DAY + 20):
+            problem(guesser.http.get("/v1/jobs"), 401, "key_invalid")
+        with keyed.service.database.session(read_only=True) as session:
+            assert session.scalar(select(func.count()).select_from(AuditEntry)) == REFUSALS_PER_DAY
+        with keyed.service.database.session() as session:  # a day later
+            session.execute(text("UPDATE audit_entries SET id = 'aud_00' || substr(id, 7)"))
+        problem(guesser.http.get("/v1/jobs"), 401, "key_invalid")
+        with keyed.service.database.session(read_only=True) as session:
+            assert session.scalar(select(func.count()).select_from(AuditEntry)) == REFUSALS_PER_DAY + 1
 
 
 def test_a_repetition_is_no_change(keyed: Keyed) -> None:

@@ -16,6 +16,7 @@ from running_api import Serve, Service
 from sqlalchemy import update
 from store_side import onnx_bytes
 
+from app.access.refusals import sender
 from app.rate_limits import RateLimited, RateLimiter
 from app.settings import ApiSettings
 from models_store.database_time import database_now
@@ -38,6 +39,32 @@ def test_a_key_that_asks_too_often_waits(sqlite_url: str, serve: Serve) -> None:
         with keyed.as_project() as other:
             assert other.http.get("/v1/usage").raise_for_status().json()["requests_per_minute"] == 20
         assert service.http.get("/healthz").is_success
+
+
+def test_an_address_that_guesses_keys_waits_and_those_who_have_one_do_not(sqlite_url: str, serve: Serve) -> None:
+    with keyed_service(serve, sqlite_url, refused_keys_per_minute=5) as keyed, keyed.as_project() as service:
+        with keyed.with_key("esp_" + "0" * 32 + "_" + "A" * 43) as guesser:
+            answers = [guesser.http.get("/v1/jobs") for _ in range(8)]
+        assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 3
+        problem(answers[-1], 429, "too_many_refused_keys")
+        assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+        assert service.http.get("/v1/jobs").is_success
+        refused = service.http.get("/v1/audit", params={"action": "refused_key_invalid"}).json()["items"]
+        assert len(refused) == 5
+
+
+@pytest.mark.parametrize(
+    ("address", "counted_for"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::1", "::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("", ""),
+    ],
+)
+def test_whom_refused_keys_are_counted_for(address: str, counted_for: str) -> None:
+    assert sender(address) == counted_for
 
 
 def count_until_refused(limiter: RateLimiter, sender: str, at_most: int) -> int:
