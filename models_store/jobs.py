@@ -252,7 +252,7 @@ class JobRepository:
         """Take the queued job that is first in line, or none.
 
         Inspections go first, then jobs by priority; among equals the project with the fewest jobs at work has its turn,
-        with its oldest.
+        with its oldest. Stages that another release gave the job become those of this one.
         """
         queued = aliased(Job)
         at_work = (
@@ -286,6 +286,7 @@ class JobRepository:
         if taken is None:
             return None
         job, now = taken
+        self._reconcile_stages(job)
         self._emit_state(job, now)
         self._session.flush()
         return Claim(
@@ -491,7 +492,7 @@ class JobRepository:
         if ended == len(states):
             told.append((EventType.STAGE, {"name": sweeps.POINTS, "state": StageState.DONE}))
             sweep.claimable_at = now
-        moved = stages.load(sweep.stages)
+        moved = stages.reconciled(sweep.stages, sweep.kind)
         for type, data in told:
             moved = stages.apply(moved, type, data, now)
             self._emit(sweep, now, type, data)
@@ -510,6 +511,11 @@ class JobRepository:
         rejected_model = job.model_id is not None and models.mark_rejected(job.model_id, rejection)
         rejected_dataset = job.dataset_id is not None and datasets.mark_rejected(job.dataset_id, rejection)
         return rejected_model or rejected_dataset
+
+    def _reconcile_stages(self, job: Job) -> None:
+        found = stages.reconciled(job.stages, job.kind)
+        if stages.dump(found) != job.stages:
+            self._set_stages(job, found)
 
     def _set_stages(self, job: Job, moved: Sequence[Stage]) -> None:
         job.stages = stages.dump(moved)

@@ -24,7 +24,18 @@ def initial(kind: str) -> list[Stage]:
 
 
 def load(rows: Iterable[Mapping[str, Any]]) -> list[Stage]:
-    return [Stage.model_validate(row) for row in rows]
+    """What another release wrote beside the fields of this one is left out."""
+    return [Stage.model_validate({key: row[key] for key in Stage.model_fields if key in row}) for row in rows]
+
+
+def reconciled(rows: Iterable[Mapping[str, Any]], kind: str) -> list[Stage]:
+    """The stages as this release has them, of a job whose rows another release may have left: those that both have stay
+    as they are, those that only the other one has are dropped, and those that it did not have are pending."""
+    stored = load(rows)
+    if kind not in _NAMES:  # a kind that only the other one has: this one cannot run it, whatever its stages
+        return stored
+    known = {stage.name: stage for stage in stored}
+    return [known.get(stage.name, stage) for stage in initial(kind)]
 
 
 def dump(stages: Iterable[Stage]) -> list[dict[str, Any]]:

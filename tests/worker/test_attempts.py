@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from models_store.database_time import database_now
+from models_store.documents.event import STAGES
 from models_store.documents.job import JobState
 from models_store.jobs import JobRepository
 from models_store.tables import Job
@@ -53,6 +54,21 @@ def test_child_that_crashes_is_tried_three_times(plane: Plane) -> None:
     assert "SIGSEGV" in error["message"]
     assert plane.states(job_id) == ["queued", "running"] * 3 + ["failed"]
     assert not plane.artifacts(job_id)
+
+
+def test_a_job_that_was_queued_before_an_upgrade_runs(plane: Plane) -> None:
+    """Its stages are those of a release that had no recovery and no training before the cut, and other names."""
+    inputs = plane.ready_inputs()
+    job_id = plane.submit(model_id=inputs["model_id"], measuring={"rounds": 3})
+    rows = [{"name": name, "state": "pending"} for name in ("baseline", "choose", "prune", "tune", "measure", "report")]
+    with plane.database.session() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(stages=rows))
+    assert plane.work() == [Outcome.ENDED]
+    job = plane.wait(job_id, JobState.SUCCEEDED)
+    assert [stage["name"] for stage in job.stages] == list(STAGES)
+    assert {stage["state"] for stage in job.stages} == {"done", "skipped"}
+    assert job.progress == 1.0
+    assert plane.report(job_id) is not None
 
 
 def test_out_of_memory(plane: Plane) -> None:

@@ -171,6 +171,46 @@ class TestEvents:
         assert len(jobs.events(job_id)) == 2
 
 
+def leave_stages(database: Database, job_id: str, rows: list[dict[str, object]]) -> None:
+    """As another release would have written them."""
+    with database.session() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(stages=rows))
+
+
+class TestStagesOfAnotherRelease:
+    ROWS = (
+        {"name": "baseline", "state": "pending", "progress": 0.0},  # with less in it than now
+        {"name": "prune", "state": "pending", "progress": 0.0, "colour": "blue"},  # with more
+        {"name": "tune", "state": "pending", "progress": 0.0},  # called finetune since
+    )
+
+    def test_a_claim_gives_the_job_the_stages_of_this_release(self, jobs, database):
+        job_id = jobs.create(JobKind.PRUNE, {}).id
+        leave_stages(database, job_id, list(self.ROWS))
+        claim = jobs.claim("worker")
+        assert stages(jobs, job_id) == dict.fromkeys(STAGES, StageState.PENDING)
+        change = {"name": "finetune", "state": "running"}
+        jobs.append_events(
+            claim, [(EventType.STAGE, change), (EventType.PROGRESS, {"stage": "finetune", "progress": 1})]
+        )
+        assert stages(jobs, job_id)["finetune"] is StageState.RUNNING
+        assert jobs.get(job_id).progress == 1 / len(STAGES)
+
+    def test_what_is_not_claimed_any_more_ends_with_the_stages_that_it_had(self, jobs, database):
+        job_id = jobs.create(JobKind.PRUNE, {}).id
+        leave_stages(database, job_id, list(self.ROWS))
+        assert jobs.request_cancel(job_id).state is JobState.CANCELLED
+        assert stages(jobs, job_id).keys() == {"baseline", "prune", "tune"}
+
+    def test_a_kind_that_this_release_does_not_know_is_left_as_it_is(self, jobs, database):
+        job_id = jobs.create(JobKind.PRUNE, {}).id
+        with database.session() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(kind="quantise"))
+        leave_stages(database, job_id, list(self.ROWS))
+        assert jobs.claim("worker").kind == "quantise"
+        assert stages(jobs, job_id).keys() == {"baseline", "prune", "tune"}
+
+
 class TestEndings:
     def test_success_shows_report_and_artifacts(self, jobs):
         job_id = jobs.create(JobKind.PRUNE, {}).id

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import update
 
 from models_store.database import Database
 from models_store.datasets import DatasetRepository
-from models_store.documents.event import ErrorClass, EventType, JobError
+from models_store.documents.event import SWEEP_STAGES, ErrorClass, EventType, JobError
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import NEW_JOB, JobSpec, SweepSpec
 from models_store.jobs import Claim, JobRepository
@@ -176,3 +177,17 @@ def test_a_sweep_that_makes_no_sense_is_refused(change: dict[str, object], word:
     NEW_JOB.validate_python(body)
     with pytest.raises(ValidationError, match=word):
         NEW_JOB.validate_python({**body, **change})
+
+
+def test_stages_of_another_release_do_not_keep_a_point_from_its_end(database: Database, sweep_id: str) -> None:
+    rows = [{"name": "children", "state": "running", "progress": 0.0}, {"name": "front", "state": "pending"}]
+    with database.session() as session:
+        session.execute(update(Job).where(Job.id == sweep_id).values(stages=rows))
+    for _ in BUDGETS:
+        end(database, claim(database))
+    assert states(database, sweep_id) == [JobState.SUCCEEDED] * 3
+    assert [stage["name"] for stage in job(database, sweep_id).stages] == list(SWEEP_STAGES)
+    assert job(database, sweep_id).stages[0]["state"] == "done"
+    claimed = claim(database)
+    assert claimed is not None
+    assert claimed.job_id == sweep_id
