@@ -168,7 +168,7 @@ def test_a_sweep_that_is_tried_again_waits_for_its_points_again(database: Databa
     [
         ({"dataset_id": None}, "a front is of accuracies"),
         ({"budgets": [{"macs_ratio": 0.5}]}, "at least 2"),
-        ({"kernels": {"layout": "free"}, "recovery": {"reconstruction": True}}, "does not go with kernels"),
+        ({"kernels": {"layout": "free"}, "recovery": {"reconstruction": True}}, "does not go with granularity"),
         ({"budget": {"macs_ratio": 0.5}}, "Extra inputs"),
     ],
 )
