@@ -14,7 +14,7 @@ from typing import Any, TypeVarTuple
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from models_store import outbox, stages, sweeps
+from models_store import mask_parts, outbox, stages, sweeps
 from models_store.checkpoints import CheckpointRepository
 from models_store.database_time import database_now
 from models_store.datasets import DatasetRepository
@@ -22,6 +22,7 @@ from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState, Stage, StageState
 from models_store.documents.job_spec import JobKind, Priority, SweepSpec
+from models_store.documents.mask_part import MaskPart, MaskParts, MaskScores
 from models_store.documents.sweep_report import SweepPoint
 from models_store.errors import LeaseLost, NotFound
 from models_store.identifiers import new_id
@@ -38,6 +39,8 @@ RANKS = {Priority.HIGH: 5, Priority.NORMAL: 10, Priority.LOW: 15}
 
 Columns = TypeVarTuple("Columns")
 
+UNASKED = (JobKind.INSPECT.value, JobKind.MASKS.value)
+"""Kinds of jobs that nobody asks for: other things make them."""
 HELD = (JobState.RUNNING, JobState.CANCELLING)
 ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED)
 _ENDINGS = {JobState.SUCCEEDED: "succeeded", JobState.FAILED: "failed", JobState.CANCELLED: "been cancelled"}
@@ -143,7 +146,7 @@ class JobRepository:
         """
         inputs = (spec.model_id, spec.dataset_id, spec.deadline_s, spec.label, spec.priority)
         sweep = self.create(JobKind.SWEEP, spec.model_dump(mode="json"), *inputs)
-        self._wait_for_points(sweep, sweep.created_at)
+        self._wait_for_parts(sweep, sweep.created_at, sweeps.POINTS)
         for point in spec.jobs():
             self.create(JobKind.PRUNE, point.model_dump(mode="json"), *inputs, parent_id=sweep.id)
         return sweep
@@ -151,6 +154,10 @@ class JobRepository:
     def points(self, sweep_id: str) -> Sequence[SweepPoint]:
         """What became of a sweep's points so far, in the order of its budgets."""
         return sweeps.points(self._session, sweep_id)
+
+    def mask_parts(self, job_id: str) -> tuple[Sequence[MaskPart], Sequence[MaskScores]]:
+        """The parts that a job's random masks were spread over, and the scores of those that succeeded."""
+        return mask_parts.of_job(self._session, job_id), mask_parts.scores(self._session, job_id)
 
     def get(self, id: str) -> Job | None:
         return self._session.get(Job, id)
@@ -166,9 +173,10 @@ class JobRepository:
         span: Span = ALWAYS,
         parent_id: str | None = None,
     ) -> Sequence[Job]:
-        """Newest first; `after` is the id of the last row of the page before. Inspections only where asked for."""
+        """Newest first; `after` is the id of the last row of the page before. Inspections and parts of jobs only where
+        asked for."""
         query = select(Job).order_by(Job.id.desc()).limit(limit)
-        query = query.where(Job.kind == kind.value if kind else Job.kind != JobKind.INSPECT.value)
+        query = query.where(Job.kind == kind.value if kind else Job.kind.not_in(UNASKED))
         if after is not None:
             query = query.where(Job.id < after)
         if state is not None:
@@ -184,15 +192,16 @@ class JobRepository:
     def request_cancel(self, id: str) -> Job | None:
         """Cancel a queued job at once and ask a running one to stop; an ended one stays as it is.
 
-        With a sweep its points are cancelled.
+        With a sweep its points are cancelled, with a job its parts.
         """
-        # Points are held before their sweep, as where a point ends: so two transactions never wait for each other.
-        points = self._hold_points(id)
+        # Held before what they belong to, as where one ends: so two transactions never wait for each other.
+        parts = self._hold_parts(*self._child_ids(id))
+        points = self._hold_parts(id)
         taken = self._take(Job.id == id)
         if taken is None:
             return None
         job, now = taken
-        for each in (job, *points):
+        for each in (job, *points, *parts):
             if each.state is JobState.QUEUED:
                 self._end(each, now, JobState.CANCELLED)
             elif each.state is JobState.RUNNING:
@@ -204,9 +213,9 @@ class JobRepository:
     def retry(self, id: str, *, afresh: bool) -> Job | None:
         """Queue a job again that failed or was cancelled, with all its attempts before it; None if it did neither.
 
-        It goes on from its last checkpoint, or with `afresh` from the beginning. A sweep's points that failed or were
-        cancelled are queued again with it. Raises `NotFound` where its model or dataset is gone, or was not there any
-        more when it ended; `QuotaExceeded`.
+        It goes on from its last checkpoint, or with `afresh` from the beginning. A sweep's points and a job's parts
+        that failed or were cancelled are queued again with it; `afresh` there are no parts yet. Raises `NotFound` where
+        its model or dataset is gone, or was not there any more when it ended; `QuotaExceeded`.
         """
         job = self.get(id)
         if job is None or job.model_id is None or (job.spec.get("dataset_id") and job.dataset_id is None):
@@ -214,20 +223,24 @@ class JobRepository:
         self._require(Model, job.model_id)  # before the job's own row, as a deletion of these takes them
         if job.dataset_id is not None:
             self._require(Dataset, job.dataset_id)
-        points = self._hold_points(id)
+        points = self._hold_parts(id)
         taken = self._take(Job.id == id, Job.state.in_(ENDED_BADLY))
         if taken is None:
             return None
         QuotaRepository(self._session).require_job()
         job, now = taken
+        if afresh:
+            for part in (each for each in points if each.kind == JobKind.MASKS and each.state.ended):
+                self._session.delete(part)
+            points = [each for each in points if each.kind != JobKind.MASKS]
         for each in (job, *(point for point in points if point.state in ENDED_BADLY)):
             if afresh:
                 CheckpointRepository(self._session).forget(each.id)
             each.failed_attempts = 0
             each.finished_at = each.error = None
             self._requeue(each, now)
-        if points:
-            self._wait_for_points(job, now)
+        if any(not point.state.ended for point in points):
+            self._wait_for_parts(job, now, sweeps.POINTS if job.kind == JobKind.SWEEP else None)
         return job
 
     def events(self, job_id: str, after_seq: int = 0, limit: int = 1000) -> Sequence[JobEvent]:
@@ -378,6 +391,25 @@ class JobRepository:
         else:
             self._requeue(job, now)
 
+    def spread(self, claim: Claim, asked_for: MaskParts) -> None:
+        """Give the job back until its parts, jobs of their own, have ended; no attempt is spent. Raises `LeaseLost`.
+
+        Parts go before other jobs of the same priority: they are work that has begun.
+        """
+        job, now = self._held(claim)
+        if job.state is JobState.CANCELLING:
+            return self._end(job, now, JobState.CANCELLED)
+        for part in asked_for.parts:
+            inputs = (job.model_id, job.dataset_id, job.deadline_s)
+            made = self.create(JobKind.MASKS, part.model_dump(mode="json"), *inputs, parent_id=job.id)
+            made.priority = job.priority - 1
+        now = self._now()
+        self._count_use(job, now)
+        job.state = JobState.QUEUED
+        job.worker = job.lease_expires_at = job.started_at = None
+        self._emit_state(job, now)
+        self._wait_for_parts(job, now, asked_for.stage)
+
     # What the sweeper does
 
     def reap_expired(self, limit: int = 100) -> Sequence[str]:
@@ -462,42 +494,53 @@ class JobRepository:
         self._emit_state(job, now, error)
         self._session.flush()
         if job.parent_id is not None:
-            self._tell_sweep(job, job.parent_id)
+            self._tell_parent(job, job.parent_id)
 
-    def _hold_points(self, sweep_id: str) -> Sequence[Job]:
-        """The points of a sweep, none of any other job, held until the transaction ends."""
-        return self._session.scalars(_locking(select(Job).where(Job.parent_id == sweep_id).order_by(Job.id))).all()
+    def _child_ids(self, id: str) -> Sequence[str]:
+        """The points of a sweep, the parts of a job."""
+        return self._session.scalars(select(Job.id).where(Job.parent_id == id)).all()
 
-    def _wait_for_points(self, sweep: Job, now: datetime) -> None:
-        """Out of the reach of workers, until the last point ends."""
-        sweep.claimable_at = sweeps.WAITING
-        change = {"name": sweeps.POINTS, "state": StageState.RUNNING}
-        self._set_stages(sweep, stages.apply(stages.load(sweep.stages), EventType.STAGE, change, now))
-        self._emit(sweep, now, EventType.STAGE, change)
+    def _hold_parts(self, *ids: str) -> Sequence[Job]:
+        """The points of a sweep, the parts of jobs, held until the transaction ends."""
+        return self._session.scalars(_locking(select(Job).where(Job.parent_id.in_(ids)).order_by(Job.id))).all()
+
+    def _wait_for_parts(self, job: Job, now: datetime, stage: str | None) -> None:
+        """Out of the reach of workers, until the last point or part ends; meanwhile that stage is in progress."""
+        job.claimable_at = sweeps.WAITING
+        if stage is not None:
+            self._tell(job, now, [(EventType.STAGE, {"name": stage, "state": StageState.RUNNING})])
         self._session.flush()
 
-    def _tell_sweep(self, point: Job, sweep_id: str) -> None:
-        """That one of its points has ended; with the last one workers may take it, to make its report."""
-        taken = self._take(Job.id == sweep_id, Job.state == JobState.QUEUED)
+    def _tell_parent(self, part: Job, parent_id: str) -> None:
+        """That a point of a sweep or a part of a job has ended; with the last one workers may take it again."""
+        taken = self._take(Job.id == parent_id, Job.state == JobState.QUEUED)
         if taken is None:
             return
-        sweep, now = taken
-        states = self._session.scalars(select(Job.state).where(Job.parent_id == sweep_id)).all()
+        parent, now = taken
+        states = self._session.scalars(select(Job.state).where(Job.parent_id == parent_id)).all()
         ended = sum(state.ended for state in states)
-        level = "info" if point.state is JobState.SUCCEEDED else "warning"
-        told: list[tuple[EventType, dict[str, Any]]] = [
-            (EventType.LOG, {"level": level, "message": f"{point.id} has {_ENDINGS[point.state]}"}),
-            (EventType.PROGRESS, {"stage": sweeps.POINTS, "progress": ended / len(states)}),
-        ]
+        succeeded, of_sweep = part.state is JobState.SUCCEEDED, parent.kind == JobKind.SWEEP
+        told: list[tuple[EventType, dict[str, Any]]] = []
+        if of_sweep or not succeeded:
+            level = "info" if succeeded else "warning"
+            told.append((EventType.LOG, {"level": level, "message": f"{part.id} has {_ENDINGS[part.state]}"}))
+        for stage in stages.load(parent.stages):
+            if stage.state is StageState.RUNNING:
+                told.append((EventType.PROGRESS, {"stage": stage.name, "progress": ended / len(states)}))
         if ended == len(states):
-            told.append((EventType.STAGE, {"name": sweeps.POINTS, "state": StageState.DONE}))
-            sweep.claimable_at = now
-        moved = stages.reconciled(sweep.stages, sweep.kind)
+            if of_sweep:
+                told.append((EventType.STAGE, {"name": sweeps.POINTS, "state": StageState.DONE}))
+            parent.claimable_at = now
+        self._tell(parent, now, told)
+        self._session.flush()
+
+    def _tell(self, job: Job, now: datetime, told: Sequence[tuple[EventType, Mapping[str, Any]]]) -> None:
+        """Events of a job that is held, and what they make of its stages."""
+        moved = stages.reconciled(job.stages, job.kind)
         for type, data in told:
             moved = stages.apply(moved, type, data, now)
-            self._emit(sweep, now, type, data)
-        self._set_stages(sweep, moved)
-        self._session.flush()
+            self._emit(job, now, type, data)
+        self._set_stages(job, moved)
 
     def _count_use(self, job: Job, now: datetime) -> None:
         """Of an attempt that ends, if one was in progress."""

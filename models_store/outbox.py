@@ -21,7 +21,10 @@ TOLD = {
 
 
 def job_changed(session: Session, job: Job, at: datetime) -> None:
-    """To be called after every change of a job's state. Inspections are told as their upload's verdict."""
+    """To be called after every change of a job's state. Inspections are told as their upload's verdict,
+    parts of a job not at all."""
+    if job.kind == JobKind.MASKS:
+        return
     webhooks = WebhookRepository(session)
     if job.kind == JobKind.INSPECT:
         if job.state.ended:

@@ -141,7 +141,7 @@ class QuotaRepository:
 
     def _unfinished_jobs(self) -> int:
         query = select(func.count()).select_from(Job)
-        return self._session.scalar(query.where(WORK, Job.finished_at.is_(None))) or 0
+        return self._session.scalar(query.where(WORK, Job.kind != JobKind.MASKS.value, Job.finished_at.is_(None))) or 0
 
     def _job_minutes(self, now: datetime) -> float:
         this_month = or_(Job.finished_at.is_(None), Job.finished_at >= _month_start(now))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from models_store.documents.event import ESTIMATE_STAGES, STAGES, SWEEP_STAGES, EventType
+from models_store.documents.event import ESTIMATE_STAGES, MASK_STAGES, STAGES, SWEEP_STAGES, EventType
 from models_store.documents.job import Stage, StageChange, StageProgress, StageState
 from models_store.documents.job_spec import JobKind
 
@@ -13,6 +13,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     JobKind.PRUNE: STAGES,
     JobKind.ESTIMATE: ESTIMATE_STAGES,
     JobKind.SWEEP: SWEEP_STAGES,
+    JobKind.MASKS: MASK_STAGES,
 }
 _ENDED = (StageState.DONE, StageState.SKIPPED, StageState.FAILED, StageState.CANCELLED)
 _COMPLETE = (StageState.DONE, StageState.SKIPPED)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from models_store.documents.event import JobError
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import Budget
+from models_store.documents.job_spec import Budget, JobKind
 from models_store.documents.report import LatencyRow, Report
 from models_store.documents.sweep_report import Measured, SweepPoint
 from models_store.tables import Job, JobArtifact, JobReport
@@ -26,7 +26,7 @@ def points(session: Session, sweep_id: str) -> Sequence[SweepPoint]:
         select(Job, JobReport.document, JobArtifact.sha256)
         .outerjoin(JobReport, JobReport.job_id == Job.id)
         .outerjoin(JobArtifact, (JobArtifact.job_id == Job.id) & (JobArtifact.name == MODEL))
-        .where(Job.parent_id == sweep_id)
+        .where(Job.parent_id == sweep_id, Job.kind == JobKind.PRUNE.value)
         .order_by(Job.id)
     ).all()
     return [

@@ -12,6 +12,8 @@ from worker.settings import WorkerSettings
 
 RING = "espalier.ring"
 DELIVER = "espalier.deliver"
+MAX_RINGS = 64
+"""At once: more wake no more workers."""
 DELIVERIES = "deliveries"  # the courier's queue
 
 

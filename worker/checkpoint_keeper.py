@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
@@ -38,17 +39,29 @@ class CheckpointKeeper:
 
     def restore(self) -> bool:
         """Fetch the last checkpoint into the work folder, if there is a whole one. Raises BlobsUnavailable."""
+        self._keys = self._fetch(self._claim.job_id)
+        return bool(self._keys)
+
+    def borrow(self, job_id: str) -> bool:
+        """Fetch the checkpoint of the job that this one is a part of; nothing here becomes its next one."""
+        return bool(self._fetch(job_id))
+
+    def has_kept(self, path: Path) -> bool:
+        """Whether the row names this file of the work folder, as far as is known."""
+        return path.relative_to(self._folder.root).as_posix() in self._keys
+
+    def _fetch(self, job_id: str) -> dict[str, str]:
         with self._database.session(read_only=True) as session:
-            self._keys = CheckpointRepository(session).files(self._claim.job_id)
+            keys = CheckpointRepository(session).files(job_id)
         try:
-            for path, key in self._keys.items():
+            for path, key in keys.items():
                 self._blobs.fetch(key, self._folder.root / path)
         except (BlobMissing, BlobCorrupt) as error:
             logger.warning("%s begins anew, its checkpoint is not whole: %s", self._claim.job_id, error)
-            for path in self._keys:
+            for path in keys:
                 (self._folder.root / path).unlink(missing_ok=True)
-            return False
-        return bool(self._keys)
+            return {}
+        return keys
 
     def offer(self, files: Mapping[str, str]) -> None:
         """Keep these files, digests by path, instead of any that still wait."""

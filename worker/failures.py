@@ -20,6 +20,13 @@ INSPECTION_TIMEOUT = JobError(
 )
 
 
+NOT_WAITED_FOR = JobError(
+    code="not_waited_for",
+    error_class=ErrorClass.USER,
+    message="The job that this is a part of has ended, or begun anew.",
+)
+
+
 def files_unavailable(error: Exception) -> JobError:
     return JobError(
         code="files_unavailable",

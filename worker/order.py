@@ -9,6 +9,7 @@ from models_store.documents.base import Document
 from models_store.documents.event import JobError
 from models_store.documents.inspection import DatasetInspection, ModelInspection, Rejection
 from models_store.documents.job_spec import JobKind, NewJob
+from models_store.documents.mask_part import MaskPart, MaskScores
 from models_store.documents.sweep_report import SweepPoint
 from worker.sandbox import Limits, Tier
 
@@ -17,6 +18,9 @@ CANONICAL_MODEL = "model.onnx"
 
 EXIT_STOPPED = 75
 """Exit code of a child that stopped because it was told to, with no result and no failure (EX_TEMPFAIL)."""
+
+EXIT_SPREAD = 76
+"""Exit code of a child that left `parts.json`: the job goes on when the parts named there have ended."""
 
 
 class InputFile(Document):
@@ -48,6 +52,16 @@ class Order(Document):
     events_fd: int
     points: tuple[SweepPoint, ...] = ()
     """Of a sweep, all of them ended."""
+    part: MaskPart | None = None
+    """Of a job of kind `masks`: what it is to score, for the job whose spec and state it has."""
+    mask_parts: tuple[MaskPart, ...] = ()
+    """Over which the job's random masks were spread in earlier attempts."""
+    mask_scores: tuple[MaskScores, ...] = ()
+    """Of those parts that succeeded."""
+    workers: int = 1
+    """That are at work now, this one included."""
+    spread_s: float = 0.0
+    """What would take longer is spread over the workers."""
 
 
 class InspectionResult(Document):

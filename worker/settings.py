@@ -21,6 +21,9 @@ class WorkerSettings(StoreSettings):
     sweep_s: float = Field(default=5, gt=0, description="Between two sweeps.")
     grace_s: float = Field(default=20, ge=0, description="Between SIGTERM and SIGKILL at a drain or a deadline.")
     checkpoint_s: float = Field(default=30, ge=0, description="Between two checkpoints of a training.")
+    spread_s: float = Field(
+        default=30, ge=0, description="Random masks that one worker would score for longer are spread over all workers."
+    )
     cancel_grace_s: float = Field(default=2, ge=0, description="Between SIGTERM and SIGKILL at a cancel.")
 
     tidy_s: float = Field(default=600, gt=0, description="Between two looks for what is to be forgotten.")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from redis import Redis, RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -29,18 +30,21 @@ from models_store.database import Database
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.inspection import Rejection
+from models_store.documents.job import JobState
 from models_store.documents.job_spec import NEW_JOB, JobKind
+from models_store.documents.mask_part import MaskPart, MaskParts
 from models_store.documents.reports import ANY_REPORT, AnyReport
 from models_store.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, LeaseLost
 from models_store.jobs import Claim, JobRepository, NewArtifact
 from models_store.models import ModelRepository
+from models_store.presence import present
 from models_store.tables import Dataset, Model
 from worker import failures, sandbox
 from worker.checkpoint_keeper import CheckpointKeeper
 from worker.child import Child
 from worker.lease import Lease
 from worker.messages import CheckpointMessage, Message
-from worker.order import CANONICAL_MODEL, EXIT_STOPPED, Failure, InputFile, InspectionResult, Order
+from worker.order import CANONICAL_MODEL, EXIT_SPREAD, EXIT_STOPPED, Failure, InputFile, InspectionResult, Order
 from worker.settings import WorkerSettings
 from worker.work_folder import UntrustedOutput, WorkFolder, media_type, occupied
 
@@ -57,11 +61,16 @@ _INSPECTED_BYTES_PER_S = 2 * 2**20
 _TORCH_BYTES = 8 * 2**30
 
 
+class _NotWaitedFor(Exception):
+    """Nobody needs this part any more."""
+
+
 class Outcome(Enum):
     """How an attempt ended, as the worker that ran it sees it."""
 
     ENDED = auto()  # the row says how
     RELEASED = auto()  # given back, for another worker
+    SPREAD = auto()  # waits for its parts, which are queued
     LEASE_LOST = auto()  # another worker's now
 
 
@@ -110,6 +119,8 @@ class _Attempt:
             try:
                 held.enter_context(occupied(self.folder))
                 order_for = self._prepare()
+            except _NotWaitedFor:
+                return self._fail(failures.NOT_WAITED_FOR)
             except (BlobMissing, BlobCorrupt, BlobsUnavailable, OSError) as error:
                 return self._fail(failures.files_unavailable(error), retry=True)
             except DBAPIError as error:
@@ -123,7 +134,8 @@ class _Attempt:
             stop = self._watch(child)
         if self.draining.is_set() and stop is None and child.exit_code in (EXIT_STOPPED, -signal.SIGTERM):
             stop = Stop.DRAINED  # whoever told this worker to stop told its child, too
-        self.keeper.close(keep_last=stop is Stop.DRAINED)
+        spread = stop is None and child.exit_code == EXIT_SPREAD
+        self.keeper.close(keep_last=spread or stop is Stop.DRAINED)
         match stop:
             case Stop.LEASE_LOST:
                 raise LeaseLost(self.claim.job_id)
@@ -133,19 +145,23 @@ class _Attempt:
                 return self._release()
             case Stop.OVERDUE:
                 return self._fail(failures.overdue(self.claim.kind, self.deadline_s))
+        if spread:
+            return self._spread()
         out_of_memory = failures.kernel_memory_kills() > kills_before
         return self._conclude(child.exit_code, out_of_memory)
 
     # Before
 
     def _prepare(self) -> Callable[[int], Order]:
-        if self.keeper.restore():
+        kind = JobKind(self.claim.kind)
+        spec = self._borrow() if kind is JobKind.MASKS else self.claim.spec
+        if kind is not JobKind.MASKS and self.keeper.restore():
             logger.info("%s: attempt %s goes on from a checkpoint", self.claim.job_id, self.claim.attempt)
         with self.database.session(read_only=True) as session:
             model = ModelRepository(session).get(self.claim.model_id) if self.claim.model_id else None
             dataset = DatasetRepository(session).get(self.claim.dataset_id) if self.claim.dataset_id else None
             points = JobRepository(session).points(self.claim.job_id)
-        kind = JobKind(self.claim.kind)
+            mask_parts, mask_scores = JobRepository(session).mask_parts(self.claim.job_id)
         if kind is JobKind.SWEEP:  # is put together from its points' reports
             model = dataset = None
         upload = model or dataset
@@ -157,7 +173,7 @@ class _Attempt:
             job_id=self.claim.job_id,
             attempt=self.claim.attempt,
             kind=kind,
-            spec=None if kind is JobKind.INSPECT else NEW_JOB.validate_python(self.claim.spec),
+            spec=None if kind is JobKind.INSPECT else NEW_JOB.validate_python(spec),
             model=self._fetch_model(model, kind) if model else None,
             dataset=self._fetch("dataset", dataset, dataset.blob_key) if dataset else None,
             device=self.settings.device,
@@ -167,8 +183,34 @@ class _Attempt:
             limits=self._limits(kind, upload),
             parent_pid=os.getpid(),
             points=tuple(points),
+            part=MaskPart.model_validate(self.claim.spec) if kind is JobKind.MASKS else None,
+            mask_parts=tuple(mask_parts),
+            mask_scores=tuple(mask_scores),
+            workers=self._workers() if spec.get("random_masks") and kind is JobKind.PRUNE else 1,
+            spread_s=self.settings.spread_s,
         )
         return lambda events_fd: order(events_fd=events_fd)
+
+    def _borrow(self) -> dict[str, Any]:
+        """The state of the job that this one is a part of; its spec. Raises _NotWaitedFor."""
+        with self.database.session(read_only=True) as session:
+            job = JobRepository(session).get(self.claim.job_id)
+            parent = JobRepository(session).get(job.parent_id) if job is not None and job.parent_id else None
+            if parent is None or parent.state is not JobState.QUEUED:
+                raise _NotWaitedFor(self.claim.job_id)
+            parent_id, spec = parent.id, parent.spec
+        if not self.keeper.borrow(parent_id):
+            raise _NotWaitedFor(self.claim.job_id)
+        return spec
+
+    def _workers(self) -> int:
+        """Where the broker cannot be asked, this one alone."""
+        try:
+            with Redis.from_url(self.settings.redis_url, socket_timeout=5, socket_connect_timeout=5) as broker:
+                found = present(broker)
+        except RedisError:
+            return 1
+        return max(sum(count for (part, _), count in found.items() if part == "worker"), 1)
 
     def _fetch_model(self, model: Model, kind: JobKind) -> InputFile:
         """The upload itself when it is to be inspected, the canonical ONNX file afterwards."""
@@ -278,6 +320,20 @@ class _Attempt:
         except (UntrustedOutput, ValidationError) as error:
             logger.exception("%s: the child's output is not to be believed", self.claim.job_id)
             return self._fail(failures.unbelievable(str(error)))
+
+    def _spread(self) -> Outcome:
+        """Queue the parts that the child asks for; the job waits for them."""
+        if not self.keeper.has_kept(self.folder.parts):
+            return self._fail(failures.files_unavailable(OSError("the state for its parts was not kept")), retry=True)
+        try:
+            asked_for = MaskParts.model_validate_json(self.folder.read_document(self.folder.parts) or b"")
+            if asked_for.stage not in self.stage_names or self.claim.kind != JobKind.PRUNE:
+                raise UntrustedOutput(f"a {self.claim.kind} job asked for parts of its stage {asked_for.stage!r}")
+        except (UntrustedOutput, ValidationError) as error:
+            logger.exception("%s: the child's output is not to be believed", self.claim.job_id)
+            return self._fail(failures.unbelievable(str(error)))
+        self._write(lambda session: JobRepository(session).spread(self.claim, asked_for))
+        return Outcome.SPREAD
 
     def _succeed(self, report: AnyReport) -> Outcome:
         if report.kind != self.claim.kind:

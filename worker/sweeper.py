@@ -29,13 +29,11 @@ from models_store.presence import Presence
 from models_store.retention import Policy
 from models_store.webhooks import WebhookRepository
 from worker import garbage
-from worker.celery_app import DELIVER, DELIVERIES, RING, celery_app
+from worker.celery_app import DELIVER, DELIVERIES, MAX_RINGS, RING, celery_app
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
-# More rings than this at once wake no more workers.
-_MAX_RINGS = 64
 # Of a job that ended badly: as long, its owner may want another attempt to go on from there.
 _CHECKPOINT_RETENTION_S = 7 * 24 * 3600
 _SCOPES_AT_ONCE = 500
@@ -60,7 +58,7 @@ def sweep(database: Database, application: Celery) -> Swept:
     with database.session(read_only=True) as session:
         queued = JobRepository(session).queued_count()
         news = WebhookRepository(session).any_due()
-    wanted = min(queued, _MAX_RINGS)
+    wanted = min(queued, MAX_RINGS)
     rings = max(0, wanted - _waiting(application, application.conf.task_default_queue)) if wanted else 0
     for _ in range(rings):
         application.send_task(RING)

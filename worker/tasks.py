@@ -21,7 +21,7 @@ from models_store.jobs import Claim, JobRepository
 from models_store.presence import Presence
 from models_store.webhooks import WebhookRepository
 from worker import supervisor
-from worker.celery_app import DELIVER, RING, celery_app
+from worker.celery_app import DELIVER, MAX_RINGS, RING, celery_app
 from worker.settings import WorkerSettings
 from worker.work_folder import remove_leftovers
 
@@ -43,6 +43,8 @@ def ring() -> None:
         logger.info("%s: attempt %s %s", claim.job_id, claim.attempt, outcome.name.lower())
         if outcome is supervisor.Outcome.RELEASED:
             ring.delay()
+        if outcome is supervisor.Outcome.SPREAD:
+            _ring_for_all()
         _tell_courier()
 
 
@@ -59,6 +61,15 @@ def start(**_: object) -> None:
     _presence().start()
     remove_leftovers(_settings().work_folder)
     ring.delay()
+
+
+def _ring_for_all() -> None:
+    """For every queued job; where that is not heard, the sweeper sees to it."""
+    with _database().session(read_only=True) as session:
+        queued = JobRepository(session).queued_count()
+    with suppress(OperationalError, RedisError, OSError):
+        for _ in range(min(queued, MAX_RINGS)):
+            ring.delay()
 
 
 def _claim_if_possible() -> Claim | None:

@@ -72,6 +72,11 @@ class WorkFolder:
         return self.state / "failure.json"
 
     @property
+    def parts(self) -> Path:
+        """What a child asks other workers for."""
+        return self.state / "parts.json"
+
+    @property
     def writable(self) -> tuple[Path, ...]:
         return (self.out, self.state, self.tmp)
 

@@ -45,3 +45,4 @@ STAGES = (
 )
 ESTIMATE_STAGES = ("latency", "sensitivity", "curve", "forecast", "report")
 SWEEP_STAGES = ("points", "front")
+MASK_STAGES = ("score",)

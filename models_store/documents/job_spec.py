@@ -20,12 +20,13 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class JobKind(StrEnum):
-    """`inspect` jobs are made by uploads, never by users."""
+    """`inspect` jobs are made by uploads and `masks` jobs by jobs with random masks, never by users."""
 
     INSPECT = "inspect"
     PRUNE = "prune"
     ESTIMATE = "estimate"
     SWEEP = "sweep"
+    MASKS = "masks"
 
 
 class Budget(Document):

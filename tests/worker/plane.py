@@ -140,12 +140,15 @@ class Plane:
     def work(self, draining: threading.Event | None = None, **settings: Any) -> list[Outcome]:
         """Run every queued job in this process, as a worker's task does."""
         outcomes = []
-        chosen = WorkerSettings(data_dir=self.folder, child_threads=1, **settings)
         draining = draining or threading.Event()
         while not draining.is_set() and (claim := self.claim()) is not None:
-            outcome = supervisor.run(claim, self.database, self.blobs, chosen, draining)
-            outcomes.append(outcome)
+            outcomes.append(self.run(claim, draining, **settings))
         return outcomes
+
+    def run(self, claim: Claim, draining: threading.Event | None = None, **settings: Any) -> Outcome:
+        """Carry out an attempt in this process."""
+        chosen = WorkerSettings(data_dir=self.folder, child_threads=1, **settings)
+        return supervisor.run(claim, self.database, self.blobs, chosen, draining or threading.Event())
 
     def claim(self) -> Claim | None:
         with self.database.session() as session:

@@ -7,20 +7,23 @@ from pathlib import Path
 
 from models_store.documents.base import Document
 from models_store.documents.job_spec import JobKind
-from worker.order import EXIT_STOPPED, Order
+from worker.order import EXIT_SPREAD, EXIT_STOPPED, Order
 from worker.runner.diagnosis import diagnose
-from worker.runner.interruption import Stopped
+from worker.runner.interruption import Spread, Stopped
 from worker.runner.voice import Voice
 from worker.work_folder import WorkFolder
 
 
 def carry_out(order: Order, folder: WorkFolder) -> int:
-    """Leave `result.json` and return 0, or `failure.json` and return 1, or neither where told to stop."""
+    """Leave `result.json` and return 0, or `failure.json` and return 1; neither where told to stop, or where parts are
+    left to other workers."""
     voice = Voice(order.events_fd)
     try:
         result = _work(order, folder, voice)
     except Stopped:
         return EXIT_STOPPED
+    except Spread:
+        return EXIT_SPREAD
     except Exception as error:  # this process ends with it: nobody above could hear it
         traceback.print_exc()
         _write(folder.failure, diagnose(error, voice.current_stage))
@@ -39,6 +42,10 @@ def _work(order: Order, folder: WorkFolder, voice: Voice) -> Document:
         from worker.runner.sweep import run_sweep
 
         return run_sweep(order, folder, voice)
+    if order.kind is JobKind.MASKS:
+        from worker.runner.random_masks import score_part
+
+        return score_part(order, folder, voice)
     from worker.runner.pipeline import run_pipeline
 
     return run_pipeline(order, folder, voice)

@@ -11,6 +11,10 @@ class Stopped(Exception):
     """The attempt was told to stop, and has left what another one can go on from."""
 
 
+class Spread(Exception):
+    """The attempt has left parts of its work to other workers, and what another attempt can go on from."""
+
+
 class Interruption:
     """Whether SIGTERM came while it was deferred."""
 

@@ -59,6 +59,8 @@ class Workbench:
         self.table: LatencyTable | None = None
         self.memory = Memory()
         self.interruption = Interruption()
+        self.may_spread = True
+        """False where a stage cannot be begun again from its start."""
         self._checkpoints = Checkpoint(folder)
         if self._seconds_path.exists():
             voice.stage_seconds = json.loads(self._seconds_path.read_bytes())
@@ -108,6 +110,15 @@ class Workbench:
         return self.folder.state / "masks.npz"
 
     @property
+    def allocated_path(self) -> Path:
+        """The estimate before random masks are drawn to its counts."""
+        return self.folder.state / "allocated.json"
+
+    def mask_draws_path(self, granularity: str) -> Path:
+        """What random masks of a granularity are drawn to."""
+        return self.folder.state / f"masks_{granularity}.json"
+
+    @property
     def best_path(self) -> Path:
         """The model that the job will hand out: finetuned, recovered, or as it was cut."""
         return self.final_path if self.final_path.exists() else self.start_path
@@ -141,6 +152,7 @@ class Workbench:
     def leave_alone(self, units: tuple[int, ...], reason: str) -> None:
         """Pin units that turned out not to be prunable; groups are numbered anew, so the estimate has to be, too."""
         self._left_alone_path.write_text(json.dumps([*self._left_alone(), (units, reason)]))
+        self.allocated_path.unlink(missing_ok=True)
         self.analysis = self.analysis.without(units, reason)
 
     def _left_alone(self) -> list[tuple[list[int], str]]:

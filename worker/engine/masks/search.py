@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from worker.engine.surgery import Plan, prune
 _CALIBRATION_BYTES = 32 * 2**20
 """Of one batch of calibration images: a network's activations of them are many times as large."""
 _LEAST_CALIBRATION = 16
+_NOTHING: Mapping[int, Score] = {}
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,8 @@ class Search:
         """How the masks of a network are numbered; a family shares at most half of the multiply-accumulates."""
         return Draws(self.seed, self.family, longest_prefix(analysis, 0.5) if self.family > 1 else None)
 
-    def outcome(self, draws: Draws, variant: Callable[[int], Variant], control: onnx.ModelProto) -> Outcome:
-        """Scores of all draws and of the control."""
-        families = [[variant(number) for number in family] for family in draws.families(self.count)]
-        scores = score_variants(
-            [*families, [lambda: control]],
-            self.dataset.validation,
-            len(self.dataset.classes),
-            shared=draws.prefix.tensor if draws.prefix is not None else None,
-            samples=self.samples,
-            calibration=self._calibration(),
-            threads=self.threads,
-            on_progress=self.on_progress,
-        )
-        return Outcome(scores[:-1], scores[-1])
-
-    def _calibration(self) -> np.ndarray | None:
+    def calibration(self) -> np.ndarray | None:
+        """The images for that, drawn by the seed; as few as fit, where they are large."""
         if not self.calibration_images:
             return None
         images = self.dataset.train.images
@@ -81,29 +68,85 @@ class Outcome:
         return int(np.argmin([score.wrong for score in self.scores]))
 
 
-def best_plan(analysis: Analysis, kept: Counts, search: Search) -> tuple[Plan, Outcome]:
-    """Channels: `kept[g]` units of each group stay, drawn `search.count` times. Variants are pruned networks."""
+@dataclass(frozen=True)
+class Contest:
+    """The draws of one network: any family of them can be scored by itself, by any worker."""
+
+    search: Search
+    draws: Draws
+    variant: Callable[[int], Variant]
+    control: Callable[[], onnx.ModelProto]
+
+    @property
+    def families(self) -> list[range]:
+        return self.draws.families(self.search.count)
+
+    def score(self, families: Sequence[range]) -> tuple[Score, ...]:
+        """Scores of the draws in these families, in their order."""
+        return self._scores([[self.variant(number) for number in family] for family in families])
+
+    def outcome(self, known: Mapping[int, Score] = _NOTHING) -> Outcome:
+        """Scores of all draws and of the control; the draws in `known` are not scored again."""
+        left = [family for family in self.families if not all(number in known for number in family)]
+        variants = [[self.variant(number) for number in family] for family in left]
+        *found, control = self._scores([*variants, [self.control]])
+        scores = {**known, **dict(zip((number for family in left for number in family), found, strict=True))}
+        return Outcome(tuple(scores[number] for number in range(self.search.count)), control)
+
+    def _scores(self, variants: list[list[Variant]]) -> tuple[Score, ...]:
+        search = self.search
+        return score_variants(
+            variants,
+            search.dataset.validation,
+            len(search.dataset.classes),
+            shared=self.draws.prefix.tensor if self.draws.prefix is not None else None,
+            samples=search.samples,
+            calibration=search.calibration(),
+            threads=search.threads,
+            on_progress=search.on_progress,
+        )
+
+
+def channel_contest(analysis: Analysis, kept: Counts, search: Search) -> Contest:
+    """`kept[g]` units of each group stay. Variants are pruned networks."""
     draws = search.draws(analysis)
 
     def variant(number: int) -> Variant:
         return lambda: prune(analysis, draw_plan(analysis, kept, draws, number))
 
-    control = prune(analysis, plan_of(analysis, score(analysis, "l1"), kept))
-    outcome = search.outcome(draws, variant, control)
-    return draw_plan(analysis, kept, draws, outcome.best), outcome
+    def control() -> onnx.ModelProto:
+        return prune(analysis, plan_of(analysis, score(analysis, "l1"), kept))
+
+    return Contest(search, draws, variant, control)
 
 
-def best_kernels(
-    analysis: Analysis, targets: list[Target], sparsity: float, search: Search
-) -> tuple[dict[str, np.ndarray], Outcome]:
-    """Kernels: masks (outputs, inputs) by weight, drawn `search.count` times at `sparsity`."""
+def kernel_contest(analysis: Analysis, targets: list[Target], sparsity: float, search: Search) -> Contest:
+    """Kernels of the targets go, at `sparsity`. Variants are networks with zeros."""
     draws, model = search.draws(analysis), analysis.graph.model
 
     def variant(number: int) -> Variant:
         return lambda: masked(model, dict(draw_kernels(targets, sparsity, draws, number)))
 
-    outcome = search.outcome(draws, variant, masked(model, _vote_on_kernels(analysis, targets, sparsity)))
-    return dict(draw_kernels(targets, sparsity, draws, outcome.best)), outcome
+    def control() -> onnx.ModelProto:
+        return masked(model, _vote_on_kernels(analysis, targets, sparsity))
+
+    return Contest(search, draws, variant, control)
+
+
+def best_plan(analysis: Analysis, kept: Counts, search: Search) -> tuple[Plan, Outcome]:
+    """The channels of the best of `search.count` draws that keep `kept[g]` units of each group."""
+    contest = channel_contest(analysis, kept, search)
+    outcome = contest.outcome()
+    return draw_plan(analysis, kept, contest.draws, outcome.best), outcome
+
+
+def best_kernels(
+    analysis: Analysis, targets: list[Target], sparsity: float, search: Search
+) -> tuple[dict[str, np.ndarray], Outcome]:
+    """The kernels of the best of `search.count` draws: masks (outputs, inputs) by weight."""
+    contest = kernel_contest(analysis, targets, sparsity, search)
+    outcome = contest.outcome()
+    return dict(draw_kernels(targets, sparsity, contest.draws, outcome.best)), outcome
 
 
 def _vote_on_kernels(analysis: Analysis, targets: list[Target], sparsity: float) -> dict[str, np.ndarray]:

@@ -50,11 +50,18 @@ class Estimate(Document):
 
 
 def run(bench: Workbench) -> Estimate:
+    if bench.spec.random_masks is None or not bench.spec.random_masks.of_channels:
+        return _allocated(bench)
+    if not bench.allocated_path.exists():  # else an earlier attempt came to drawing masks
+        bench.allocated_path.write_text(_allocated(bench).model_dump_json())
+    estimate = Estimate.model_validate_json(bench.allocated_path.read_bytes())
+    plan, masks = draw_channels(bench, bench.spec.random_masks, estimate.plan(bench.analysis))
+    return estimate.model_copy(update={"kept": _kept(plan), "masks": masks})
+
+
+def _allocated(bench: Workbench) -> Estimate:
     allocation = to_budget(bench, channel_scores(bench))
     bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1)})
-    if bench.spec.random_masks is not None and bench.spec.random_masks.of_channels:
-        plan, masks = draw_channels(bench, bench.spec.random_masks, allocation.plan)
-        return _document(bench, replace(allocation, plan=plan)).model_copy(update={"masks": masks})
     return _document(bench, allocation)
 
 
@@ -145,7 +152,7 @@ def _calibration(bench: Workbench) -> Calibration | None:
 def _document(bench: Workbench, allocation: Allocation) -> Estimate:
     return Estimate(
         search=None if allocation.search is None else _told(bench, allocation, allocation.search),
-        kept={group: tuple(np.flatnonzero(mask).tolist()) for group, mask in allocation.plan.kept.items()},
+        kept=_kept(allocation.plan),
         macs=allocation.macs,
         params=allocation.params,
         lines=tuple(
@@ -159,6 +166,10 @@ def _document(bench: Workbench, allocation: Allocation) -> Estimate:
             for line in allocation.lines
         ),
     )
+
+
+def _kept(plan: Plan) -> dict[int, tuple[int, ...]]:
+    return {group: tuple(np.flatnonzero(mask).tolist()) for group, mask in plan.kept.items()}
 
 
 def _told(bench: Workbench, allocation: Allocation, search: SearchTrace) -> AllocationSearch:

@@ -97,6 +97,7 @@ def _leave_unprovable(bench: Workbench, plan: Plan) -> bool:
     if not units:
         return False
     bench.voice.log(f"{len(units)} channels stay: their removal could not be proved harmless", "warning")
+    bench.may_spread = False  # this stage began with an estimate that is no longer there
     bench.leave_alone(units, "the removal of these channels could not be proved harmless")
     bench.write(estimate.STAGE, estimate.run(bench))
     return True
