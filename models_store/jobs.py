@@ -524,9 +524,11 @@ class JobRepository:
         if of_sweep or not succeeded:
             level = "info" if succeeded else "warning"
             told.append((EventType.LOG, {"level": level, "message": f"{part.id} has {_ENDINGS[part.state]}"}))
-        for stage in stages.load(parent.stages):
-            if stage.state is StageState.RUNNING:
-                told.append((EventType.PROGRESS, {"stage": stage.name, "progress": ended / len(states)}))
+        running = [
+            each.name for each in stages.reconciled(parent.stages, parent.kind) if each.state is StageState.RUNNING
+        ]
+        for stage in [sweeps.POINTS] if of_sweep else running:
+            told.append((EventType.PROGRESS, {"stage": stage, "progress": ended / len(states)}))
         if ended == len(states):
             if of_sweep:
                 told.append((EventType.STAGE, {"name": sweeps.POINTS, "state": StageState.DONE}))
