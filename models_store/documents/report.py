@@ -97,6 +97,12 @@ class LayerRow(Document):
     macs_pruned: int
     params_original: int
     params_pruned: int
+    time_original_ms: float | None = Field(
+        default=None,
+        description="Of the layer's kernel in ONNX Runtime, for one sample, where the layer runs by itself; None where "
+        "it cannot.",
+    )
+    time_pruned_ms: float | None = None
     pinned_reason: str | None = None
 
 

@@ -40,6 +40,8 @@ def layer(name, op, channels, kept, macs, macs_pruned, pinned):
         macs_pruned=macs_pruned,
         params_original=channels * 144,
         params_pruned=kept * 72,
+        time_original_ms=macs / 1e7,
+        time_pruned_ms=macs_pruned / 1e7,
         pinned_reason=pinned,
     )
 

@@ -53,6 +53,7 @@ def test_with_data(plane: Plane) -> None:
     before, after = report.original.peak_memory_bytes, report.pruned.peak_memory_bytes
     assert before is not None
     assert after is not None
+    assert all((row.time_original_ms or 0) > 0 and (row.time_pruned_ms or 0) > 0 for row in report.layers)
     assert report.original.size_bytes < after <= 1.2 * before < 100e6
     assert set(report.stage_seconds) == set(STAGES) - {"regularise", "report"}
 

@@ -111,7 +111,7 @@ def measure_table(
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> LatencyTable:
     """Measure every distinct layer of the model at its grid of widths, and the whole model."""
-    found = _layers(analysis, batch)
+    found = layer_shapes(analysis, batch)
     distinct: dict[tuple[LayerShape, tuple[int, ...], tuple[int, ...]], Floats] = {}
     keys = [(shape, inputs.grid, outputs.grid) for _, shape, inputs, outputs in found]
     for done, key in enumerate(keys):
@@ -153,7 +153,8 @@ def _whole_model(analysis: Analysis, batch: int, threads: int) -> float:
     return min(times[1:]) * 1000
 
 
-def _layers(analysis: Analysis, batch: int) -> list[tuple[int, LayerShape, Axis, Axis]]:
+def layer_shapes(analysis: Analysis, batch: int) -> list[tuple[int, LayerShape, Axis, Axis]]:
+    """The layers that can be measured by themselves: number of the node, shape, widths of input and output."""
     found = []
     for index, node in enumerate(analysis.graph.nodes):
         if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.domain in ("", "ai.onnx"):

@@ -23,6 +23,7 @@ def render(report: Report) -> str:
             sentence=headline.sentence(report),
             channels=_skyline(report, _channels, formats.quantity),
             macs=_skyline(report, _macs, formats.quantity),
+            timed=any(layer.time_original_ms is not None for layer in report.layers),
             pinned=[layer for layer in report.layers if layer.pinned_reason],
             intervals=plots.accuracy_intervals(report.accuracy) if report.accuracy else None,
             loss=plots.loss_chart(report.training) if report.training else None,

@@ -1,13 +1,17 @@
-"""measure: latency and peak memory of the original and of the exported model, in turn, on this machine."""
+"""measure: latency, peak memory and the times of layers, of the original and of the exported model, in turn, on this
+machine."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
+from pydantic import Field
+
 from models_store.documents.base import Document
 from models_store.documents.report import LatencyRow
 from worker.engine.graph import load_model
 from worker.engine.measure import latency, peak_memory
+from worker.runner.layer_times import times_of_layers
 from worker.runner.stages import export
 from worker.runner.workbench import Stage, Workbench
 
@@ -17,6 +21,7 @@ class Measured(Document):
 
     latency: tuple[LatencyRow, ...]
     peak_memory: tuple[int, int] | None = None
+    layers: dict[str, tuple[float | None, float | None]] = Field(default={}, description="Milliseconds, by name.")
 
 
 def run(bench: Workbench) -> Measured:
@@ -45,6 +50,7 @@ def run(bench: Workbench) -> Measured:
     return Measured(
         latency=tuple(LatencyRow.model_validate(asdict(row)) for row in rows),
         peak_memory=peak_memory(bench.model_file.path, exported, measuring.threads, bench.spec.seed),
+        layers=times_of_layers(bench),
     )
 
 

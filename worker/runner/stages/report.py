@@ -10,6 +10,7 @@ from worker.runner.artifact import describe
 from worker.runner.budget import verdicts
 from worker.runner.findings import warnings
 from worker.runner.html_report import render
+from worker.runner.layer_times import with_times
 from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, recover, regularise
 from worker.runner.workbench import Stage, Workbench
 
@@ -57,7 +58,7 @@ def _assemble(bench: Workbench) -> Report:
         accuracy=accuracy,
         fidelity=fidelity,
         latency=latency,
-        layers=pruned.layers,
+        layers=with_times(pruned.layers, measured.layers),
         proof=pruned.proof,
         kernels=pruned.kernels,
         random_masks=tuple(m for m in (estimated.masks, pruned.kernel_masks) if m is not None),
