@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVarTuple
 
 from sqlalchemy import ColumnElement, Select, func, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import aliased
 
-from models_store import mask_parts, outbox, stages, sweeps
+from models_store import outbox, stages, sweeps
 from models_store.checkpoints import CheckpointRepository
 from models_store.database_time import database_now
 from models_store.datasets import DatasetRepository
@@ -22,13 +22,12 @@ from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState, Stage, StageState
 from models_store.documents.job_spec import JobKind, Priority, SweepSpec
-from models_store.documents.mask_part import MaskPart, MaskParts, MaskScores
-from models_store.documents.sweep_report import SweepPoint
+from models_store.documents.mask_part import MaskParts
 from models_store.errors import LeaseLost, NotFound
 from models_store.identifiers import new_id
+from models_store.job_reading import JobReader
 from models_store.models import ModelRepository
 from models_store.quotas import QuotaRepository
-from models_store.spans import ALWAYS, Span
 from models_store.tables import Dataset, Job, JobArtifact, JobEvent, JobReport, Model
 
 LEASE_S = 60.0
@@ -39,8 +38,6 @@ RANKS = {Priority.HIGH: 5, Priority.NORMAL: 10, Priority.LOW: 15}
 
 Columns = TypeVarTuple("Columns")
 
-UNASKED = (JobKind.INSPECT.value, JobKind.MASKS.value)
-"""Kinds of jobs that nobody asks for: other things make them."""
 HELD = (JobState.RUNNING, JobState.CANCELLING)
 ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED)
 _ENDINGS = {JobState.SUCCEEDED: "succeeded", JobState.FAILED: "failed", JobState.CANCELLED: "been cancelled"}
@@ -91,11 +88,8 @@ class NewArtifact:
     blob_key: str
 
 
-class JobRepository:
+class JobRepository(JobReader):
     """All SQL on jobs. Never commits: the caller's session does."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     # What users ask for
 
@@ -151,44 +145,6 @@ class JobRepository:
             self.create(JobKind.PRUNE, point.model_dump(mode="json"), *inputs, parent_id=sweep.id)
         return sweep
 
-    def points(self, sweep_id: str) -> Sequence[SweepPoint]:
-        """What became of a sweep's points so far, in the order of its budgets."""
-        return sweeps.points(self._session, sweep_id)
-
-    def mask_parts(self, job_id: str) -> tuple[Sequence[MaskPart], Sequence[MaskScores]]:
-        """The parts that a job's random masks were spread over, and the scores of those that succeeded."""
-        return mask_parts.of_job(self._session, job_id), mask_parts.scores(self._session, job_id)
-
-    def get(self, id: str) -> Job | None:
-        return self._session.get(Job, id)
-
-    def list(
-        self,
-        after: str | None = None,
-        limit: int = 50,
-        state: JobState | None = None,
-        kind: JobKind | None = None,
-        model_id: str | None = None,
-        label: str | None = None,
-        span: Span = ALWAYS,
-        parent_id: str | None = None,
-    ) -> Sequence[Job]:
-        """Newest first; `after` is the id of the last row of the page before. Inspections and parts of jobs only where
-        asked for."""
-        query = select(Job).order_by(Job.id.desc()).limit(limit)
-        query = query.where(Job.kind == kind.value if kind else Job.kind.not_in(UNASKED))
-        if after is not None:
-            query = query.where(Job.id < after)
-        if state is not None:
-            query = query.where(Job.state == state)
-        if model_id is not None:
-            query = query.where(Job.model_id == model_id)
-        if label is not None:
-            query = query.where(Job.label == label)
-        if parent_id is not None:
-            query = query.where(Job.parent_id == parent_id)
-        return self._session.scalars(query.where(*span.holds(Job.created_at))).all()
-
     def request_cancel(self, id: str) -> Job | None:
         """Cancel a queued job at once and ask a running one to stop; an ended one stays as it is.
 
@@ -242,22 +198,6 @@ class JobRepository:
         if any(not point.state.ended for point in points):
             self._wait_for_parts(job, now, sweeps.POINTS if job.kind == JobKind.SWEEP else None)
         return job
-
-    def events(self, job_id: str, after_seq: int = 0, limit: int = 1000) -> Sequence[JobEvent]:
-        """What happened after event number `after_seq`, in order."""
-        query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after_seq)
-        return self._session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
-
-    def report(self, job_id: str) -> dict[str, Any] | None:
-        """The `Report` document of a job that succeeded with one."""
-        return self._session.scalar(select(JobReport.document).where(JobReport.job_id == job_id))
-
-    def artifacts(self, job_id: str) -> Sequence[JobArtifact]:
-        query = select(JobArtifact).where(JobArtifact.job_id == job_id).order_by(JobArtifact.name)
-        return self._session.scalars(query).all()
-
-    def artifact(self, job_id: str, name: str) -> JobArtifact | None:
-        return self._session.get(JobArtifact, (job_id, name))
 
     # What workers do
 
@@ -437,14 +377,6 @@ class JobRepository:
             reaped.append(job.id)
         return reaped
 
-    def queued_count(self) -> int:
-        """Jobs that a worker could claim now."""
-        return self._session.scalar(_claimable(select(func.count()).select_from(Job))) or 0
-
-    def queued_ids(self, limit: int = 1000) -> Sequence[str]:
-        """Jobs that a worker could claim now, first in line first."""
-        return self._session.scalars(_claimable(select(Job.id)).order_by(Job.priority, Job.id).limit(limit)).all()
-
     # How it is done
 
     def _require(self, table: type[Model] | type[Dataset], id: str) -> str:
@@ -596,7 +528,3 @@ def _lost(claim: Claim) -> str:
 
 def _locking(query: Select[*Columns], skip_locked: bool = False) -> Select[*Columns]:
     return query.with_for_update(of=Job, skip_locked=skip_locked).execution_options(populate_existing=True)
-
-
-def _claimable(query: Select[*Columns]) -> Select[*Columns]:
-    return query.where(Job.state == JobState.QUEUED, Job.claimable_at <= database_now())
