@@ -9,7 +9,8 @@ from uuid import uuid4
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
@@ -47,7 +48,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, the largest 
 def install(app: FastAPI) -> None:
     """Make the application answer every error with a problem document."""
     refusals = (ApiError, HTTPException, RequestValidationError, QuotaExceeded)
-    for foreseen in (*refusals, OperationalError, BlobsUnavailable, OSError):
+    for foreseen in (*refusals, DBAPIError, PoolTimeout, BlobsUnavailable, OSError):
         app.add_exception_handler(foreseen, _foreseen)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unforeseen)
@@ -63,7 +64,7 @@ def _foreseen(request: Request, error: Exception) -> Response:
             return _render(_invalid(request, error).problem)
         case QuotaExceeded():
             return _foreseen(request, quota_error(error))
-        case OperationalError():
+        case OperationalError() | PoolTimeout() | DBAPIError(connection_invalidated=True):
             log.error("database: %s", error)
             return _render(DatabaseUnavailable("The database did not answer.").problem, {"Retry-After": "2"})
         case OSError(errno=number) | BlobsUnavailable(__cause__=OSError(errno=number)) if number in NO_ROOM:

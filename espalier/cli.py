@@ -75,7 +75,8 @@ def main() -> None:
         err.print(f"[bold red]error[/bold red] [dim]({escape(error.code)})[/dim] {escape(error.message)}")
         if isinstance(error, RequestRefused):
             for fault in error.faults:
-                err.print(f"  {escape(fault)}")
+                if fault not in error.message:
+                    err.print(f"  {escape(fault)}")
         if error.hint:
             err.print(escape(error.hint))
         sys.exit(1)

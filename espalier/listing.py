@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 Row = TypeVar("Row", bound=BaseModel)
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def moment(text: str) -> datetime:

@@ -133,10 +133,16 @@ class BlobStore:
         return self._stream(key, start, end)
 
     def size(self, key: str) -> int:
-        """In bytes. Raises `BlobMissing`."""
+        """In bytes. Raises `BlobMissing`; where the whole folder is away, which a disk may be, `BlobsUnavailable`."""
         _digest(key)
-        with self._errors(f"look up {key}"), _missing(key):
-            return obstore.head(self._store, key)["size"]
+        try:
+            with self._errors(f"look up {key}"), _missing(key):
+                return obstore.head(self._store, key)["size"]
+        except BlobMissing:
+            with self._errors(f"look up {key}"):
+                if self._folder is not None:
+                    self.incoming_dir.stat()
+            raise
 
     def exists(self, key: str) -> bool:
         try:

@@ -42,7 +42,7 @@ def ring() -> None:
         outcome = supervisor.run(claim, _database(), _blobs(), _settings(), _draining)
         logger.info("%s: attempt %s %s", claim.job_id, claim.attempt, outcome.name.lower())
         if outcome is supervisor.Outcome.RELEASED:
-            ring.delay()
+            _ring_again()
         if outcome is supervisor.Outcome.SPREAD:
             _ring_for_all()
         _tell_courier()
@@ -60,14 +60,20 @@ def start(**_: object) -> None:
     """Clear up after a predecessor that was killed, and look for work that nobody rang for."""
     _presence().start()
     remove_leftovers(_settings().work_folder)
-    ring.delay()
+    _ring_again()
+
+
+def _ring_again() -> None:
+    """Where the broker is away, the sweeper rings once it is back."""
+    with suppress(OperationalError, RedisError, OSError):
+        ring.delay()
 
 
 def _ring_for_all() -> None:
     """For every queued job; where that is not heard, the sweeper sees to it."""
-    with _database().session(read_only=True) as session:
-        queued = JobRepository(session).queued_count()
-    with suppress(OperationalError, RedisError, OSError):
+    with suppress(DBAPIError, OperationalError, RedisError, OSError):
+        with _database().session(read_only=True) as session:
+            queued = JobRepository(session).queued_count()
         for _ in range(min(queued, MAX_RINGS)):
             ring.delay()
 
@@ -87,11 +93,11 @@ def _claim() -> Claim | None:
 
 
 def _tell_courier() -> None:
-    """Have news sent at once; where the broker is away, the sweeper sees to it."""
-    with _database().session(read_only=True) as session:
-        news = WebhookRepository(session).any_due()
-    if news:
-        with suppress(OperationalError, RedisError, OSError):
+    """Have news sent at once; where the database or the broker is away, the sweeper sees to it."""
+    with suppress(DBAPIError, OperationalError, RedisError, OSError):
+        with _database().session(read_only=True) as session:
+            news = WebhookRepository(session).any_due()
+        if news:
             celery_app.send_task(DELIVER)
 
 

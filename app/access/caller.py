@@ -1,11 +1,13 @@
 """Who sends a request: the holder of an API key, or anybody where the service asks for none."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import BackgroundTasks, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.exc import OperationalError
 
 from app.access import refusals
 from app.access.errors import KeyExpired, KeyInvalid, KeyMissing, KeyRevoked, ScopeMissing
@@ -94,6 +96,6 @@ def _count(plane: Plane, sender: str) -> None:
 
 
 def _note_use(plane: Plane, key_id: str) -> None:
-    """After the answer, so that nobody waits for it."""
-    with plane.database.session() as session:
+    """After the answer, so that nobody waits for it; while the database is away, not at all."""
+    with suppress(OperationalError), plane.database.session() as session:
         ApiKeyRepository(session).note_use(key_id)

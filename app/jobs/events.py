@@ -1,17 +1,22 @@
 """A job's events as a server-sent stream: what is stored first, then what comes, to the job's end."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from models_store.database import Database
 from models_store.documents.event import Event
 from models_store.jobs import JobRepository
 
+log = logging.getLogger(__name__)
+
 BATCH = 500
+WITHOUT_DATABASE_S = 1.0
 KEEPALIVE_S = 15.0
 RECONNECT_MS = 1000
 
@@ -35,7 +40,12 @@ async def stream(database: Database, job_id: str, after_seq: int, poll_s: float)
     yield format_sse_event(retry=RECONNECT_MS)
     sent_at = time.monotonic()
     while True:
-        events, more = await run_in_threadpool(read_batch, database, job_id, after_seq)
+        try:
+            events, more = await run_in_threadpool(read_batch, database, job_id, after_seq)
+        except OperationalError as error:  # it goes on when the database is back: a browser would not ask again
+            log.warning("%s: events wait for the database: %s", job_id, error.orig)
+            events, more = [], True
+            await asyncio.sleep(WITHOUT_DATABASE_S)
         for event in events:
             after_seq = event.seq
             # ASCII, because some clients take U+2028 and its like for ends of lines.

@@ -8,7 +8,7 @@ from models_store.documents.event import Event, EventType
 from models_store.jobs import JobRepository
 
 BATCH = 500
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Names that strangers chose stand in messages: they neither begin a line nor steer a terminal."""
 
 

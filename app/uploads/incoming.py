@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from app.uploads.errors import UploadTooLarge
+from models_store.errors import BlobsUnavailable
 from models_store.quotas import Room
 
 BUFFER_BYTES = 2**20
@@ -98,8 +99,12 @@ class IncomingFile:
 @contextmanager
 def incoming_file(folder: Path, max_bytes: int, room: Room | None = None) -> Iterator[IncomingFile]:
     """A fresh file in `folder`, gone again at exit unless it was moved away by then. It takes `max_bytes` at most, and
-    no more than there is room for."""
-    with tempfile.NamedTemporaryFile(prefix="upload-", dir=folder, delete=False) as file:
+    no more than there is room for. Raises BlobsUnavailable."""
+    try:
+        fresh = tempfile.NamedTemporaryFile(prefix="upload-", dir=folder, delete=False)  # noqa: SIM115  just below
+    except OSError as error:
+        raise BlobsUnavailable(f"cannot begin a file in {folder}: {error}") from error
+    with fresh as file:
         path = Path(file.name)
         incoming = IncomingFile(path, file.file, max_bytes, room)
         try:

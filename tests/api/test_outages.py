@@ -82,6 +82,8 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(sqlite_url: str, tmp_path
 def test_blobs_that_cannot_be_written_are_named(sqlite_service: Service) -> None:
     sqlite_service.blobs.incoming_dir.rmdir()
     assert checks(sqlite_service.http.get("/readyz")) == {"database": True, "blobs": False, "broker": True}
-    problem(sqlite_service.http.put("/v1/models/net", content=onnx_bytes()), 500, "internal_error")
+    refusal = sqlite_service.http.put("/v1/models/net", content=onnx_bytes())
+    assert "/readyz" in problem(refusal, 503, "storage_unavailable")["hint"]
+    assert refusal.headers["Retry-After"]
     sqlite_service.blobs.incoming_dir.mkdir()
     sqlite_service.upload_model()

@@ -167,14 +167,14 @@ class Plane:
 
     def upload_model(self, data: bytes, format: str = "onnx", **details: Any) -> tuple[str, str]:
         """A model and its inspect job: (model id, job id)."""
-        blob = self.blobs.put_file(self._file(data))
+        blob = self.blobs.put_file(self.keep(data))
         with self.database.of_project(DEFAULT_PROJECT).session() as session:
             model = ModelRepository(session).add("model", format, blob.sha256, blob.size_bytes, blob.key, details)
             job = JobRepository(session).create(JobKind.INSPECT, {}, model_id=model.id)
         return model.id, job.id
 
     def upload_dataset(self, data: bytes, format: str, **details: Any) -> tuple[str, str]:
-        blob = self.blobs.put_file(self._file(data))
+        blob = self.blobs.put_file(self.keep(data))
         with self.database.of_project(DEFAULT_PROJECT).session() as session:
             dataset = DatasetRepository(session).add("dataset", format, blob.sha256, blob.size_bytes, blob.key, details)
             job = JobRepository(session).create(JobKind.INSPECT, {}, dataset_id=dataset.id)
@@ -192,8 +192,8 @@ class Plane:
 
     def ready_inputs(self) -> dict[str, str]:
         """A small model and its dataset, ready, as fields of a job's spec. Their inspection is not what is tested."""
-        network, images = self.blobs.put_file(self._file(convnet().SerializeToString())), coloured_squares()
-        data = self.blobs.put_file(self._file(images))
+        network, images = self.blobs.put_file(self.keep(convnet().SerializeToString())), coloured_squares()
+        data = self.blobs.put_file(self.keep(images))
         with self.database.of_project(DEFAULT_PROJECT).session() as session:
             models, datasets = ModelRepository(session), DatasetRepository(session)
             model = models.add("model", "onnx", network.sha256, network.size_bytes, network.key)
@@ -279,7 +279,8 @@ class Plane:
         """The ends of all logs, for a failed test."""
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))
 
-    def _file(self, data: bytes) -> Path:
+    def keep(self, data: bytes) -> Path:
+        """The bytes as a file of this plane's folder."""
         path = self.folder / "upload"
         path.write_bytes(data)
         return path
