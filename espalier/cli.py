@@ -207,6 +207,11 @@ def prune(
         str | None, typer.Option(help="Make what will go vanish before the cut, by training: swd or greg.")
     ] = None,
     regularise_epochs: Annotated[int | None, typer.Option(help="Of that training.")] = None,
+    schedule_steps: Annotated[
+        int | None, typer.Option(help="Reach the budget in so many rounds, with finetuning in between.")
+    ] = None,
+    schedule_path: Annotated[str | None, typer.Option(help="On the way: geometric or linear.")] = None,
+    schedule_epochs: Annotated[int | None, typer.Option(help="Of finetuning between two rounds.")] = None,
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     distillation: Annotated[
@@ -245,6 +250,7 @@ def prune(
             ),
             "pruning": options.pruning(criterion, criterion_options, allocation, allocation_options, round_to),
             "kernels": {"layout": kernel_layout, "sparsity": kernel_sparsity},
+            "schedule": {"steps": schedule_steps, "path": schedule_path, "epochs": schedule_epochs},
             "regularisation": {"method": regularise, "epochs": regularise_epochs},
             "random_masks": {
                 "granularity": random_masks,

@@ -52,6 +52,9 @@ def summary(report: Report) -> Table:
         table.add_row(
             f"wrong before training, {drawn}", f"L1 vote {control:.2%}", f"{best:.2%}", f"best of {len(search.errors)}"
         )
+    for round in report.rounds:
+        accuracy = "" if round.top1 is None else f"{round.top1:.2%}"
+        table.add_row(f"round {round.step}", f"{round.macs_ratio:.1%} of the MACs", accuracy, "")
     for row in report.latency:
         table.add_row(
             f"latency, batch {row.batch_size} (p50)",

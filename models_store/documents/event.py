@@ -40,7 +40,7 @@ class JobError(Document):
 
 
 STAGES = (
-    *("baseline", "estimate", "regularise", "prune", "recover"),
+    *("baseline", "iterate", "estimate", "regularise", "prune", "recover"),
     *("finetune", "evaluate", "export", "measure", "report"),
 )
 ESTIMATE_STAGES = ("latency", "sensitivity", "curve", "forecast", "report")

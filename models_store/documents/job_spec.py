@@ -13,6 +13,7 @@ from models_store.documents.kernels import Kernels
 from models_store.documents.methods import DEFAULTS, ChoosesMethods, InCatalogue, MethodOptions, refuse
 from models_store.documents.random_masks import RandomMasks
 from models_store.documents.recovery_spec import Recovery, Regularisation
+from models_store.documents.schedule import Schedule
 
 DataKind: TypeAlias = Literal["none", "images", "labels"]
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -201,6 +202,7 @@ class PruningWork(Work):
         default=None, description="Draw what goes at random, and keep the draw that does least harm."
     )
     regularisation: Regularisation | None = Field(default=None, description="Training before the cut.")
+    schedule: Schedule | None = Field(default=None, description="Several rounds of pruning and finetuning, not one.")
     export: Export = Export()
     measuring: Measuring = Measuring()
 
@@ -210,6 +212,8 @@ class PruningWork(Work):
             chosen.append(find("granularity", self.kernels.layout))
         if self.regularisation is not None:
             chosen.append(find("recovery", self.regularisation.method))
+        if self.schedule is not None:
+            chosen.append(find("recovery", "iterative"))
         return chosen
 
 
@@ -228,6 +232,22 @@ class JobSpec(PruningWork):
             raise ValueError("random_masks of kernels are free in form: set kernels.layout to free, and its sparsity")
         if masks.of_channels and self.budget.macs_ratio == 1:
             raise ValueError("random_masks of feature maps need something to remove: set budget.macs_ratio below 1")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.schedule is None:
+            return self
+        if self.regularisation is not None or self.random_masks is not None:
+            other = "regularisation" if self.regularisation is not None else "random_masks"
+            raise ValueError(
+                f"{other} prepares or chooses one cut, and a schedule makes several: leave one of them out"
+            )
+        lines = set(self.budget.lines())
+        if lines & {"size_bytes", "latency_ms"} or lines == {"max_accuracy_drop"}:
+            raise ValueError(
+                "a schedule goes towards ratios: set budget.macs_ratio, params_ratio or latency_ratio alone"
+            )
         return self
 
     @model_validator(mode="after")

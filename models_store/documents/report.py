@@ -6,7 +6,7 @@ from pydantic import Field
 
 from models_store.documents.base import Document
 from models_store.documents.export_spec import ExportedFile
-from models_store.documents.job_spec import JobSpec
+from models_store.documents.job_spec import Budget, JobSpec
 
 
 class Cost(Document):
@@ -224,6 +224,23 @@ class Training(Document):
     epochs: tuple[EpochRow, ...]
 
 
+class RoundRow(Document):
+    """One round of a schedule: scored, cut, recovered, finetuned."""
+
+    step: int = Field(description="From 1.")
+    budget: Budget = Field(description="Of this round, relative to the original.")
+    macs: int
+    params: int
+    macs_ratio: float
+    params_ratio: float
+    latency_ratio: float | None = Field(default=None, description="Measured, where the budget has a line of latency.")
+    proof: Proof
+    top1_after_cut: float | None = Field(description="On the test split; None without labels.")
+    top1: float | None = Field(description="The same once it is recovered and finetuned.")
+    training: Training | None
+    seconds: float
+
+
 class BudgetVerdict(Document):
     name: str
     goal: float
@@ -272,6 +289,7 @@ class Report(Document):
     random_masks: tuple[MaskSearch, ...] = ()
     search: AllocationSearch | None = Field(default=None, description="Of an allocation that searches.")
     parity: Parity | None
+    rounds: tuple[RoundRow, ...] = Field(default=(), description="Of a schedule, the last one as well.")
     regularisation: Training | None = Field(default=None, description="The training before the cut.")
     recovery: RecoveryResult | None = None
     training: Training | None

@@ -56,6 +56,26 @@ def test_prune_through_the_command_line(service: Served, inputs: Path, tmp_path:
     assert json.loads(watched.stdout) == json.loads(pruned.stdout)
 
 
+def test_rounds_through_the_command_line(service: Served, inputs: Path, tmp_path: Path):
+    asked = ("prune", str(inputs / "original.onnx"), "--dataset", str(inputs / "digits.npz"), "--macs-ratio", "0.25")
+    schedule = ("--schedule-steps", "2", "--schedule-epochs", "1", "--schedule-path", "linear", "--epochs", "1")
+    pruned = run(*asked, *schedule, "--learning-rate", "0.02", "--output", str(tmp_path), ESPALIER_URL=service.url)
+    assert pruned.returncode == 0, pruned.stderr
+    assert "iterate: done" in pruned.stderr
+    report = Report.model_validate_json((tmp_path / "report.json").read_text())
+    first, last = report.rounds
+    assert 0.5 < first.macs_ratio <= 0.625
+    assert last.macs_ratio <= 0.25
+    assert last.macs == report.pruned.macs
+    assert report.accuracy is not None
+    for row in report.rounds:
+        assert row.proof.passed
+        assert row.top1 is not None
+        assert row.top1 >= report.accuracy.original.top1 - 0.03
+    assert report.accuracy.final.top1 == last.top1
+    assert f"{first.macs_ratio:.1%} of the MACs" in pruned.stdout
+
+
 def test_a_job_without_data_through_the_client(service: Served, inputs: Path, tmp_path: Path):
     sent = run("upload", str(inputs / "original.onnx"), "--name", "digits", "--url", service.url)
     model_id = sent.stdout.strip()

@@ -33,7 +33,7 @@ def test_with_data(plane: Plane) -> None:
     plane.work()
     job = plane.wait(job_id, JobState.SUCCEEDED)
 
-    assert {stage["name"] for stage in job.stages if stage["state"] != "done"} == {"regularise"}
+    assert {stage["name"] for stage in job.stages if stage["state"] != "done"} == {"iterate", "regularise"}
     assert job.progress == 1.0
     report = Report.model_validate(plane.report(job_id))
     assert report.pruned.macs <= 0.5 * report.original.macs
@@ -55,7 +55,7 @@ def test_with_data(plane: Plane) -> None:
     assert after is not None
     assert all((row.time_original_ms or 0) > 0 and (row.time_pruned_ms or 0) > 0 for row in report.layers)
     assert report.original.size_bytes < after <= 1.2 * before < 100e6
-    assert set(report.stage_seconds) == set(STAGES) - {"regularise", "report"}
+    assert set(report.stage_seconds) == set(STAGES) - {"iterate", "regularise", "report"}
 
     artifacts = plane.artifacts(job_id)
     assert set(artifacts) == {"pruned.onnx", "report.html", "report.json"}
@@ -110,7 +110,7 @@ def test_with_images_whose_labels_are_not_there_or_not_used(plane: Plane, labell
     )
     plane.work()
     job = plane.wait(job_id, JobState.SUCCEEDED)
-    assert {stage["name"] for stage in job.stages if stage["state"] != "done"} == {"regularise"}
+    assert {stage["name"] for stage in job.stages if stage["state"] != "done"} == {"iterate", "regularise"}
     report = Report.model_validate(plane.report(job_id))
     assert report.accuracy is None
     assert report.training is not None
@@ -153,7 +153,7 @@ def test_without_data(plane: Plane) -> None:
     plane.work()
     job = plane.wait(job_id, JobState.SUCCEEDED)
     assert {stage["name"] for stage in job.stages if stage["state"] == "skipped"} == {
-        *("regularise", "recover", "finetune", "evaluate")
+        *("iterate", "regularise", "recover", "finetune", "evaluate")
     }
     report = Report.model_validate(plane.report(job_id))
     assert report.accuracy is None
@@ -176,7 +176,11 @@ def test_recovery_without_training(plane: Plane) -> None:
         )
         plane.work()
         job = plane.wait(job_id, JobState.SUCCEEDED)
-        assert {stage["name"] for stage in job.stages if stage["state"] == "skipped"} == {"regularise", "finetune"}
+        assert {stage["name"] for stage in job.stages if stage["state"] == "skipped"} == {
+            "iterate",
+            "regularise",
+            "finetune",
+        }
         reports[name] = Report.model_validate(plane.report(job_id))
         stored = {n: b"".join(plane.blobs.stream(a.blob_key)) for n, a in plane.artifacts(job_id).items()}
         assert b"Recovery before training" in stored["report.html"]

@@ -34,19 +34,19 @@ def latency_table(bench: Workbench) -> LatencyTable:
 
 def limits(bench: Workbench, tightening: float = 1.0) -> list[Limit]:
     """The lines that bound the plan. `tightening` multiplies what latency may be, where a table promised too much."""
-    budget, analysis = bench.work.budget, bench.analysis
+    budget, analysis, left = bench.work.budget, bench.analysis, bench.left
     found = []
     if budget.macs_ratio is not None:
-        found.append(macs_limit(analysis, budget.macs_ratio))
+        found.append(macs_limit(analysis, budget.macs_ratio / left.macs))
     if budget.params_ratio is not None:
-        found.append(params_limit(analysis, budget.params_ratio))
+        found.append(params_limit(analysis, budget.params_ratio / left.params))
     if budget.size_bytes is not None:
         found.append(size_limit(analysis, budget.size_bytes, bench.model_file.path.stat().st_size))
     if budget.bounds_latency:
         table = latency_table(bench)
         ratios = []
         if budget.latency_ratio is not None:
-            ratios.append(budget.latency_ratio)
+            ratios.append(budget.latency_ratio / left.latency)
         if budget.latency_ms is not None:
             ratios.append(budget.latency_ms / max(table.whole, 1e-9))
         found.append(latency_limit(table, min(ratios) * tightening))

@@ -24,7 +24,8 @@ _Widths = tuple[int, int]
 
 def times_of_layers(bench: Workbench) -> Times:
     """Of one sample, original and pruned, by the layer's name; None where it cannot be run by itself."""
-    analysis, threads = bench.analysis, bench.spec.measuring.threads
+    analysis, whole, threads = bench.analysis, bench.whole_analysis, bench.spec.measuring.threads
+    originals = {node_label(whole.graph.nodes[node]): (s, i, o) for node, s, i, o in layer_shapes(whole, batch=1)}
     kept = bench.read(estimate.STAGE).plan(analysis).counts(analysis)
     groups = _groups_of_the_pruned(bench)
     found: Times = {}
@@ -32,9 +33,11 @@ def times_of_layers(bench: Workbench) -> Times:
     until = time.monotonic() + MAX_SECONDS
     for node, shape, inputs, outputs in layer_shapes(analysis, batch=1):
         name = node_label(analysis.graph.nodes[node])
-        before, after = (_widths(shape, inputs, outputs, at) for at in (analysis.full, kept))
+        original, inputs_before, outputs_before = originals[name]
+        before = _widths(original, inputs_before, outputs_before, whole.full)
+        after = _widths(shape, inputs, outputs, kept)
         regrouped = shape if shape.group == 0 or name not in groups else replace(shape, group=groups[name])
-        key = shape, regrouped, before, after
+        key = original, regrouped, before, after
         if key not in known:
             if time.monotonic() > until:
                 bench.voice.log(f"layers were timed for {MAX_SECONDS} s: the rest of them has no time", "warning")

@@ -17,6 +17,7 @@ from worker.runner.stages import (
     evaluate,
     export,
     finetune,
+    iterate,
     measure,
     prune,
     recover,
@@ -30,6 +31,7 @@ from worker.work_folder import WorkFolder
 STAGES: Mapping[JobKind, tuple[Stage[Any], ...]] = {
     JobKind.PRUNE: (
         baseline.STAGE,
+        iterate.STAGE,
         estimate.STAGE,
         regularise.STAGE,
         prune.STAGE,

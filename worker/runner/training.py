@@ -46,7 +46,8 @@ def train(
     from worker.runner.torch_model import checked_form
 
     def tell(epoch: Epoch) -> None:
-        bench.voice.metric({name: value for name, value in asdict(epoch).items() if value is not None})
+        round = {} if bench.step is None else {"round": bench.step}
+        bench.voice.metric({**{name: value for name, value in asdict(epoch).items() if value is not None}, **round})
 
     if bench.dataset is None:
         raise ValueError("a job without a dataset has no training")

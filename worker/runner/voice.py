@@ -26,6 +26,16 @@ class Voice:
         self.current_stage: str | None = None
         self._began_at = self._said_at = time.monotonic()
         self._said = 0.0
+        self._low, self._high = 0.0, 1.0
+
+    @contextmanager
+    def share(self, low: float, high: float) -> Iterator[None]:
+        """In this block 0..1 of progress is `low`..`high` of what it was around it."""
+        before = self._low, self._high
+        whole = self._high - self._low
+        self._low, self._high = before[0] + low * whole, before[0] + high * whole
+        yield
+        self._low, self._high = before
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -58,6 +68,7 @@ class Voice:
         now = time.monotonic()
         if self.current_stage is None:
             return
+        share = self._low + share * (self._high - self._low)
         silent_s, step = now - self._said_at, share - self._said
         if silent_s < _MIN_INTERVAL_S or (silent_s < _MAX_INTERVAL_S and step < _MIN_STEP):
             return

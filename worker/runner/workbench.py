@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from models_store.documents.base import Document
 from models_store.documents.job_spec import EstimateSpec, JobSpec
+from models_store.documents.report import RoundRow
 from worker.engine.allocation import LatencyTable, Memory
 from worker.engine.criteria import Calibration
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
@@ -45,14 +46,26 @@ class Stage(Generic[D]):
     reason_to_skip: Callable[[Workbench], str | None] = lambda _: None
 
 
+@dataclass(frozen=True)
+class Left:
+    """What a cut begins with, relative to the original."""
+
+    macs: float = 1.0
+    params: float = 1.0
+    latency: float = 1.0
+
+
 class Workbench:
     """Documents and model files lie in the work folder; the analysis of the original is kept in memory."""
 
-    def __init__(self, order: Order, folder: WorkFolder, voice: Voice) -> None:
+    def __init__(self, order: Order, folder: WorkFolder, voice: Voice, step: int | None = None) -> None:
+        """`step`: the round of a schedule that the stages work on; None for the last one, and for a single cut."""
         if not isinstance(order.spec, JobSpec | EstimateSpec) or order.model is None:
             raise ValueError("a job on a model has a spec and a model")
         self.order = order
         self.folder = folder
+        self.step = step
+        self._analyses: dict[Path, Analysis] = {}
         self.voice = voice
         self.work: JobSpec | EstimateSpec = order.spec
         self.model_file: InputFile = order.model
@@ -87,12 +100,12 @@ class Workbench:
     @property
     def cut_path(self) -> Path:
         """The model right after surgery."""
-        return self.folder.state / "cut.onnx"
+        return self._own("cut.onnx")
 
     @property
     def recovered_path(self) -> Path:
         """The cut model after BN re-estimation or reconstruction, where the job asked for them."""
-        return self.folder.state / "recovered.onnx"
+        return self._own("recovered.onnx")
 
     @property
     def start_path(self) -> Path:
@@ -102,17 +115,17 @@ class Workbench:
     @property
     def final_path(self) -> Path:
         """The finetuned model."""
-        return self.folder.state / "final.onnx"
+        return self._own("final.onnx")
 
     @property
     def masks_path(self) -> Path:
         """The weights of the cut model that are to stay zero, as .npz; absent where there are none."""
-        return self.folder.state / "masks.npz"
+        return self._own("masks.npz")
 
     @property
     def allocated_path(self) -> Path:
         """The estimate before random masks are drawn to its counts."""
-        return self.folder.state / "allocated.json"
+        return self._own("allocated.json")
 
     def mask_draws_path(self, granularity: str) -> Path:
         """What random masks of a granularity are drawn to."""
@@ -132,9 +145,75 @@ class Workbench:
     def original(self) -> onnx.ModelProto:
         return load_model(self.model_file.path)
 
-    @cached_property
+    def in_round(self, step: int, spec: JobSpec) -> Workbench:
+        """A bench for the stages of a round, which leave their files beside those of this one."""
+        bench = Workbench(self.order.model_copy(update={"spec": spec}), self.folder, self.voice, step)
+        bench.dataset, bench.interruption = self.dataset, self.interruption
+        return bench
+
+    def round_path(self, step: int) -> Path:
+        """The model that a round left."""
+        return self.folder.state / f"round{step}.onnx"
+
+    def round_row_path(self, step: int) -> Path:
+        return self.folder.state / f"round{step}.json"
+
+    def round_row(self, step: int) -> RoundRow:
+        """What the report says of a round that is over."""
+        return RoundRow.model_validate_json(self.round_row_path(step).read_bytes())
+
+    def own_files(self) -> list[Path]:
+        """What the stages of this round have left, which nothing needs after it."""
+        return sorted(self.folder.state.glob(f"{self._prefix}*")) if self._prefix else []
+
+    @property
+    def base_path(self) -> Path:
+        """The model that is cut: the original, or what the round before left."""
+        return self.round_path(self._rounds_before) if self._rounds_before else self.model_file.path
+
+    @property
+    def left(self) -> Left:
+        """What the rounds before left of the original."""
+        if not self._rounds_before:
+            return Left()
+        row = self.round_row(self._rounds_before)
+        return Left(row.macs_ratio, row.params_ratio, row.latency_ratio or 1.0)
+
+    @property
+    def base(self) -> onnx.ModelProto:
+        return load_model(self.base_path) if self._rounds_before else self.original
+
+    @property
+    def _rounds_before(self) -> int:
+        """As far as there are any: the first stages see the original."""
+        if self.step is not None:
+            return self.step - 1
+        schedule = self.work.schedule if isinstance(self.work, JobSpec) else None
+        last = schedule.steps - 1 if schedule is not None else 0
+        return last if last and self.round_row_path(last).exists() else 0
+
+    @property
+    def _prefix(self) -> str:
+        return "" if self.step is None else f"round{self.step}-"
+
+    def _own(self, name: str) -> Path:
+        return self.folder.state / f"{self._prefix}{name}"
+
+    @property
     def analysis(self) -> Analysis:
-        return self._analysis(self.original)
+        """Of the model that is cut."""
+        path = self.base_path
+        if path not in self._analyses:
+            self._analyses[path] = self._analysis(self.base)
+        return self._analyses[path]
+
+    @cached_property
+    def whole_analysis(self) -> Analysis:
+        """Of the original."""
+        if not self._rounds_before:
+            return self.analysis
+        pruning = self.work.pruning
+        return analyze(self.original, allow_inexact=pruning.allow_inexact, exclude=pruning.exclude)
 
     def analysis_to_cut(self) -> Analysis:
         """Of the weights that the cut is made in: the original's, or what training before the cut made of them. Groups
@@ -153,7 +232,7 @@ class Workbench:
         """Pin units that turned out not to be prunable; groups are numbered anew, so the estimate has to be, too."""
         self._left_alone_path.write_text(json.dumps([*self._left_alone(), (units, reason)]))
         self.allocated_path.unlink(missing_ok=True)
-        self.analysis = self.analysis.without(units, reason)
+        self._analyses[self.base_path] = self.analysis.without(units, reason)
 
     def _left_alone(self) -> list[tuple[list[int], str]]:
         path = self._left_alone_path
@@ -212,7 +291,7 @@ class Workbench:
     @property
     def training_path(self) -> Path:
         """The checkpoint of a training that is not finished."""
-        return self.folder.state / "training.safetensors"
+        return self._own("training.safetensors")
 
     @property
     def _seconds_path(self) -> Path:
@@ -220,7 +299,7 @@ class Workbench:
 
     @property
     def _left_alone_path(self) -> Path:
-        return self.folder.state / "left_alone.json"
+        return self._own("left_alone.json")
 
     def _path(self, stage: Stage[D]) -> Path:
-        return self.folder.state / f"{stage.name}.json"
+        return self._own(f"{stage.name}.json")

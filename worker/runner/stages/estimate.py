@@ -61,7 +61,7 @@ def run(bench: Workbench) -> Estimate:
 
 def _allocated(bench: Workbench) -> Estimate:
     allocation = to_budget(bench, channel_scores(bench))
-    bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1)})
+    bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1) * bench.left.macs})
     return _document(bench, allocation)
 
 

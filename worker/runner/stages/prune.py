@@ -8,7 +8,7 @@ from models_store.documents.base import Document
 from models_store.documents.kernels import Kernels
 from models_store.documents.report import Cost, KernelReport, LayerRow, MaskSearch, Proof, ProofRun
 from worker.engine import proof as engine_proof
-from worker.engine.graph import Analysis, analyze, load_model
+from worker.engine.graph import analyze, load_model
 from worker.engine.surgery import Plan
 from worker.engine.surgery import prune as cut
 from worker.engine.verification import unprovable_units
@@ -43,7 +43,7 @@ def run(bench: Workbench) -> Pruned:
     chosen = bench.read(estimate.STAGE)
     pruned = Pruned(
         cost=cost(chosen.macs, chosen.params, bench.cut_path),
-        layers=_layers(bench.analysis, plan),
+        layers=_layers(bench, plan),
         proof=_proof(proof),
     )
     return pruned if bench.spec.kernels is None else _without_kernels(bench, pruned, bench.spec.kernels)
@@ -103,18 +103,21 @@ def _leave_unprovable(bench: Workbench, plan: Plan) -> bool:
     return True
 
 
-def _layers(analysis: Analysis, plan: Plan) -> tuple[LayerRow, ...]:
+def _layers(bench: Workbench, plan: Plan) -> tuple[LayerRow, ...]:
+    """Each layer beside what it was in the original, before any round of a schedule."""
+    analysis = bench.analysis
+    wholes = {layer.name: layer for layer in bench.whole_analysis.layers}
     after = analysis.layers_under(plan.counts(analysis))
     return tuple(
         LayerRow(
             name=original.name,
             op=original.op,
             groups=original.groups,
-            channels_original=original.channels,
+            channels_original=wholes[original.name].channels,
             channels_pruned=pruned.channels,
-            macs_original=original.macs,
+            macs_original=wholes[original.name].macs,
             macs_pruned=pruned.macs,
-            params_original=original.params,
+            params_original=wholes[original.name].params,
             params_pruned=pruned.params,
             pinned_reason=original.pinned_reason,
         )

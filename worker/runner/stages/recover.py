@@ -31,7 +31,7 @@ def run(bench: Workbench) -> Recovered:
     pruned, parity = checked_form(load_model(bench.cut_path), seed)
     layers: tuple[ReconstructedLayer, ...] = ()
     if bench.spec.reconstructs:
-        original, _ = checked_form(bench.original, seed)
+        original, _ = checked_form(bench.base, seed)
         batches = calibration_batches(bench.dataset.train, wanted.calibration_images, (original, pruned), seed)
         plan = bench.read(estimate.STAGE).plan(bench.analysis)
         fits = reconstruct(bench.analysis, plan, original, pruned, batches, bench.voice.progress)

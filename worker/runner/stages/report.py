@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from models_store.documents.report import Machine, Report
+from models_store.documents.report import Machine, Report, RoundRow
 from worker.engine.measure import machine
 from worker.runner.artifact import describe
 from worker.runner.budget import verdicts
 from worker.runner.findings import warnings
 from worker.runner.html_report import render
 from worker.runner.layer_times import with_times
-from worker.runner.stages import baseline, estimate, evaluate, export, finetune, measure, prune, recover, regularise
+from worker.runner.stages import (
+    baseline,
+    estimate,
+    evaluate,
+    export,
+    finetune,
+    iterate,
+    measure,
+    prune,
+    recover,
+    regularise,
+)
 from worker.runner.workbench import Stage, Workbench
 
 
@@ -44,7 +55,7 @@ def _assemble(bench: Workbench) -> Report:
     fidelity = evaluated.fidelity if evaluated else None
     reasons = {line.name: line.reason for line in estimated.lines}
     judged = verdicts(bench.spec.budget, reasons, original, smaller, latency, accuracy)
-    return Report(
+    report = Report(
         job_id=bench.order.job_id,
         attempt=bench.order.attempt,
         spec=bench.spec,
@@ -81,6 +92,31 @@ def _assemble(bench: Workbench) -> Report:
         machine=_machine(bench),
         artifacts=(exported.artifact, *exported.further_artifacts),
         stage_seconds=bench.voice.stage_seconds,
+    )
+    iterated = bench.read_if_run(iterate.STAGE)
+    if iterated is None:
+        return report
+    return report.model_copy(update={"rounds": (*iterated.rounds, _last_round(report))})
+
+
+def _last_round(report: Report) -> RoundRow:
+    """What the stages behind `iterate` made, as a row of the schedule."""
+    budget = report.spec.budget
+    at = (budget.latency_batch_size, budget.latency_threads)
+    fast = next((r for r in report.latency if budget.bounds_latency and (r.batch_size, r.threads) == at), None)
+    return RoundRow(
+        step=report.spec.schedule.steps if report.spec.schedule is not None else 1,
+        budget=budget,
+        macs=report.pruned.macs,
+        params=report.pruned.params,
+        macs_ratio=report.pruned.macs / max(report.original.macs, 1),
+        params_ratio=report.pruned.params / max(report.original.params, 1),
+        latency_ratio=1 / fast.speedup if fast is not None else None,
+        proof=report.proof,
+        top1_after_cut=report.accuracy.after_cut.top1 if report.accuracy is not None else None,
+        top1=report.accuracy.final.top1 if report.accuracy is not None else None,
+        training=report.training,
+        seconds=sum(report.stage_seconds.get(name, 0.0) for name in ("estimate", "prune", "recover", "finetune")),
     )
 
 
