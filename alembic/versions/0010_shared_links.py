@@ -11,8 +11,6 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-DEFAULT_LINK_S = 7 * 24 * 3600
-
 
 def upgrade() -> None:
     op.add_column("projects", sa.Column("link_secret", sa.String(64)))
@@ -20,7 +18,7 @@ def upgrade() -> None:
     for id in op.get_bind().scalars(sa.select(projects.c.id)).all():
         op.execute(projects.update().where(projects.c.id == id).values(link_secret=secrets.token_hex(32)))
     op.add_column("pipelines", sa.Column("report_link_s", sa.Integer))
-    op.execute(sa.table("pipelines", sa.column("report_link_s")).update().values(report_link_s=DEFAULT_LINK_S))
+    op.execute(sa.table("pipelines", sa.column("report_link_s")).update().values(report_link_s=0))
     for table, column in (("projects", "link_secret"), ("pipelines", "report_link_s")):
         with op.batch_alter_table(table) as batch:
             batch.alter_column(column, nullable=False)

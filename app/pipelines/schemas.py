@@ -14,7 +14,6 @@ from models_store.targets import MAX_URL_CHARACTERS
 
 PUBLIC_HOSTS = {"github": "https://api.github.com", "gitlab": "https://gitlab.com/api/v4"}
 DAY_S = 24 * 3600
-WEEK_S = 7 * DAY_S
 Branch = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Token = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[\x21-\x7e]+$")]
 BaseUrl = Annotated[str, Field(max_length=MAX_URL_CHARACTERS, pattern=r"^https?://[\x21-\x7e]+$")]
@@ -64,11 +63,11 @@ class NewPipeline(BaseModel):
     )
     commit_status: CommitStatus | None = None
     report_link_s: int = Field(
-        default=WEEK_S,
+        default=0,
         ge=0,
         le=30 * DAY_S,
-        description="How long the link to the report in commit statuses, summaries and webhooks opens for whoever has "
-        "it, where the service asks for keys; 0: it does not.",
+        description="How long the link to the report in commit statuses, summaries and webhooks opens for whoever can "
+        "see it, where the service asks for keys. 0: it asks for a key, too.",
     )
 
     @model_validator(mode="after")
