@@ -8,6 +8,7 @@ by the job itself.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 
 import numpy as np
@@ -119,8 +120,9 @@ def _try_or_spread(bench: Workbench, contest: Contest, granularity: Granularity,
     """Score a first family. Where the others would take too long, raise Spread, which leaves them to parts."""
     start = time.monotonic()
     first, *others = contest.families
-    scores = dict(zip(first, contest.score([first]), strict=True))
-    expected_s = (time.monotonic() - start) * len(others)
+    with bench.voice.share(0.0, 1 / len(contest.families)):
+        scores = dict(zip(first, contest.score([first]), strict=True))
+    expected_s = (time.monotonic() - start) * math.ceil(len(others) / max(bench.order.threads, 1))
     if not others or expected_s <= bench.order.spread_s:
         return scores
     shares = np.array_split(
