@@ -10,9 +10,11 @@ MAY = {
     "health/endpoints.py",
     "jobs/events.py",  # is given one
     "hooks/endpoints.py",  # looks for the pipeline's project
+    "jobs/log_lines.py",  # is given one
     "main.py",  # opens it
     "plane.py",
     "projects/endpoints.py",  # with the scope `instance`
+    "sharing/endpoints.py",  # looks for the link's project
 }
 
 
