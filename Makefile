@@ -24,6 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "Could not create $(VENV): on Debian and Ubuntu, apt-get install python3-venv." >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[worker,demo,dev]'
+	@# A job's process may write nothing: it would compile these anew each time.
+	@$(BIN)/python -m compileall -q app espalier models_store worker
 	@touch $@
 
 demo: setup  ## the whole service on a real model: train, upload, prune, finetune, compare

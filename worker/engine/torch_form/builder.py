@@ -15,7 +15,7 @@ from torch import fx, nn
 from worker.engine.errors import EngineError
 from worker.engine.torch_form.form import RunningAverage, TorchForm, is_interface
 from worker.engine.torch_form.names import attribute_paths, encode
-from worker.engine.torch_form.node_modules import Branches, ForeignNode, runs_detached
+from worker.engine.torch_form.node_modules import Branches, runs_detached
 from worker.engine.torch_form.operation import (
     PYTHON_RANK,
     TORCH_DTYPES,
@@ -230,6 +230,8 @@ class _Builder:
 
     def _foreign(self, operation: Operation) -> Result:
         """A node that ONNX Runtime executes, without gradients."""
+        from worker.engine.torch_form.foreign_node import ForeignNode
+
         node = operation.proto
         names = list(dict.fromkeys(name for name in (*node.input, *_captured(node)) if name))
         if any(name in self.learned for name in names) and not runs_detached(node):

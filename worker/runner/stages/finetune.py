@@ -33,7 +33,7 @@ def run(bench: Workbench) -> Finetuned:
 
 
 def _outside_torch(form: TorchForm) -> tuple[str, ...]:
-    from worker.engine.torch_form.node_modules import ForeignNode
+    from worker.engine.torch_form.foreign_node import ForeignNode
 
     nodes = (module.node for module in form.module.modules() if isinstance(module, ForeignNode))
     return tuple(f"{node.name or node.output[0]} ({node.op_type})" for node in nodes)

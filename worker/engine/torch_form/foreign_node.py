@@ -1,0 +1,50 @@
+"""Ops without a torch rule, which ONNX Runtime executes without gradients.
+
+Imported only where a graph has one: the decorator loads torch's compiler, and most jobs need neither.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnxruntime
+import torch
+from onnx import NodeProto, helper
+
+from worker.engine.torch_form.operation import TORCH_DTYPES
+
+_ELEM_TYPES = {dtype: elem_type for elem_type, dtype in reversed(TORCH_DTYPES.items())}
+
+
+class ForeignNode(torch.nn.Module):
+    """One ONNX node as module: tensors in, tuple of tensors out. The session is made at the first call."""
+
+    def __init__(self, node: NodeProto, model: onnx.ModelProto, names: list[str]) -> None:
+        super().__init__()
+        self.node = node
+        self.names = names
+        self.opsets = list(model.opset_import)
+        self.ir_version = model.ir_version
+        self._sessions: dict[tuple[torch.dtype, ...], onnxruntime.InferenceSession] = {}
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        arguments = tensors[: len(self.names)]
+        session = self._session(tuple(t.dtype for t in arguments))
+        feed = {name: t.detach().cpu().numpy() for name, t in zip(self.names, arguments, strict=True)}
+        results = session.run(None, feed)
+        return tuple(torch.as_tensor(r, device=tensors[0].device) for r in results)
+
+    def _session(self, dtypes: tuple[torch.dtype, ...]) -> onnxruntime.InferenceSession:
+        if dtypes not in self._sessions:
+            inputs = [
+                helper.make_tensor_value_info(n, _ELEM_TYPES[d], None) for n, d in zip(self.names, dtypes, strict=True)
+            ]
+            outputs = [helper.make_empty_tensor_value_info(name) for name in self.node.output if name]
+            graph = helper.make_graph([self.node], "node", inputs, outputs)
+            model = helper.make_model(graph, opset_imports=self.opsets, ir_version=self.ir_version)
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3
+            self._sessions[dtypes] = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        return self._sessions[dtypes]
