@@ -100,7 +100,9 @@ def test_completion_installs_itself_and_completes(tmp_path):
     home.mkdir()
     espalier = Path(sys.executable).with_name("espalier")
     environment = {"HOME": str(home), "PATH": f"{espalier.parent}:{os.environ['PATH']}", "SHELL": "/bin/bash"}
-    subprocess.run([espalier, "--install-completion", "bash"], env=environment, check=True, capture_output=True)
+    # Typer asks the processes above for the shell, and those of a test run may be none: here it is told.
+    told = environment | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    subprocess.run([espalier, "--install-completion", "bash"], env=told, check=True, capture_output=True)
     assert "espalier" in (home / ".bashrc").read_text()
     script = (
         f"source {home}/.bash_completions/espalier.sh; COMP_WORDS=(espalier pipelines r); COMP_CWORD=2; "
