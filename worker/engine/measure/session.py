@@ -15,6 +15,8 @@ def cpu_session(model: onnx.ModelProto | Path, threads: int | None = None) -> on
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.inter_op_num_threads = 1
+    # Threads of a session go on spinning for a while after a run, and would take cores from the model measured next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
