@@ -34,8 +34,10 @@ class Voice:
         before = self._low, self._high
         whole = self._high - self._low
         self._low, self._high = before[0] + low * whole, before[0] + high * whole
-        yield
-        self._low, self._high = before
+        try:
+            yield
+        finally:
+            self._low, self._high = before
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

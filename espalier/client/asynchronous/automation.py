@@ -12,7 +12,7 @@ from models_store.documents.webhook import Happening
 
 
 class AsyncAutomation:
-    """Of one service; part of AsyncClient."""
+    """The part of the client that asks for these."""
 
     _wire: Wire
 

@@ -14,7 +14,7 @@ from models_store.documents.access import Scope
 
 
 class Administration:
-    """Of one service; part of AsyncClient."""
+    """The part of the client that asks for these."""
 
     _wire: Wire
 

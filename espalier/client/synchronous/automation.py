@@ -13,7 +13,7 @@ from models_store.documents.webhook import Happening
 
 
 class Automation:
-    """Of one service; part of AsyncClient."""
+    """The part of the client that asks for these."""
 
     _wire: Wire
 

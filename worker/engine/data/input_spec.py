@@ -8,6 +8,7 @@ from typing import Literal
 import onnx
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.inputs import given_inputs
 
 _IMAGE_CHANNELS = (3, 1, 4)
 
@@ -24,8 +25,7 @@ class InputSpec:
     @staticmethod
     def of(model: onnx.ModelProto) -> InputSpec:
         """The spec of a model with one four-dimensional input. Channels are where 3, 1 or 4 stands; NCHW in doubt."""
-        stored = {tensor.name for tensor in model.graph.initializer}
-        inputs = [value for value in model.graph.input if value.name not in stored]
+        inputs = given_inputs(model)
         if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
             raise EngineError(
                 "not_an_image_model",

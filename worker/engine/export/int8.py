@@ -12,6 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.inputs import given_inputs
 
 _PER_CHANNEL_OPSET = 13
 """DequantizeLinear takes a scale per channel from this opset on."""
@@ -23,8 +24,7 @@ def quantise(model: onnx.ModelProto, images: Iterable[np.ndarray], folder: Path)
     images: calibration batches for the model's one input. BatchNormalization is folded into the layers before it.
     `folder` holds what ONNX Runtime's quantiser puts on disk meanwhile. Raises EngineError where it gives up.
     """
-    stored = {tensor.name for tensor in model.graph.initializer}
-    (name,) = [value.name for value in model.graph.input if value.name not in stored]
+    (name,) = [value.name for value in given_inputs(model)]
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     source, prepared, target = (folder / f"int8_{step}.onnx" for step in ("source", "prepared", "target"))
     try:

@@ -15,6 +15,12 @@ Sizes = dict[str, tuple[int, ...]]
 """A concrete shape for each graph input."""
 
 
+def given_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that a run has to be given: stored tensors may be declared as inputs, too (IR version 3)."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
 def declared_shape(value: onnx.ValueInfoProto) -> list[int | str | None] | None:
     """Dimensions as numbers, names, or None; None where no rank is declared."""
     if not value.type.tensor_type.HasField("shape"):

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.inputs import given_inputs
 from worker.engine.measure.session import cpu_session
 
 _EPSILON = 1e-5  # of BatchNormalization, where it says nothing
@@ -25,13 +26,13 @@ def renormed(model: onnx.ModelProto, batch: np.ndarray) -> tuple[onnx.ModelProto
 
     Norms without averages of their own stay. Raises EngineError where the model does not run on the batch.
     """
-    (name,) = _inputs(model)
+    (given,) = given_inputs(model)
     output = model.graph.output[0].name
     norms = [node for node in model.graph.node if _has_averages(node)]
     outputs = [output, *(each for node in norms for each in _statistics(node))]
     session = cpu_session(_measuring(model), threads=1)
     try:
-        found = dict(zip(outputs, session.run(outputs, {name: batch}), strict=True))
+        found = dict(zip(outputs, session.run(outputs, {given.name: batch}), strict=True))
     except Exception as error:
         raise EngineError(
             "not_runnable",
@@ -51,11 +52,6 @@ def renormed(model: onnx.ModelProto, batch: np.ndarray) -> tuple[onnx.ModelProto
 
 def _has_averages(node: onnx.NodeProto) -> bool:
     return node.op_type == "BatchNormalization" and len(node.output) == 1
-
-
-def _inputs(model: onnx.ModelProto) -> list[str]:
-    stored = {tensor.name for tensor in model.graph.initializer}
-    return [value.name for value in model.graph.input if value.name not in stored]
 
 
 def _statistics(norm: onnx.NodeProto) -> tuple[str, str]:

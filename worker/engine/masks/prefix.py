@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from worker.engine.graph.analysis import Analysis
+from worker.engine.graph.inputs import given_inputs
 from worker.engine.graph.onnx_graph import bodies_of
 
 
@@ -49,11 +50,10 @@ def longest_prefix(analysis: Analysis, most: float) -> Prefix | None:
 
 def split_at(model: onnx.ModelProto, tensor: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The model up to a tensor, and from there on. Only what each part needs is in it."""
-    stored = {t.name for t in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     first = _part(model, [tensor], makers, stop="")
     rest = _part(model, [output.name for output in model.graph.output], makers, stop=tensor)
-    first.graph.input.extend(value for value in model.graph.input if value.name not in stored)
+    first.graph.input.extend(given_inputs(model))
     first.graph.output.append(onnx.ValueInfoProto(name=tensor))
     rest.graph.input.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
     rest.graph.output.extend(model.graph.output)

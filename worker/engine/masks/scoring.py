@@ -18,7 +18,7 @@ from onnxruntime import InferenceSession as Session
 
 from worker.engine.data import Split
 from worker.engine.errors import EngineError
-from worker.engine.graph.inputs import declared_shape
+from worker.engine.graph.inputs import declared_shape, given_inputs
 from worker.engine.masks.norms import renormed
 from worker.engine.masks.prefix import split_at
 from worker.engine.measure.classifier import Head, find_head, predicted_classes
@@ -80,8 +80,7 @@ class _Images:
     def __init__(
         self, split: Split, model: onnx.ModelProto, samples: int | None, calibration: np.ndarray | None
     ) -> None:
-        stored = {tensor.name for tensor in model.graph.initializer}
-        (value,) = [i for i in model.graph.input if i.name not in stored]
+        (value,) = given_inputs(model)
         shape = declared_shape(value) or [None]
         self.name = value.name
         self.size = shape[0] if isinstance(shape[0], int) else None

@@ -9,7 +9,7 @@ import onnx
 import torch
 import torch.nn.functional as F
 
-from worker.engine.graph.inputs import declared_shape
+from worker.engine.graph.inputs import declared_shape, given_inputs
 from worker.engine.measure.classifier import Head, check_class_count, find_head
 from worker.engine.torch_form.builder import build
 from worker.engine.torch_form.form import TorchForm
@@ -23,8 +23,7 @@ class LossForm:
         self.head = find_head(self.form.model)
         self.values = tuple(value for value in values if value in self.form.values)
         self.network = self.form.up_to(self.head.logits, *self.values).eval()
-        stored = {tensor.name for tensor in model.graph.initializer}
-        declared = declared_shape(next(i for i in model.graph.input if i.name not in stored)) or [None]
+        declared = declared_shape(given_inputs(model)[0]) or [None]
         self._fixed_batch = declared[0] if isinstance(declared[0], int) else None
 
     def batches(

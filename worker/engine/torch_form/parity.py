@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.inputs import given_inputs
 from worker.engine.torch_form.form import TorchForm
 from worker.engine.torch_form.operation import TORCH_DTYPES
 from worker.engine.torch_form.single_precision import in_single_precision
@@ -42,13 +43,11 @@ def run_onnx(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> list[n
 
 def run_form(form: TorchForm, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The outputs of the torch form in evaluation mode, on the device where it is."""
-    stored = {tensor.name for tensor in form.model.graph.initializer}
     device = next((t.device for t in form.module.state_dict().values()), torch.device("cpu"))
     tensors = []
-    for value in form.model.graph.input:
-        if value.name not in stored:
-            dtype = TORCH_DTYPES.get(value.type.tensor_type.elem_type)
-            tensors.append(torch.as_tensor(np.ascontiguousarray(inputs[value.name])).to(device, dtype))
+    for value in given_inputs(form.model):
+        dtype = TORCH_DTYPES.get(value.type.tensor_type.elem_type)
+        tensors.append(torch.as_tensor(np.ascontiguousarray(inputs[value.name])).to(device, dtype))
     was_training = form.module.training
     form.module.eval()
     try:

@@ -3,6 +3,7 @@ machine."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 
 from pydantic import Field
@@ -15,6 +16,8 @@ from worker.runner.layer_times import times_of_layers
 from worker.runner.stages import export
 from worker.runner.workbench import Stage, Workbench
 
+logger = logging.getLogger(__name__)
+
 
 class Measured(Document):
     """Latency: one row per batch size that the model can take. Peak memory in bytes: original and pruned."""
@@ -26,9 +29,10 @@ class Measured(Document):
 
 def run(bench: Workbench) -> Measured:
     measuring = bench.spec.measuring
+    exported = bench.folder.out / export.NAME
     rows = latency(
         bench.original,
-        load_model(bench.folder.out / export.NAME),
+        load_model(exported),
         measuring.batch_sizes,
         measuring.threads,
         measuring.rounds,
@@ -40,16 +44,18 @@ def run(bench: Workbench) -> Measured:
     if budget.bounds_latency and wanted not in [(row.batch_size, row.threads) for row in rows]:
         rows += latency(
             bench.original,
-            load_model(bench.folder.out / export.NAME),
+            load_model(exported),
             (budget.latency_batch_size,),
             budget.latency_threads,
             measuring.rounds,
             bench.spec.seed,
         )
-    exported = bench.folder.out / export.NAME
+    peaks = peak_memory(bench.model_file.path, exported, measuring.threads, bench.spec.seed)
+    if peaks is None:
+        logger.warning("peak memory is not known: a process that loads and runs the model did not come to its end")
     return Measured(
         latency=tuple(LatencyRow.model_validate(asdict(row)) for row in rows),
-        peak_memory=peak_memory(bench.model_file.path, exported, measuring.threads, bench.spec.seed),
+        peak_memory=peaks,
         layers=times_of_layers(bench),
     )
 
