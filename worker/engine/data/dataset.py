@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,20 +50,23 @@ class Split:
         rng: np.random.Generator | None = None,
         augmentation: Augmentation | None = None,
         first: int = 0,
+        part: Callable[[int], slice] = lambda size: slice(0, size),
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of float32 inputs in the model's layout and int64 labels (B,); shuffled where `rng` is given.
 
         Begins with batch number `first`. Each batch is augmented by a generator of its own, spawned from `rng`: it is
-        the same whether or not those before it were asked for.
+        the same whether or not those before it were asked for. `part` says of a batch's size which rows are wanted.
         """
         order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
         starts = range(0, len(order), batch_size)
         streams = [None] * len(starts) if rng is None else rng.spawn(len(starts))
         for start, stream in list(zip(starts, streams, strict=True))[first:]:
-            chosen = order[start : start + batch_size]
+            whole = order[start : start + batch_size]
+            wanted = part(len(whole))
+            chosen = whole[wanted]
             images = self.images[self.rows[chosen]]
             if augmentation is not None and stream is not None:
-                images = augmentation(images, stream)
+                images = augmentation(images, stream, len(whole), wanted)
             yield self._normalised(images), self.labels[chosen]
 
     def _normalised(self, images: np.ndarray) -> np.ndarray:

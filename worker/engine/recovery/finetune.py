@@ -16,7 +16,7 @@ from pydantic import Field
 from worker.engine.data import Augmentation, Dataset, Split
 from worker.engine.errors import EngineError
 from worker.engine.methods import Options
-from worker.engine.recovery.arithmetic import BFLOAT16, FLOAT32, MIN_STEPS, Arithmetic, fastest
+from worker.engine.recovery.arithmetic import BFLOAT16, CANDIDATES, FLOAT32, MIN_STEPS, Arithmetic, fastest
 from worker.engine.recovery.checkpoint import (
     Checkpoints,
     Interrupted,
@@ -32,6 +32,7 @@ from worker.engine.recovery.imitation import Imitation
 from worker.engine.recovery.labels import Labels
 from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.recovery.selective_decay import SelectiveDecay
+from worker.engine.recovery.team import ALONE, Team
 from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
@@ -85,6 +86,7 @@ class Training:
     best_epoch: int
     epochs: tuple[Epoch, ...]
     arithmetic: Arithmetic = FLOAT32
+    processes: int = 1
 
 
 @dataclass
@@ -137,6 +139,7 @@ def finetune(
     checkpoints: Checkpoints | None = None,
     teacher: TorchForm | None = None,
     decay: SelectiveDecay | None = None,
+    team: Team = ALONE,
 ) -> Training:
     """Train the form on the dataset's training split and leave it with the weights of the epoch that did best on the
     validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU, where `precision` is not
@@ -151,13 +154,17 @@ def finetune(
 
     With `decay` the training prepares a cut: the learning rate stays, and so do the last epoch's weights.
 
+    The processes of a `team` call this with the same arguments, and all end with the same weights: but for rounding,
+    and for what Dropout draws, those of one process. The first one writes the checkpoints that all go on from, and its
+    `told_to_stop` stops all.
+
     Raises EngineError where the model's outputs do not fit the labels, and where the loss is no number any more.
     """
     options = options or FinetuneOptions()
     device = _device(options.device)
     form.module.to(device)
     try:
-        run = _Run(form, dataset, options, device, masks, checkpoints, teacher, decay)
+        run = _Run(form, dataset, options, device, masks, checkpoints, teacher, decay, team)
         return run.train(on_epoch, on_progress)
     finally:
         FLOAT32.prepare(form.module)
@@ -177,11 +184,12 @@ class _Run:
         checkpoints: Checkpoints | None,
         teacher: TorchForm | None,
         decay: SelectiveDecay | None,
+        team: Team,
     ) -> None:
-        self.decay = decay
+        self.decay, self.team = decay, team
         self.options, self.dataset, self.device, self.checkpoints = options, dataset, device, checkpoints
-        self.objective = _objective(form, dataset, options, device, teacher)
-        self.form, self.network = form, form.up_to(*self.objective.values)
+        self.objective = _objective(form, dataset, options, device, teacher, team)
+        self.form, self.network = form, team.joined(form.up_to(*self.objective.values))
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.steps = options.epochs * math.ceil(len(dataset.train) / options.batch_size)
         self.optimizer = _optimizer(self.parameters, options)
@@ -193,12 +201,16 @@ class _Run:
     def train(self, on_epoch: Callable[[Epoch], None], on_progress: Callable[[float], None]) -> Training:
         self.rows: list[Epoch] = []
         self.part = _Part(self._rate)
-        if not self._resume():
+        resumed = self._resume()
+        if self.team.from_first(self.schedule.last_epoch) != self.schedule.last_epoch:
+            raise RuntimeError("the processes of a training went on from different checkpoints")
+        if not resumed:
             self.arithmetic = self._chosen_arithmetic()
             self.arithmetic.prepare(self.network)
             self.rows = [self._first_row()]
             self.best, self.weights = self.rows[0], self._weights()
             on_epoch(self.rows[0])
+        self.stepping = self.team.stepping(self.network)
         for number in range(len(self.rows), self.options.epochs + 1):
             row = self._epoch(number, on_progress)
             self.rows.append(row)
@@ -208,21 +220,25 @@ class _Run:
             on_epoch(row)
         self.network.load_state_dict(self.weights)
         samples = len(self.dataset.train), len(self.dataset.validation)
-        return Training(_device_name(self.device), *samples, self.best.epoch, tuple(self.rows), self.arithmetic)
+        curve = tuple(self.rows)
+        return Training(
+            _device_name(self.device), *samples, self.best.epoch, curve, self.arithmetic, self.team.processes
+        )
 
     def _chosen_arithmetic(self) -> Arithmetic:
         if self.options.precision != "auto":
             return BFLOAT16 if self.options.precision == "bfloat16" else FLOAT32
         if self.steps < MIN_STEPS:
             return FLOAT32
-        images, labels = next(self.dataset.train.batches(self.options.batch_size))
+        images, labels = next(self.dataset.train.batches(self.options.batch_size, part=self.team.rows))
         self.network.train()
 
         def step(arithmetic: Arithmetic) -> None:
             inputs, truth = self._on_device(images, labels)
-            self._forward(arithmetic, inputs, truth).backward()  # type: ignore[no-untyped-call]
+            self._forward(self.network, arithmetic, inputs, truth).backward()  # type: ignore[no-untyped-call]
 
-        return fastest(self.network, step, self.device)
+        found = fastest(self.network, step, self.device)
+        return CANDIDATES[self.team.from_first(CANDIDATES.index(found))]
 
     def _first_row(self) -> Epoch:
         """The untrained model, its training loss taken on as many samples as are held out for validation."""
@@ -236,7 +252,11 @@ class _Run:
         start, before = time.monotonic(), self.part.seconds
         rng = np.random.default_rng([self.options.seed, number])
         batches = self.dataset.train.batches(
-            self.options.batch_size, rng=rng, augmentation=self.augmentation, first=self.part.batches
+            self.options.batch_size,
+            rng=rng,
+            augmentation=self.augmentation,
+            first=self.part.batches,
+            part=self.team.rows,
         )
         for images, labels in batches:
             self._train_batch(number, images, labels)
@@ -249,51 +269,64 @@ class _Run:
 
     def _train_batch(self, number: int, images: np.ndarray, labels: np.ndarray) -> None:
         # For Dropout: each batch is reproducible by itself, so that a training can go on at any of them.
-        torch.manual_seed(_seed(self.options.seed, number, self.part.batches))
+        apart = [self.team.rank] if self.team.rank else []
+        torch.manual_seed(_seed(self.options.seed, number, self.part.batches, *apart))
         self.network.train()
-        if len(labels) > 1 or self.part.samples == 0:  # batch statistics need more than one sample
-            loss = self._step(images, labels)
+        size = self._size(self.dataset.train, self.part.batches * self.options.batch_size)
+        if size > 1 or self.part.samples == 0:  # batch statistics need more than one sample
+            loss = self._step(images, labels, size)
             if not math.isfinite(loss):
                 raise _diverged(number)
-            self.part.loss += loss * len(labels)
-            self.part.samples += len(labels)
+            self.part.loss += loss
+            self.part.samples += size
         self.schedule.step()
         self.part.batches += 1
 
-    def _step(self, images: np.ndarray, labels: np.ndarray) -> float:
+    def _step(self, images: np.ndarray, labels: np.ndarray, size: int) -> float:
+        """The loss, summed over all samples of a batch of that size."""
         self.optimizer.zero_grad(set_to_none=True)
         inputs, truth = self._on_device(images, labels)
-        loss = self._forward(self.arithmetic, inputs, truth)
+        loss = self._forward(self.stepping, self.arithmetic, inputs, truth)
         if not loss.requires_grad:
             raise _nothing_to_train()
-        loss.backward()  # type: ignore[no-untyped-call]
+        counted = len(labels) * self.team.weight(size)
+        (loss * (counted * self.team.processes / size)).backward()  # type: ignore[no-untyped-call]
         if self.decay is not None:
             self.decay.add_to_gradients(self.form.module, self.schedule.last_epoch / self.steps)
         self.optimizer.step()
         self.frozen.apply()
-        return loss.item()
+        (total,) = self.team.total(loss.item() * counted)
+        return total
 
-    def _forward(self, arithmetic: Arithmetic, inputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def _forward(
+        self, network: torch.nn.Module, arithmetic: Arithmetic, inputs: torch.Tensor, truth: torch.Tensor
+    ) -> torch.Tensor:
         inputs = arithmetic.images(inputs)
         with arithmetic.context(self.device):
-            return self.objective.loss(self.network(inputs), inputs, truth)
+            return self.objective.loss(network(inputs), inputs, truth)
 
     @torch.no_grad()
     def _validate(self, split: Split, samples: int | None = None) -> tuple[float, float | None]:
         """Mean loss, and accuracy where there are labels, on a split or its first samples."""
         self.network.eval()
-        loss, right, count = 0.0, 0, 0
-        for images, labels in split.batches(self.options.batch_size):
+        loss, right, count = 0.0, 0.0, 0
+        for images, labels in split.batches(self.options.batch_size, part=self.team.rows):
             self._stop_if_told()
             inputs, truth = self._on_device(images, labels)
             inputs = self.arithmetic.images(inputs)
             found, hits = self.objective.judge(self.network(inputs), inputs, truth)
-            loss += found.item() * len(labels)
-            right += hits or 0
-            count += len(labels)
+            size = self._size(split, count)
+            loss += found.item() * len(labels) * self.team.weight(size)
+            right += (hits or 0) * self.team.weight(size)
+            count += size
             if samples is not None and count >= samples:
                 break
+        loss, right = self.team.total(loss, right)
         return loss / count, right / count if self.dataset.labelled else None
+
+    def _size(self, split: Split, start: int) -> int:
+        """Samples in the batch that begins there, all parts of it."""
+        return min(self.options.batch_size, len(split) - start)
 
     def _on_device(self, images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
@@ -302,14 +335,20 @@ class _Run:
         """Between two batches: leave a checkpoint if it is time for one."""
         self._stop_if_told()
         if self.checkpoints is not None and self.checkpoints.due:
-            self.checkpoints.save(self._state())
+            self._save(self.checkpoints)
 
     def _stop_if_told(self) -> None:
-        if self.checkpoints is None or not self.checkpoints.told_to_stop():
+        told = self.checkpoints is not None and self.checkpoints.told_to_stop()
+        if not self.team.from_first(told):
             return
-        if self.rows:
-            self.checkpoints.save(self._state())
+        if self.rows and self.checkpoints is not None:
+            self._save(self.checkpoints)
         raise Interrupted(f"stopped after {self.schedule.last_epoch} of {self.steps} batches")
+
+    def _save(self, checkpoints: Checkpoints) -> None:
+        """All processes have the same state."""
+        if self.team.rank == 0:
+            checkpoints.save(self._state())
 
     def _state(self) -> State:
         optimizer = optimizer_state(self.optimizer)
@@ -366,7 +405,12 @@ class _Run:
 
 
 def _objective(
-    form: TorchForm, dataset: Dataset, options: FinetuneOptions, device: torch.device, teacher: TorchForm | None
+    form: TorchForm,
+    dataset: Dataset,
+    options: FinetuneOptions,
+    device: torch.device,
+    teacher: TorchForm | None,
+    team: Team,
 ) -> Objective:
     if teacher is None and (options.distillation > 0 or not dataset.labelled):
         raise ValueError("distillation needs a teacher")
@@ -375,7 +419,7 @@ def _objective(
         return Labels(form, dataset, options.label_smoothing, softened, options.distillation)
     images, _ = next(dataset.validation.batches(min(2, len(dataset.validation))))
     teacher.module.to(device)
-    return Imitation(form, teacher, torch.from_numpy(images).to(device), device)
+    return Imitation(form, teacher, torch.from_numpy(images).to(device), device, team)
 
 
 def _merit(row: Epoch) -> tuple[float, float]:

@@ -17,6 +17,7 @@ import torch
 from worker.engine.errors import EngineError
 from worker.engine.graph.onnx_graph import OnnxGraph, bodies_of
 from worker.engine.recovery.registry import RECOVERIES
+from worker.engine.recovery.team import ALONE, Team
 from worker.engine.torch_form import TorchForm
 
 _CHOOSING = frozenset(
@@ -59,8 +60,16 @@ def targets(model: onnx.ModelProto) -> tuple[str, ...]:
 class Imitation:
     """What a training on images alone strives for, and how it is judged."""
 
-    def __init__(self, student: TorchForm, teacher: TorchForm, images: torch.Tensor, device: torch.device) -> None:
+    def __init__(
+        self,
+        student: TorchForm,
+        teacher: TorchForm,
+        images: torch.Tensor,
+        device: torch.device,
+        team: Team = ALONE,
+    ) -> None:
         """images: a few, (B, ...), on which both are tried. Raises EngineError where there is nothing to compare."""
+        self._team = team
         names = [n for n in targets(teacher.model) if n in teacher.values and n in student.values]
         wanted, given = (_try(form, names, images) for form in (teacher, student))
         self.values = tuple(
@@ -80,7 +89,7 @@ class Imitation:
         """Squared differences over the original's variance, the mean over features and outputs: 0 is the original."""
         with torch.no_grad():
             wanted = self._teacher(images)
-        parts = [_unexplained(a.float(), b.float()) for a, b in zip(outputs, wanted, strict=True)]
+        parts = [_unexplained(a.float(), b.float(), self._team) for a, b in zip(outputs, wanted, strict=True)]
         return torch.stack(parts).mean()
 
     def judge(
@@ -132,12 +141,12 @@ def _try(form: TorchForm, names: list[str], images: torch.Tensor) -> tuple[torch
     return found
 
 
-def _unexplained(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+def _unexplained(given: torch.Tensor, wanted: torch.Tensor, team: Team) -> torch.Tensor:
     """The share of the wanted values' variance that the given ones miss. Both (B, ...): scores (B, K) have one
     variance, larger tensors one for each index of their smallest axis, which are the features."""
     axes = list(range(wanted.dim()))
     if wanted.dim() > 2:
         axes.remove(min((a for a in axes[1:] if wanted.shape[a] > 1), key=lambda a: wanted.shape[a], default=1))
-    variance = wanted.var(axes, correction=0, keepdim=True)
+    variance = team.variance(wanted, axes)
     floor = _LEAST_VARIANCE * variance.median() + torch.finfo(wanted.dtype).tiny
     return ((given - wanted).square() / variance.clamp_min(floor)).mean()

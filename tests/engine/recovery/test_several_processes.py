@@ -1,0 +1,80 @@
+"""Two processes end a training with the weights that one ends it with, and both with the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+import trainings
+from trainings import CASES, WITH_NORMS, WITHOUT_NORMS, Place, weights
+
+from tests.worker.networks import coloured_squares, convnet
+from worker.engine.recovery.team import ALONE
+from worker.engine.recovery.together import rows, weight
+
+ROOT = Path(__file__).resolve().parents[3]
+GPUS = torch.cuda.device_count()
+needs_gpus = pytest.mark.skipif(GPUS < 2, reason="this machine has no two GPUs that torch can use")
+# What weights of one process and of several may differ by: sums are taken in another order. Less exact on GPUs.
+ROUNDING = {"cpu": {"rtol": 1e-4, "atol": 1e-5}, "cuda": {"rtol": 1e-2, "atol": 1e-3}}
+
+
+def without_norms(model: onnx.ModelProto) -> onnx.ModelProto:
+    norms = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "BatchNormalization"}
+    kept = [n for n in model.graph.node if n.op_type != "BatchNormalization"]
+    for node in kept:
+        inputs = [norms.get(name, name) for name in node.input]
+        del node.input[:]
+        node.input.extend(inputs)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return model
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=needs_gpus)])
+def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """All trainings, run by a team; the folder where they lie."""
+    folder, device = tmp_path_factory.mktemp("team"), request.param
+    onnx.save(convnet(width=8), folder / WITH_NORMS)
+    onnx.save(without_norms(convnet(width=8)), folder / WITHOUT_NORMS)
+    onnx.save(convnet(width=8, seed=5), folder / "teacher.onnx")
+    (folder / "images.npz").write_bytes(coloured_squares())
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", trainings.__file__]
+    subprocess.run(
+        [sys.executable, "-m", *command, str(folder), device],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        check=True,
+        timeout=250,
+    )
+    return Place(folder, "alone", device)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_weights_as_one_process(together: Place, name: str) -> None:
+    first, second = (torch.load(together.folder / f"process{rank}" / f"{name}.pt") for rank in (0, 1))
+    assert all(torch.equal(value, second[path]) for path, value in first.items())
+    expected = weights(CASES[name](together, ALONE))
+    for path, value in expected.items():
+        torch.testing.assert_close(first[path], value, **ROUNDING[together.device])
+
+
+def test_all_processes_end_alike(together: Place) -> None:
+    told = [json.loads((together.folder / f"process{rank}" / "told.json").read_text()) for rank in (0, 1)]
+    assert told[0] == told[1]
+    assert told[0]["diverged"] == "diverged"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 9])
+def test_parts_are_the_whole_batch(size: int) -> None:
+    """Each sample counts once, whether or not there are enough for all."""
+    counted = [0.0] * size
+    for rank in range(3):
+        for row in range(size)[rows(size, rank, 3)]:
+            counted[row] += weight(size, 3)
+    assert counted == pytest.approx([1.0] * size)
