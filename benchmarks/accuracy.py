@@ -3,6 +3,7 @@
     python -m benchmarks.accuracy                               # what is missing in results/accuracy.json
     python -m benchmarks.accuracy --bases resnet20 --factors 2 3 --seeds 0
     python -m benchmarks.accuracy --epochs 1 3                  # besides: train the best few
+    python -m benchmarks.accuracy --methods all                 # every criterion and allocation of ours
     python -m benchmarks.accuracy --show
 
 Needs the extra `bench` and the shared folder beside the checkout. Bases and data are kept in ESPALIER_BENCHMARK_CACHE.
@@ -27,7 +28,7 @@ import torch
 
 from benchmarks import accuracy_report, machine, results
 from benchmarks.accuracy_bases import FORMS, MEAN, STD, cifar10, export, folder, load
-from benchmarks.accuracy_methods import OURS, PEERS, cut_ours, cut_peer
+from benchmarks.accuracy_methods import ALL_OURS, OTHERS, OURS, PEERS, cut_ours, cut_peer
 from worker.engine.criteria import Calibration
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.graph import analyze
@@ -37,7 +38,7 @@ from worker.engine.torch_form import build
 
 RESULTS = results.FOLDER / "accuracy.json"
 BASES = ("resnet20", "resnet56", "vgg16_bn")
-METHODS = {"ours": OURS, "torch-pruning": PEERS}
+METHODS = {"ours": OURS | OTHERS, "torch-pruning": PEERS}
 SCORING_IMAGES = 256
 DISTRIBUTIONS = ("torch", "onnx", "onnxruntime", "torch-pruning")
 
@@ -66,19 +67,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         contents = {"machine": machine.describe(*DISTRIBUTIONS), "bases": bases, "rows": rows}
         results.write(options.results, contents, accuracy_report.claims(bases, rows, METHODS))
 
+    def measure(row: Row) -> None:
+        bench = Bench.of(row, options)
+        if row.base not in bases:
+            bases[row.base] = bench.accuracy(bench.model)
+        rows[str(row)] = bench.measure(row)
+        print(f"{row}: {rows[str(row)]}", flush=True)
+        keep()
+
+    def train(row: Row) -> None:
+        trained = rows[str(row)].setdefault("trained", {})
+        missing = [epochs for epochs in options.epochs if str(epochs) not in trained]
+        if missing:
+            trained |= Bench.of(row, options).train(row, missing)
+            keep()
+
     if not options.show:
-        for row in _wanted(options):
-            bench = _Bench.of(row, options)
-            if row.base not in bases:
-                bases[row.base] = bench.accuracy(bench.model)
+        wanted = list(_wanted(options))
+        for row in wanted:
             if str(row) not in rows:
-                rows[str(row)] = bench.measure(row)
-                print(f"{row}: {rows[str(row)]}", flush=True)
-                keep()
-            missing = [epochs for epochs in options.epochs if str(epochs) not in rows[str(row)].get("trained", {})]
-            if missing and accuracy_report.is_among_best(str(row), rows):
-                rows[str(row)]["trained"] = rows[str(row)].get("trained", {}) | bench.train(row, missing)
-                keep()
+                measure(row)
+        # Not before all are known: only then is it clear which are the best.
+        for row in wanted:
+            if options.epochs and accuracy_report.is_among_best(str(row), rows, options.best):
+                train(row)
     accuracy_report.show(bases, rows, METHODS)
     return 0
 
@@ -89,8 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--factors", nargs="+", type=float, default=(2, 3, 4), help="how many times fewer MACs")
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
-    parser.add_argument("--methods", nargs="+", default=(*OURS, *PEERS), help="names of the methods, ours and theirs")
+    parser.add_argument("--methods", nargs="+", default=(*OURS, *PEERS), help="names, ours and theirs; or all")
     parser.add_argument("--epochs", nargs="*", type=int, default=(), help="train the best rows for so many epochs")
+    parser.add_argument("--best", type=int, default=3, help="how many rows of each side, base and budget are trained")
     parser.add_argument("--calibration-images", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--show", action="store_true", help="measure nothing, show the results")
@@ -108,14 +121,14 @@ def _wanted(options: argparse.Namespace) -> Iterator[Row]:
                         if side == "torch-pruning" and form == "option_a":
                             continue
                         for method in methods:
-                            if method in options.methods:
+                            if method in options.methods or "all" in options.methods:
                                 yield Row(base, form, side, method, factor, seed)
 
 
-class _Bench:
+class Bench:
     """One base in one form, with the images of one seed."""
 
-    _known: dict[tuple[str, str, int], "_Bench"] = {}  # noqa: RUF012
+    _known: dict[tuple[str, str, int], "Bench"] = {}  # noqa: RUF012
 
     def __init__(self, base: str, form: str, seed: int, options: argparse.Namespace) -> None:
         self.network, self.seed, self.options = load(base, form), seed, options
@@ -130,7 +143,7 @@ class _Bench:
         self.original = build(self.model)
 
     @classmethod
-    def of(cls, row: Row, options: argparse.Namespace) -> "_Bench":
+    def of(cls, row: Row, options: argparse.Namespace) -> "Bench":
         key = (row.base, row.form, row.seed)
         if key not in cls._known:
             cls._known.clear()
@@ -169,7 +182,7 @@ class _Bench:
                 learning_rate=0.02,
                 crop_padding=4,
                 horizontal_flip=True,
-                precision="float32",  # the same for both sides, whatever a trial would choose
+                precision="bfloat16",  # the same for both sides, whatever a trial would choose
                 seed=self.seed,
             )
             finetune(form, self.data, options)
@@ -182,7 +195,8 @@ class _Bench:
         if row.side == "torch-pruning":
             cut = cut_peer(PEERS[row.method], self.network, 1 / row.factor, self.images)
             return cut, {"bn": lambda: self._renormed(cut)}
-        analysis, plan, cut = cut_ours(OURS[row.method], self.model, 1 / row.factor, self.images, self.seed)
+        ours = ALL_OURS[row.method]
+        analysis, plan, cut = cut_ours(ours, self.model, 1 / row.factor, self.images, self.data, self.seed)
 
         def reconstructed() -> onnx.ModelProto:
             form = build(cut)

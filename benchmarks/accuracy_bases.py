@@ -1,8 +1,8 @@
 """The bases of the accuracy benchmark: CIFAR-10 networks, trained once and kept in the cache, and their ONNX files.
 
 `resnet56` has the shared weights; `resnet20` the public weights, finetuned for 5 epochs on the JPEG images; `vgg16_bn`
-is trained from nothing. A ResNet comes in two forms that compute the same: `option_a` with parameter-free shortcuts,
-`option_b` with each of them written as a 1x1 convolution of stride 2 whose weight is the identity between zeros.
+and `resnet34` are trained from nothing. The first two come in two forms that compute the same: `option_a` with
+parameter-free shortcuts, `option_b` with each of them as a 1x1 convolution of stride 2, the identity between zeros.
 Torch-Pruning, which cannot follow option A, works on option B.
 
     python -m benchmarks.accuracy_bases resnet20 vgg16_bn     # trains what the cache lacks, an epoch at a time
@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.cifar_resnet import CifarResNet, OptionA, load_cifar_resnet
+from benchmarks.cifar_resnet import OptionA, load_cifar_resnet
 from benchmarks.machine import REPOSITORY
 from benchmarks.zoo import cache
 
@@ -55,6 +56,18 @@ class CifarVgg16(nn.Module):
         return self.linear(self.features(x).flatten(1))
 
 
+def cifar_resnet34() -> nn.Module:
+    """torchvision's ResNet34 in its CIFAR form: a 3x3 stem of stride 1 in place of the 7x7 one and the pooling."""
+    network = torchvision.models.resnet34(num_classes=10)
+    network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    network.maxpool = nn.Identity()
+    return network
+
+
+UNTRAINED: dict[str, Callable[[], nn.Module]] = {"vgg16_bn": CifarVgg16, "resnet34": cifar_resnet34}
+"""Networks that are trained from nothing."""
+
+
 # ---------------------------------------------------------------------------------------------- networks
 
 
@@ -70,11 +83,11 @@ def _network(name: str) -> nn.Module:
     if name == "resnet56":
         return load_cifar_resnet(SHARED / "models" / "resnet56_cifar10_jpeg.safetensors")
     weights = _trained(name)
-    if name == "vgg16_bn":
-        model = CifarVgg16()
-        model.load_state_dict(load_file(weights))
-        return model
-    return load_cifar_resnet(weights)
+    if name == "resnet20":
+        return load_cifar_resnet(weights)
+    model = UNTRAINED[name]()
+    model.load_state_dict(load_file(weights))
+    return model
 
 
 def with_convolution_shortcuts(model: nn.Module) -> nn.Module:
@@ -158,9 +171,9 @@ def _trained(name: str) -> Path:
         if name == "resnet20":
             model: nn.Module = load_cifar_resnet(SHARED / "models" / "resnet20_cifar10_png.safetensors")
             _train(model, target, epochs=5, rate=0.02)
-        elif name == "vgg16_bn":
+        elif name in UNTRAINED:
             torch.manual_seed(0)
-            _train(CifarVgg16(), target, epochs=10, rate=0.05)
+            _train(UNTRAINED[name](), target, epochs=10, rate=0.05)
         else:
             raise ValueError(f"there is no base {name!r}")
     return target
@@ -227,13 +240,9 @@ def _augmented(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return (torch.stack(crops).float() / 255 - mean) / std
 
 
-def is_resnet(model: nn.Module) -> bool:
-    return isinstance(model, CifarResNet)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", choices=("resnet20", "resnet56", "vgg16_bn"))
+    parser.add_argument("names", nargs="+", choices=("resnet20", "resnet56", *UNTRAINED))
     for name in parser.parse_args().names:
         load(name, "option_b")
         print(f"{name} is in {folder()}")

@@ -5,10 +5,10 @@ Both sides get the same network, the same MACs and the same images; MACs are cou
 
 import copy
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import onnx
 import torch
 import torch_pruning as tp
@@ -16,7 +16,10 @@ from torch.nn import functional
 
 from benchmarks.accuracy_bases import SIZE, export
 from worker.engine.allocation import allocate, macs_limit
+from worker.engine.allocation.registry import ALLOCATIONS
 from worker.engine.criteria import Calibration, score
+from worker.engine.criteria.registry import CRITERIA
+from worker.engine.data import Dataset
 from worker.engine.graph import Analysis, analyze
 from worker.engine.surgery import Plan, prune
 
@@ -29,12 +32,23 @@ class Ours:
     allocation: str
     normalisation: str = "mean"
     inner: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    def choose(self, model: onnx.ModelProto, ratio: float, images: Calibration, seed: int) -> tuple[Analysis, Plan]:
+    def choose(
+        self, model: onnx.ModelProto, ratio: float, images: Calibration, dataset: Dataset, seed: int
+    ) -> tuple[Analysis, Plan]:
         analysis = analyze(model, exclude=_streams(model) if self.inner else ())
         scores = score(analysis, self.criterion, {"normalisation": self.normalisation}, seed=seed, calibration=images)
         chosen = allocate(
-            analysis, scores, [macs_limit(analysis, ratio)], method=self.allocation, round_to=1, min_ratio=0.05
+            analysis,
+            scores,
+            [macs_limit(analysis, ratio)],
+            method=self.allocation,
+            options=self.options,
+            round_to=1,
+            min_ratio=0.05,
+            seed=seed,
+            dataset=lambda: dataset,
         )
         return analysis, chosen.plan
 
@@ -54,6 +68,16 @@ OURS = {
     "refit, global": Ours("refit", "global", "none"),
     "l2, uniform": Ours("l2", "uniform"),
 }
+OTHERS = {f"{each.name}, uniform": Ours(each.name, "uniform") for each in CRITERIA if each.name != "l2"} | {
+    f"refit, {each.name}": Ours("refit", each.name) for each in ALLOCATIONS if each.name not in ("uniform", "global")
+}
+"""Every other criterion, allocated alike, and every other allocation of the same scores."""
+HEURISTIC = {
+    f"l1, heuristic {rule}": Ours("l1", "heuristic", options={"rule": rule})
+    for rule in ("mean_std", "largest_gap", "otsu")
+}
+CONTROL = "l1, uniform"
+ALL_OURS = OURS | OTHERS | HEURISTIC
 PEERS = {
     "magnitude l2, uniform": Peer(lambda: tp.importance.MagnitudeImportance(p=2), everywhere=False),
     "magnitude l2, global": Peer(lambda: tp.importance.MagnitudeImportance(p=2), everywhere=True),
@@ -65,9 +89,11 @@ PEERS = {
 }
 
 
-def cut_ours(ours: Ours, model: onnx.ModelProto, ratio: float, images: Calibration, seed: int):
+def cut_ours(
+    ours: Ours, model: onnx.ModelProto, ratio: float, images: Calibration, dataset: Dataset, seed: int
+) -> tuple[Analysis, Plan, onnx.ModelProto]:
     """(analysis, plan, the cut model) with at most `ratio` of the MACs."""
-    analysis, plan = ours.choose(model, ratio, images, seed)
+    analysis, plan = ours.choose(model, ratio, images, dataset, seed)
     return analysis, plan, prune(analysis, plan)
 
 
@@ -137,7 +163,3 @@ def _exported(network: torch.nn.Module) -> onnx.ModelProto:
     file = io.BytesIO()
     export(network, file)
     return onnx.load_from_string(file.getvalue())
-
-
-def fixed(images: np.ndarray, labels: np.ndarray) -> Calibration:
-    return Calibration(images, labels)

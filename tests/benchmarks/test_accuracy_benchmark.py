@@ -1,6 +1,5 @@
 """The accuracy benchmark's parts: the two forms of a base compute the same, and claims say what the rows do."""
 
-import pytest
 import torch
 
 from benchmarks.accuracy_bases import with_convolution_shortcuts
@@ -47,11 +46,11 @@ def test_the_loss_without_finetuning_is_compared_by_the_mean_over_seeds():
     assert not worse.holds
 
 
-@pytest.mark.parametrize("left_out", ["ours/l2, uniform", "torch-pruning/FPGM, uniform"])
-def test_the_best_of_a_part_of_the_methods_proves_nothing(left_out):
-    claim = without_finetuning({key: value for key, value in ROWS.items() if left_out not in key})
-    assert left_out.replace("/", " without ") in claim.value
-    assert not claim.holds
+def test_the_best_of_a_part_of_their_methods_proves_nothing():
+    part = {key: value for key, value in ROWS.items() if "FPGM" not in key}
+    assert without_finetuning(part).value.endswith("Torch-Pruning without FPGM, uniform")
+    assert not without_finetuning(part).holds
+    assert without_finetuning({key: value for key, value in ROWS.items() if "l2, uniform" not in key}).holds
 
 
 def test_what_is_not_measured_does_not_hold():
@@ -60,7 +59,14 @@ def test_what_is_not_measured_does_not_hold():
     assert not any(claim.holds for claim in unmeasured)
 
 
-def test_the_best_of_each_side_are_trained():
-    assert is_among_best("resnet56/option_b/ours/refit, global/2x/seed 0", ROWS)
-    many = ROWS | {f"resnet56/option_b/ours/method {i}/2x/seed 0": row(0.1, 0.9) for i in range(3)}
-    assert not is_among_best("resnet56/option_b/ours/refit, global/2x/seed 0", many)
+def test_the_best_methods_of_each_side_are_trained():
+    best = "resnet56/option_b/ours/refit, global/2x/seed"
+    assert is_among_best(f"{best} 0", ROWS, 1)
+    assert not is_among_best("resnet56/option_b/ours/l2, uniform/2x/seed 0", ROWS, 1)
+    assert is_among_best("resnet56/option_b/ours/l2, uniform/2x/seed 0", ROWS, 2)
+    # By the mean over the seeds: one lucky seed does not make a method the best.
+    lucky = ROWS | {
+        "resnet56/option_b/ours/lucky/2x/seed 0": row(0.1, 0.9),
+        "resnet56/option_b/ours/lucky/2x/seed 1": row(0.1, 0.7),
+    }
+    assert is_among_best(f"{best} 0", lucky, 1)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.papers import STEPS, claims
+from benchmarks.paper_random_masks import STEPS, claims
 
 BASE = {"error": 0.10, "conv_weights": 1000}
 
@@ -13,13 +13,13 @@ def _row(name: str, kept: int, error: float, **changes: Any) -> dict[str, Any]:
 
 def test_the_claim_is_the_best_network_with_enough_removed() -> None:
     rows = [_row("a", 140, 0.108), _row("b", 100, 0.115), _row("c", 200, 0.09), _row("d", 90, 0.05, selection="l1")]
-    (claim,) = claims(BASE, rows)
+    (claim,) = claims({"base": BASE, "rows": rows})
     assert claim.value == "86.0%; +0.80 points"
     assert claim.holds
-    (claim,) = claims(BASE, rows[1:])
+    (claim,) = claims({"base": BASE, "rows": rows[1:]})
     assert claim.value == "90.0%; +1.50 points"
     assert not claim.holds
-    assert claims(BASE, rows[2:]) == []
+    assert claims({"base": BASE, "rows": rows[2:]}) == []
 
 
 def test_every_step_starts_from_one_before_it() -> None:
