@@ -33,6 +33,7 @@ from app.errors import (
 )
 from app.quotas import quota_error
 from app.security_headers import API_HEADERS
+from models_store.documents.faults import sentence
 from models_store.documents.job_spec import UNKNOWN_KIND, JobKind
 from models_store.errors import BlobsUnavailable, QuotaExceeded
 
@@ -99,7 +100,7 @@ def _allowed(request: Request) -> list[str]:
 
 
 def _invalid(request: Request, error: RequestValidationError) -> InvalidRequest:
-    places = [(_location(fault["loc"], fault["type"]), fault["msg"]) for fault in error.errors()]
+    places = [(_location(fault["loc"], fault["type"]), sentence(fault)) for fault in error.errors()]
     faults = [Fault(location=location, message=message) for location, message in places]
     detail = "; ".join(f"{location}: {message}" for location, message in places[:3])
     readable = any(word in request.headers.get("Content-Type", "") for word in ("json", "multipart"))

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from espalier.errors import EspalierError
+from models_store.documents.faults import sentences
 from models_store.documents.job_spec import NEW_JOB, AnySpec
 
 ANY_MODEL = f"mdl_{0:032x}"
@@ -34,8 +35,8 @@ def fill(file: Path | None, options: Mapping[str, Any], kind: str = "prune") -> 
     try:
         return NEW_JOB.validate_json(json.dumps(_merged(body, options)))
     except ValidationError as error:
-        places = [(".".join(map(str, each["loc"][1:])), each["msg"]) for each in error.errors()]
-        raise InvalidJob([f"{place}: {message}" for place, message in places]) from error
+        # Without the kind of job, which chose the schema and is no part of the body's places.
+        raise InvalidJob(sentences({**each, "loc": each["loc"][1:]} for each in error.errors())) from error
 
 
 def _read(file: Path | None) -> dict[str, Any]:

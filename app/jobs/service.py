@@ -12,6 +12,7 @@ from app.datasets import service as datasets
 from app.errors import ApiError
 from app.models import service as models
 from app.quotas import JOB_QUOTA_ERRORS
+from models_store.documents.faults import sentences
 from models_store.documents.inspection import DatasetInspection
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import AnySpec, JobKind, PruningWork, SweepSpec
@@ -128,8 +129,7 @@ def _refuse_without_labels(spec: AnySpec, dataset: Dataset) -> None:
     try:
         spec.check_data("images")
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise NoLabels(f"{dataset.id} has no labels. {told}.") from error
+        raise NoLabels(f"{dataset.id} has no labels. {'; '.join(sentences(error.errors()))}.") from error
 
 
 def page(

@@ -12,6 +12,7 @@ from app.jobs import service as jobs
 from app.pipelines.schemas import PUBLIC_HOSTS, NewPipeline, NewRun
 from app.settings import ApiSettings
 from app.webhooks.service import check_target
+from models_store.documents.faults import sentences
 from models_store.documents.job_spec import JobSpec
 from models_store.documents.pipeline import RunState, Trigger
 from models_store.documents.report import Report
@@ -126,7 +127,7 @@ def start(session: Session, pipeline: Pipeline, new: NewRun, trigger: Trigger, s
     try:
         spec = JobSpec.model_validate(body)
     except ValidationError as error:
-        raise UnsuitableInputs("; ".join(fault["msg"] for fault in error.errors())) from error
+        raise UnsuitableInputs("; ".join(sentences(error.errors()))) from error
     job = jobs.create(session, spec)
     return repository.add_run(pipeline, job, trigger, settings.public_url, keyed=settings.keyed)
 

@@ -57,8 +57,9 @@ def test_methods_that_need_data_are_checked_as_if_it_were_uploaded():
     ],
 )
 def test_a_wrong_value_is_named_before_anything_is_sent(options, place):
-    with pytest.raises(InvalidJob, match=place):
+    with pytest.raises(InvalidJob, match=place) as refusal:
         fill(None, options)
+    assert "Value error" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"budget": 3}', '{"budgets": {}}'])
