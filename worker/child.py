@@ -25,13 +25,16 @@ logger = logging.getLogger(__name__)
 _MAX_LINE_BYTES = 64 * 2**10
 _PIPE_BYTES = 64 * 2**10
 _LAST_READS = 100
+_STDIN = 0
+_DYING_S = 10
 # What an honest child never exceeds, so that a talkative one cannot fill the database.
 _MESSAGES_AT_ONCE = 2000
 _MESSAGES_PER_S = 10
 
 
 class Child:
-    """`python -m worker.runner <folder>` from its start to the end of the block, when all of its group is gone.
+    """`python -m worker.runner <folder>` from its start to the end of the block, when all of its group is gone; the
+    launcher of several where the order says so, with all that it launched.
 
     `order_for` completes the order with the descriptor that messages are to be written to. `exit_code` is known after
     the block; -n where signal n ended the process.
@@ -46,16 +49,21 @@ class Child:
         self._started_at = time.monotonic()
         self._pipe, write_end = os.pipe()
         try:
-            folder.order.write_text(order_for(write_end).model_dump_json())
+            order = order_for(write_end)
+            several = order.processes > 1
+            if several:  # torchrun's processes inherit nothing beyond the standard streams
+                order = order.model_copy(update={"events_fd": _STDIN})
+            folder.order.write_text(order.model_dump_json())
+            module = "worker.runner.launcher" if several else "worker.runner"
             with folder.output.open("wb") as output:
                 self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module
-                    [sys.executable, "-P", "-m", "worker.runner", str(folder.root)],
+                    [sys.executable, "-P", "-m", module, str(folder.root)],
                     cwd=folder.tmp,
                     env=dict(environment),
-                    stdin=subprocess.DEVNULL,
+                    stdin=write_end if several else subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    pass_fds=(write_end,),
+                    pass_fds=() if several else (write_end,),
                     start_new_session=True,
                 )
         except BaseException:
@@ -74,6 +82,7 @@ class Child:
     ) -> None:
         self._signal_group(signal.SIGKILL)
         self.exit_code = self._process.wait()
+        self._outlive()
         os.close(self._end)
         os.close(self._pipe)
 
@@ -108,6 +117,13 @@ class Child:
         if not self._wait(grace_s):
             self._signal_group(signal.SIGKILL)
             self._wait(None)
+
+    def _outlive(self) -> None:
+        """Wait until nobody can speak any more: what a launcher launched dies with it, but a moment later."""
+        deadline = time.monotonic() + _DYING_S
+        while not self._silent and time.monotonic() < deadline:
+            if select.select([self._pipe], [], [], _DYING_S)[0]:
+                self._silent = not os.read(self._pipe, _PIPE_BYTES)
 
     def _wait(self, timeout_s: float | None) -> bool:
         return bool(select.select([self._end], [], [], timeout_s)[0])

@@ -84,7 +84,7 @@ def available() -> bool:
     return _abi() >= _MINIMUM_ABI
 
 
-def restrict(rules: Iterable[tuple[Path, Access]]) -> None:
+def restrict(rules: Iterable[tuple[Path, Access]], *, deny_tcp: bool = True) -> None:
     """Confine this thread and its descendants to `rules`, and deny TCP. Paths that do not exist are passed over.
 
     `no_new_privs` must be set. Call it while the process has one thread. Raises OSError where the kernel refuses.
@@ -92,7 +92,7 @@ def restrict(rules: Iterable[tuple[Path, Access]]) -> None:
     abi = _abi()
     handled = _handled(abi)
     scoped = _SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS if abi >= 6 else 0
-    attributes = _RulesetAttr(handled, _NET_BIND_AND_CONNECT_TCP, scoped)
+    attributes = _RulesetAttr(handled, _NET_BIND_AND_CONNECT_TCP if deny_tcp else 0, scoped)
     size = ctypes.sizeof(attributes) if abi >= 6 else _RulesetAttr.scoped.offset
     ruleset = _call(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), 0)
     try:

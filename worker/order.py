@@ -22,6 +22,9 @@ EXIT_STOPPED = 75
 EXIT_SPREAD = 76
 """Exit code of a child that left `parts.json`: the job goes on when the parts named there have ended."""
 
+EXIT_LOST = 77
+"""Exit code of one of several processes of a child that another one of them has left alone; that one's end says why."""
+
 
 class InputFile(Document):
     """A model or a dataset, fetched into the work folder."""
@@ -60,6 +63,8 @@ class Order(Document):
     """Of those parts that succeeded."""
     workers: int = 1
     """That are at work now, this one included."""
+    processes: int = 1
+    """That carry the order out together; with more than one a launcher starts them."""
     spread_s: float = 0.0
     """What would take longer is spread over the workers."""
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from worker import landlock
+from worker import landlock, seccomp
 
 Tier = Literal["T0", "T1"]
 
@@ -83,14 +83,27 @@ def environment(inherited: Mapping[str, str], scratch: Path, threads: int) -> di
     }
 
 
-def enter(tier: Tier, limits: Limits, parent_pid: int, readable: tuple[Path, ...], writable: tuple[Path, ...]) -> None:
-    """Confine the calling process for good. Raises OSError where the kernel refuses: then nothing may be opened.
-
-    Ends the process at once if `parent_pid` is no longer its parent: its worker died before it was set to die with it.
-    """
+def die_with_parent(parent_pid: int) -> None:
+    """Ends the process at once if `parent_pid` is no longer its parent, which died before this could be said."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)
+
+
+def enter(
+    tier: Tier,
+    limits: Limits,
+    parent_pid: int,
+    readable: tuple[Path, ...],
+    writable: tuple[Path, ...],
+    *,
+    joins_others: bool = False,
+) -> None:
+    """Confine the calling process for good. Raises OSError where the kernel refuses: then nothing may be opened.
+
+    A process that `joins_others` may still connect to them; it calls `close_network` before it opens a stranger's file.
+    """
+    die_with_parent(parent_pid)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities()
     os.nice(_NICENESS)
@@ -99,8 +112,18 @@ def enter(tier: Tier, limits: Limits, parent_pid: int, readable: tuple[Path, ...
         landlock.restrict(
             [(path, landlock.READ) for path in (*_code_folders(), *readable)]
             + [(path, landlock.WRITE) for path in writable]
-            + [(path, landlock.DEVICE) for path in _devices()]
+            + [(path, landlock.DEVICE) for path in _devices()],
+            deny_tcp=not joins_others,
         )
+
+
+def close_network(tier: Tier) -> None:
+    """What `enter` left open to a process that joins others; all of its threads keep the connections they have.
+
+    Raises OSError where the kernel refuses: then nothing may be opened.
+    """
+    if tier == "T1":
+        seccomp.deny_new_sockets()
 
 
 def _set_limits(limits: Limits) -> None:

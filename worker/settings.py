@@ -57,8 +57,15 @@ class WorkerSettings(StoreSettings):
     inspect_cpu_s: int | None = Field(
         default=None, gt=0, description="CPU time of an inspection per thread; as long as its deadline if unset."
     )
-    job_memory_bytes: int | None = Field(default=None, gt=0, description="Address space of a CPU job; None: no limit.")
+    job_memory_bytes: int | None = Field(
+        default=None, gt=0, description="Address space of each process of a CPU job; None: no limit."
+    )
     output_bytes: int = Field(default=16 * 2**30, gt=0, description="Largest file a child may write.")
+    training_processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that train a job together, one per GPU; unset: for every GPU that the worker sees.",
+    )
     child_threads: int | None = Field(default=None, ge=1, description="Threads of a child; all cores if unset.")
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ from models_store.datasets import DatasetRepository
 from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import NEW_JOB, JobKind
+from models_store.documents.job_spec import NEW_JOB, JobKind, JobSpec, NewJob
 from models_store.documents.mask_part import MaskPart, MaskParts
 from models_store.documents.reports import ANY_REPORT, AnyReport
 from models_store.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, LeaseLost
@@ -42,6 +42,7 @@ from models_store.tables import Dataset, Model
 from worker import failures, sandbox
 from worker.checkpoint_keeper import CheckpointKeeper
 from worker.child import Child
+from worker.devices import visible_gpus
 from worker.lease import Lease
 from worker.messages import CheckpointMessage, Message
 from worker.order import CANONICAL_MODEL, EXIT_SPREAD, EXIT_STOPPED, Failure, InputFile, InspectionResult, Order
@@ -188,6 +189,7 @@ class _Attempt:
             mask_scores=tuple(mask_scores),
             workers=self._workers() if spec.get("random_masks") and kind is JobKind.PRUNE else 1,
             spread_s=self.settings.spread_s,
+            processes=self._processes(NEW_JOB.validate_python(spec)) if kind is JobKind.PRUNE else 1,
         )
         return lambda events_fd: order(events_fd=events_fd)
 
@@ -202,6 +204,13 @@ class _Attempt:
         if not self.keeper.borrow(parent_id):
             raise _NotWaitedFor(self.claim.job_id)
         return spec
+
+    def _processes(self, spec: NewJob) -> int:
+        """That carry the job out: several for a training, where the worker has as many GPUs or is told to."""
+        if not isinstance(spec, JobSpec) or not spec.trains:
+            return 1
+        gpus = visible_gpus(os.environ) if self.settings.device == "cuda" else 1
+        return self.settings.training_processes or max(gpus, 1)
 
     def _workers(self) -> int:
         """Where the broker cannot be asked, this one alone."""

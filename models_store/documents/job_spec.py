@@ -261,6 +261,12 @@ class JobSpec(PruningWork):
         """Whether the weights that remain are refitted, where there are images to do so."""
         return self.kernels is None if self.recovery.reconstruction is None else self.recovery.reconstruction
 
+    @property
+    def trains(self) -> bool:
+        """Whether any stage trains the network."""
+        asked_for = self.finetuning.epochs > 0 or self.schedule is not None or self.regularisation is not None
+        return self.dataset_id is not None and asked_for
+
     def check_data(self, data: DataKind) -> None:
         if data != "labels":
             if self.budget.max_accuracy_drop is not None:

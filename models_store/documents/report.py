@@ -216,6 +216,7 @@ class EpochRow(Document):
 
 class Training(Document):
     device: str
+    processes: int = Field(default=1, description="That trained together, each on a device of this kind.")
     train_samples: int
     validation_samples: int
     precision: str = Field(default="float32", description="In which the steps were computed: float32 or bfloat16.")

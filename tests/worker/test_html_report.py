@@ -193,6 +193,18 @@ def test_page_shows_every_figure_of_the_report():
     assert "Epoch 17 was best" in page.text
 
 
+def test_page_says_how_many_processes_trained():
+    together = training(3, 2).model_copy(update={"processes": 2})
+    assert "in 2 processes together" in render(sample_report(training=together))
+    assert "together" not in render(sample_report(training=training(3, 2)))
+
+
+def test_a_report_from_before_processes_were_counted_is_read():
+    document = sample_report(training=training(3, 2)).model_dump(mode="json")
+    del document["training"]["processes"]
+    assert report.Report.model_validate(document).training.processes == 1
+
+
 def test_page_asks_for_nothing_from_outside():
     page = Page(render(sample_report()))
     assert not {"script", "link", "img", "iframe", "object", "embed", "form", "use"} & set(page.tags)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,8 @@ from worker import sandbox
 
 folder, tier, parent = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 limits = sandbox.Limits(memory_bytes=2**31, file_bytes=2**20)
-sandbox.enter(tier, limits, parent, readable=(folder,), writable=(folder / "out",))
+joins_others = sys.argv[4] == "True"
+sandbox.enter(tier, limits, parent, readable=(folder,), writable=(folder / "out",), joins_others=joins_others)
 
 def outcome(action):
     try:
@@ -35,19 +37,20 @@ def outcome(action):
 """
 
 
-def _confined(script: str, folder: Path, tier: sandbox.Tier) -> dict[str, str]:
+def _confined(script: str, folder: Path, tier: sandbox.Tier, joins_others: bool = False) -> dict[str, Any]:
     """Run a script that prints a JSON object, confined as a child of this process."""
     (folder / "out").mkdir()
     (folder / "input").write_text("an input")
     inherited = {**os.environ, "ESPALIER_DATABASE_URL": "secret", "AWS_SECRET_ACCESS_KEY": "secret"}
+    arguments = [str(folder), tier, str(os.getpid()), str(joins_others)]
     finished = subprocess.run(
-        [sys.executable, "-P", "-c", PRELUDE + textwrap.dedent(script), str(folder), tier, str(os.getpid())],
+        [sys.executable, "-P", "-c", PRELUDE + textwrap.dedent(script), *arguments],
         env=sandbox.environment(inherited, folder / "out", threads=1),
         capture_output=True,
         text=True,
         check=True,
     )
-    printed: dict[str, str] = json.loads(finished.stdout)
+    printed: dict[str, Any] = json.loads(finished.stdout)
     return printed
 
 
@@ -115,6 +118,51 @@ def test_landlock(tmp_path: Path) -> None:
     assert outcomes.pop("rename") == "allowed"
     assert set(outcomes.values()) == {"PermissionError"}, outcomes
     assert outside.read_text() == "another job's file"
+
+
+@needs_landlock
+def test_network_is_closed_to_all_threads_of_a_process_that_joined_others(tmp_path: Path) -> None:
+    """One that was there before, too; what is connected goes on."""
+    script = """
+        import threading
+        listener = socket.create_server(("127.0.0.1", 0))
+        address = listener.getsockname()
+        joined = socket.create_connection(address)
+        other, _ = listener.accept()
+        waiting = socket.create_connection(address)
+        begin, found = threading.Event(), {}
+
+        def tried():
+            begin.wait()
+            return {
+                "socket": outcome(socket.socket),
+                "connect": outcome(lambda: socket.create_connection(address, 1)),
+                "bind again": outcome(lambda: spare.bind(("127.0.0.1", 0))),
+                "listen": outcome(lambda: spare.listen()),
+                "accept": outcome(listener.accept),
+                "io_uring": outcome(uring),
+                "read elsewhere": outcome(lambda: open("/etc/passwd").read()),
+            }
+
+        def uring():
+            import ctypes
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.syscall(425, 1, ctypes.byref((ctypes.c_char * 256)())) < 0:
+                raise OSError(ctypes.get_errno(), "io_uring_setup")
+
+        spare = socket.socket()
+        thread = threading.Thread(target=lambda: found.update(tried()))
+        thread.start()
+        sandbox.close_network(tier)
+        begin.set()
+        thread.join()
+        joined.sendall(b"still there")
+        print(json.dumps({"before": found, "first": tried(), "heard": other.recv(100).decode()}))
+        """
+    outcomes = _confined(script, tmp_path, "T1", joins_others=True)
+    assert outcomes["heard"] == "still there"
+    assert set(outcomes["before"].values()) == {"PermissionError"}, outcomes
+    assert outcomes["first"] == outcomes["before"]
 
 
 def test_child_dies_with_its_parent(tmp_path: Path) -> None:

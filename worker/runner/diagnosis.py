@@ -26,8 +26,19 @@ class BrokenPromise(Exception):
         self.code = code
 
 
+class Told(Exception):
+    """Another process of this job has found out why the attempt fails."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.error.message)
+        self.failure = failure
+
+
 def diagnose(error: Exception, stage: str | None) -> Failure:
     """The error as the job's owner will read it. Out of memory and a full disk may pass; the rest would come again."""
+    if isinstance(error, Told):
+        told = error.failure
+        return told.model_copy(update={"error": told.error.model_copy(update={"stage": stage})})
     if isinstance(error, EngineError):
         return _failure(stage, error.code, ErrorClass.USER, _at_node(error), error.hint)
     if isinstance(error, BrokenPromise):

@@ -15,11 +15,15 @@ class Spread(Exception):
     """The attempt has left parts of its work to other workers, and what another attempt can go on from."""
 
 
+class Lost(Exception):
+    """Another process of the job has ended, or answers no more; this one does not know why."""
+
+
 class Interruption:
     """Whether SIGTERM came while it was deferred."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._told = self._deaf = False
 
     def told_to_stop(self) -> bool:
         return self._told
@@ -31,7 +35,11 @@ class Interruption:
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if self._deaf else before)
+
+    def go_deaf(self) -> None:
+        """From the end of the block on SIGTERM does nothing: this process ends by itself, soon."""
+        self._deaf = True
 
     def _tell(self, *_: object) -> None:
         self._told = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models_store.documents.job_spec import JobKind
 from models_store.documents.reports import AnyReport
@@ -27,6 +27,9 @@ from worker.runner.stages import (
 from worker.runner.voice import Voice
 from worker.runner.workbench import Stage, Workbench
 from worker.work_folder import WorkFolder
+
+if TYPE_CHECKING:
+    from worker.runner.crew import Crew
 
 STAGES: Mapping[JobKind, tuple[Stage[Any], ...]] = {
     JobKind.PRUNE: (
@@ -52,9 +55,9 @@ STAGES: Mapping[JobKind, tuple[Stage[Any], ...]] = {
 }
 
 
-def run_pipeline(order: Order, folder: WorkFolder, voice: Voice) -> AnyReport:
-    """Run every stage that applies; the report is the last one's document."""
-    bench = Workbench(order, folder, voice)
+def run_pipeline(order: Order, folder: WorkFolder, voice: Voice, crew: Crew | None = None) -> AnyReport:
+    """Run every stage that applies; the report is the last one's document. `crew` trains together."""
+    bench = Workbench(order, folder, voice, crew=crew)
     stages = STAGES[order.kind]
     resuming = True
     for stage in stages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING
 import onnx
 
 from models_store.documents.report import EpochRow, Parity, Training
+from worker.engine.graph.inputs import declared_shape, given_inputs
 from worker.engine.recovery.frozen_masks import Masks
 from worker.runner.interruption import Stopped
 from worker.runner.workbench import Workbench
 
 if TYPE_CHECKING:
-    from worker.engine.recovery import SelectiveDecay
+    from worker.engine.recovery import FinetuneOptions, SelectiveDecay
+    from worker.engine.recovery.team import Team
     from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
@@ -59,15 +62,19 @@ def train(
     checkpoints = Checkpoints(checkpoint, bench.order.checkpoint_s, bench.interruption.told_to_stop, bench.checkpoint)
     growing = decay(form) if decay is not None else None
     try:
-        with bench.interruption.deferred():
+        with (
+            bench.interruption.deferred(),
+            _team(bench, model, options, checkpoint, masks, growing, teacher is not None) as team,
+        ):
             found = finetune(
-                form, bench.dataset, options, tell, bench.voice.progress, masks, checkpoints, teacher, growing
+                form, bench.dataset, options, tell, bench.voice.progress, masks, checkpoints, teacher, growing, team
             )
     except Interrupted as interruption:
         raise Stopped from interruption
     checkpoints.remove()
     training = Training(
         device=found.device,
+        processes=found.processes,
         train_samples=found.train_samples,
         validation_samples=found.validation_samples,
         precision=found.arithmetic.precision,
@@ -76,3 +83,33 @@ def train(
         epochs=tuple(EpochRow(**asdict(epoch)) for epoch in found.epochs),
     )
     return Trained(form, parity, training)
+
+
+def _team(
+    bench: Workbench,
+    model: onnx.ModelProto,
+    options: FinetuneOptions,
+    checkpoint: Path,
+    masks: Masks,
+    decay: SelectiveDecay | None,
+    taught: bool,
+) -> AbstractContextManager[Team]:
+    """Who trains: this process, or in the block all of the job's."""
+    from worker.engine.recovery.team import ALONE
+
+    if bench.crew is None:
+        return nullcontext(ALONE)
+    if (images := _fixed_batch(model)) is not None:
+        bench.voice.log(f"The model takes {images} images at a time, no more and no fewer: one process trains it.")
+        return nullcontext(ALONE)
+    from worker.runner.assignment import Assignment
+
+    assignment = Assignment(model, options, checkpoint, masks, decay, taught)
+    return bench.crew.training(assignment, bench.interruption)
+
+
+def _fixed_batch(model: onnx.ModelProto) -> int | None:
+    """The images that the model's input insists on, where that is more than one: parts of a batch would not do."""
+    shapes = (declared_shape(value) for value in given_inputs(model))
+    found = next((shape[0] for shape in shapes if shape), None)
+    return found if isinstance(found, int) and found > 1 else None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import onnx
@@ -26,6 +26,9 @@ from worker.runner.checkpoint import Checkpoint
 from worker.runner.interruption import Interruption
 from worker.runner.voice import Voice
 from worker.work_folder import WorkFolder
+
+if TYPE_CHECKING:
+    from worker.runner.crew import Crew
 
 D = TypeVar("D", bound=Document)
 
@@ -58,13 +61,17 @@ class Left:
 class Workbench:
     """Documents and model files lie in the work folder; the analysis of the original is kept in memory."""
 
-    def __init__(self, order: Order, folder: WorkFolder, voice: Voice, step: int | None = None) -> None:
-        """`step`: the round of a schedule that the stages work on; None for the last one, and for a single cut."""
+    def __init__(
+        self, order: Order, folder: WorkFolder, voice: Voice, step: int | None = None, crew: Crew | None = None
+    ) -> None:
+        """`step`: the round of a schedule that the stages work on; None for the last one, and for a single cut.
+        `crew`: the processes that train together; None where this one is alone."""
         if not isinstance(order.spec, JobSpec | EstimateSpec) or order.model is None:
             raise ValueError("a job on a model has a spec and a model")
         self.order = order
         self.folder = folder
         self.step = step
+        self.crew = crew
         self._analyses: dict[Path, Analysis] = {}
         self.voice = voice
         self.work: JobSpec | EstimateSpec = order.spec
@@ -147,7 +154,7 @@ class Workbench:
 
     def in_round(self, step: int, spec: JobSpec) -> Workbench:
         """A bench for the stages of a round, which leave their files beside those of this one."""
-        bench = Workbench(self.order.model_copy(update={"spec": spec}), self.folder, self.voice, step)
+        bench = Workbench(self.order.model_copy(update={"spec": spec}), self.folder, self.voice, step, self.crew)
         bench.dataset, bench.interruption = self.dataset, self.interruption
         return bench
 

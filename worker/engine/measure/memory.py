@@ -27,6 +27,7 @@ ROUNDS = 3
 MAX_SECONDS = 120  # of one load and one run
 _RUSAGE_UNIT = 1024  # bytes, of ru_maxrss on Linux
 _LIBRARIES = ("onnxruntime", "libstdc++", "libc.so", "libm.so")
+_PR_SET_PDEATHSIG = 1
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 _MMAP_FROM_BYTES = 128 * 2**10
 
@@ -73,6 +74,7 @@ def _measure(path: Path, inputs: Mapping[str, np.ndarray], threads: int, pages: 
         for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(caught, signal.SIG_DFL)
         signal.alarm(MAX_SECONDS)
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nothing measures for a job that has ended
         _libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_FROM_BYTES)  # large blocks come from the system and go back to it
         for page in pages:  # a fork begins without the pages of code that this one has
             ctypes.string_at(page, 1)
