@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from tests.worker.networks import coloured_squares, convnet
 from worker.engine.data import DataOptions, InputSpec, open_dataset
 from worker.engine.errors import EngineError
 from worker.engine.measure import evaluate
@@ -263,6 +264,17 @@ def test_divergence_is_told(uploads):
         finetune(build(model), dataset_of(uploads[4], model), OPTIONS.model_copy(update={"learning_rate": 1e30}))
     assert caught.value.code == "diverged"
     assert "learning rate" in caught.value.hint
+
+
+def test_divergence_is_told_where_only_the_validation_shows_it(tmp_path):
+    """Statistics of batches hide what the running averages have become."""
+    model, path = convnet(width=8), tmp_path / "squares.npz"
+    path.write_bytes(coloured_squares())
+    mean = next(tensor for tensor in model.graph.initializer if tensor.name == "bn0.mean")
+    mean.CopyFrom(numpy_helper.from_array(np.full(8, np.nan, np.float32), mean.name))
+    with pytest.raises(EngineError) as caught:
+        finetune(build(model), open_dataset(path, InputSpec.of(model)), OPTIONS)
+    assert caught.value.code == "diverged"
 
 
 def test_a_model_without_weights_is_told(uploads):

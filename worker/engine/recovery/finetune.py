@@ -264,6 +264,8 @@ class _Run:
             self._checkpoint()
             on_progress(self.schedule.last_epoch / self.steps)
         loss, top1 = self._validate(self.dataset.validation)
+        if not math.isfinite(loss):
+            raise _diverged(number)
         seconds = before + time.monotonic() - start
         return Epoch(number, self.part.learning_rate, self.part.loss / self.part.samples, loss, top1, seconds)
 
@@ -455,9 +457,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _diverged(epoch: int) -> EngineError:
-    return EngineError(
-        "diverged", f"The training loss is no number any more in epoch {epoch}.", "Lower the learning rate."
-    )
+    return EngineError("diverged", f"The loss is no number any more in epoch {epoch}.", "Lower the learning rate.")
 
 
 def _nothing_to_train() -> EngineError:
