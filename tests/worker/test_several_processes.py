@@ -108,6 +108,14 @@ def test_gpus_that_are_not_there(plane: Plane) -> None:
     assert job.error["code"] == "too_few_gpus"
 
 
+def test_too_little_memory_to_begin_with(plane: Plane) -> None:
+    """Which the process that lacks it says itself."""
+    job_id = plane.submit(**plane.ready_inputs(), finetuning=TRAINING)
+    plane.run(plane.claim(), training_processes=2, job_memory_bytes=2**30)
+    (*_, last) = plane.events(job_id)
+    assert last.data["error"]["code"] == "out_of_memory"
+
+
 @pytest.mark.parametrize(
     ("named", "files", "count"),
     [

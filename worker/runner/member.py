@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from worker import sandbox
 from worker.order import EXIT_LOST, Order
+from worker.runner.diagnosis import diagnose
 from worker.work_folder import WorkFolder
 
 if TYPE_CHECKING:
@@ -21,15 +22,27 @@ def join(order: Order, folder: WorkFolder, launcher_pid: int) -> NoReturn:
     """Carry out the order as the first process, or help the one that does. Ends the process."""
     writable = folder.writable
     sandbox.enter(order.sandbox, order.limits, launcher_pid, (folder.root,), writable, joins_others=True)
-    from worker.runner.crew import assemble
-
-    crew = assemble(order, folder)
-    sandbox.close_network(order.sandbox)
+    crew = _connect(order, folder)
     # Only now, as in a process that is alone: what parses is imported, and the stranger's file is opened.
     code = _lead(order, folder, crew) if crew.leads else _help(order, folder, crew)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # nothing that waits for a process that may be gone
+
+
+def _connect(order: Order, folder: WorkFolder) -> Crew:
+    """Where memory or disk are too small for that, this process says so: the first one cannot know."""
+    try:
+        from worker.runner.crew import assemble
+
+        crew = assemble(order, folder)
+    except Exception as error:
+        failure = diagnose(error, None)
+        if failure.retry:
+            folder.failure.write_text(failure.model_dump_json())
+        raise
+    sandbox.close_network(order.sandbox)
+    return crew
 
 
 def _lead(order: Order, folder: WorkFolder, crew: Crew) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -24,6 +25,11 @@ from worker.engine.recovery import Checkpoints, FinetuneOptions, Interrupted, Se
 from worker.engine.recovery.team import Team
 from worker.engine.recovery.together import Together
 from worker.engine.torch_form import TorchForm, build
+from worker.runner.assignment import Assignment
+from worker.runner.crew import Crew
+from worker.runner.diagnosis import Told, diagnose
+from worker.runner.interruption import Interruption
+from worker.work_folder import WorkFolder
 
 finetune_module = importlib.import_module("worker.engine.recovery.finetune")
 OPTIONS = FinetuneOptions(
@@ -111,6 +117,7 @@ CASES: dict[str, Train] = {
     "batches_smaller_than_the_team": partial(train, batch_size=1, epochs=1),
     "adamw": partial(train, optimizer="adamw", learning_rate=1e-3),
     "norms": partial(train, model=WITH_NORMS),
+    "mixed_precision": partial(train, model=WITH_NORMS, precision="bfloat16"),
     "frozen": frozen,
     "decayed": decayed,
     "distilled": partial(taught, labelled=True),
@@ -138,6 +145,23 @@ def chosen_arithmetic(place: Place, team: Team) -> dict[str, object]:
     return asdict(training.arithmetic)
 
 
+def given_up(place: Place, team: Together) -> str:
+    """The second process runs out of memory in a training, and the first one is told; what it then says."""
+    crew = Crew(WorkFolder(place.folder), team, dist.new_group(backend="gloo"), 1)
+    if team.rank:
+        assignment, _ = next(crew.assignments())
+        crew.prepared()
+        crew.give_up(MemoryError(f"for {assignment.options.epochs} epochs"))
+        os._exit(0)
+    try:
+        model = onnx.load(place.folder / WITH_NORMS)
+        with crew.training(Assignment(model, OPTIONS, place.own, {}, None, False), Interruption()) as together:
+            together.total(1.0)
+    except Told as told:
+        return diagnose(told, "finetune").model_dump_json()
+    return "nothing"
+
+
 def main() -> None:
     folder, device = Path(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
@@ -151,7 +175,8 @@ def main() -> None:
     finetune_module.MIN_STEPS = 1
     told = {"diverged": diverge(place, team), "arithmetic": chosen_arithmetic(place, team)}
     (place.own / "told.json").write_text(json.dumps(told))
-    dist.destroy_process_group()
+    (place.own / "given_up.json").write_text(given_up(place, team))
+    os._exit(0)  # nothing that waits for the second process
 
 
 if __name__ == "__main__":
