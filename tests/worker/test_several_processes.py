@@ -41,7 +41,13 @@ def processes_of(job_id: str) -> dict[str, int]:
     return found
 
 
-def attempt(plane: Plane, job_id: str, when: Callable[[], object], action: Callable[[], object] | None) -> Outcome:
+def attempt(
+    plane: Plane,
+    job_id: str,
+    when: Callable[[], object],
+    action: Callable[[], object] | None,
+    checkpoint_s: float = 30,
+) -> Outcome:
     """One attempt in two processes, with `action` as soon as `when` is true, or else a drain; none of them is left."""
     draining = threading.Event()
 
@@ -53,22 +59,17 @@ def attempt(plane: Plane, job_id: str, when: Callable[[], object], action: Calla
     thread.start()
     with plane.database.session() as session:
         session.execute(update(Job).where(Job.id == job_id).values(claimable_at=database_now()))
-    (outcome,) = plane.work(draining, training_processes=2, checkpoint_s=0, grace_s=60)
+    (outcome,) = plane.work(draining, training_processes=2, checkpoint_s=checkpoint_s, grace_s=60)
     thread.join()
     assert processes_of(job_id) == {}
     return outcome
 
 
-def test_drained_then_without_one_of_them_then_to_the_end(plane: Plane) -> None:
+def test_drained_then_to_the_end(plane: Plane) -> None:
     job_id = plane.submit(**plane.ready_inputs(), finetuning=TRAINING, measuring={"rounds": 3})
-    folders = [plane.folder / "work" / f"{job_id}-{number}" for number in (1, 2)]
-    assert attempt(plane, job_id, (folders[0] / "state" / "training.safetensors").exists, None) is Outcome.RELEASED
+    saved = plane.folder / "work" / f"{job_id}-1" / "state" / "training.safetensors"
+    assert attempt(plane, job_id, saved.exists, None, checkpoint_s=0) is Outcome.RELEASED
     assert plane.job(job_id).failed_attempts == 0
-
-    trains = (folders[1] / "tmp" / "assignment" / "page.json").exists
-    attempt(plane, job_id, trains, lambda: os.kill(processes_of(job_id)["1"], signal.SIGKILL))
-    lost = plane.job(job_id)
-    assert (lost.state, lost.failed_attempts) == (JobState.QUEUED, 1)
 
     assert attempt(plane, job_id, lambda: True, lambda: None) is Outcome.ENDED
     assert plane.job(job_id).state is JobState.SUCCEEDED, plane.job(job_id).error
@@ -77,13 +78,27 @@ def test_drained_then_without_one_of_them_then_to_the_end(plane: Plane) -> None:
     assert report.training.processes == 2
     assert report.machine.sandbox == sandbox.best_tier()
     assert [row.epoch for row in report.training.epochs] == list(range(TRAINING["epochs"] + 1))
-    assert plane.epochs(job_id, 3)[0] > 0  # it went on
+    assert plane.epochs(job_id, 2)[0] > 0  # it went on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_one_killed_while_they_train(plane: Plane, rank: str) -> None:
+    job_id = plane.submit(**plane.ready_inputs(), finetuning=TRAINING)
+    saved = plane.folder / "work" / f"{job_id}-1" / "state" / "training.safetensors"
+    attempt(plane, job_id, saved.exists, lambda: os.kill(processes_of(job_id)[rank], signal.SIGKILL), checkpoint_s=0)
+    lost = plane.job(job_id)
+    assert (lost.state, lost.failed_attempts) == (JobState.QUEUED, 1)
+    error = plane.events(job_id)[-1].data["error"]
+    assert error["code"] == "worker_lost"
+    assert "SIGKILL" in error["message"]
 
 
 def both(job_id: str) -> bool:
     return {"0", "1"} <= processes_of(job_id).keys()
 
 
+@pytest.mark.slow
 def test_cancelled(plane: Plane) -> None:
     job_id = plane.submit(**plane.ready_inputs(), finetuning=TRAINING)
     attempt(plane, job_id, lambda: both(job_id), lambda: plane.cancel(job_id))
@@ -108,6 +123,7 @@ def test_gpus_that_are_not_there(plane: Plane) -> None:
     assert job.error["code"] == "too_few_gpus"
 
 
+@pytest.mark.slow
 def test_too_little_memory_to_begin_with(plane: Plane) -> None:
     """Which the process that lacks it says itself."""
     job_id = plane.submit(**plane.ready_inputs(), finetuning=TRAINING)

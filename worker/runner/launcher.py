@@ -128,7 +128,8 @@ def _too_few_gpus(wanted: int) -> Failure:
 def _end_as(exit_code: int) -> int:
     """As the process that ended first did, by a signal if it was one: it is what the supervisor is to know."""
     if exit_code < 0:
-        signal.signal(-exit_code, signal.SIG_DFL)
+        if -exit_code != signal.SIGKILL:  # torchrun catches others
+            signal.signal(-exit_code, signal.SIG_DFL)
         os.kill(os.getpid(), -exit_code)
     return exit_code
 

@@ -13,7 +13,8 @@ import onnx
 import pytest
 import torch
 import trainings
-from trainings import CASES, WITH_NORMS, WITHOUT_NORMS, Place, weights
+from onnx import TensorProto, helper, numpy_helper
+from trainings import CASES, WITH_A_CHOICE, WITH_NORMS, WITHOUT_NORMS, Place, weights
 
 from tests.worker.networks import coloured_squares, convnet
 from worker.engine.recovery import SelectiveDecay
@@ -41,12 +42,31 @@ def without_norms(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def with_a_choice(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A branch whose weights no gradient reaches adds a number to all scores."""
+    weights = np.random.default_rng(1).normal(0, 0.3, (4, 8, 1, 1)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "side.weight"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Conv", ["r1", "side.weight"], ["side"]),
+            helper.make_node("GlobalAveragePool", ["side"], ["side_pooled"]),
+            helper.make_node("Flatten", ["side_pooled"], ["side_flat"]),
+            helper.make_node("ArgMax", ["side_flat"], ["chosen"], axis=1, keepdims=1),
+            helper.make_node("Cast", ["chosen"], ["number"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["logits", "number"], ["shifted"]),
+        ]
+    )
+    model.graph.output[0].name = "shifted"
+    return model
+
+
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=needs_gpus)])
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """All trainings, run by a team; the folder where they lie."""
     folder, device = tmp_path_factory.mktemp("team"), request.param
     onnx.save(convnet(width=8), folder / WITH_NORMS)
     onnx.save(without_norms(convnet(width=8)), folder / WITHOUT_NORMS)
+    onnx.save(with_a_choice(convnet(width=8)), folder / WITH_A_CHOICE)
     onnx.save(convnet(width=8, seed=5), folder / "teacher.onnx")
     (folder / "images.npz").write_bytes(coloured_squares())
     (folder / "tmp").mkdir()

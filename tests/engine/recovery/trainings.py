@@ -42,7 +42,7 @@ OPTIONS = FinetuneOptions(
     device="cpu",
     precision="float32",
 )
-WITHOUT_NORMS, WITH_NORMS = "plain.onnx", "norms.onnx"
+WITHOUT_NORMS, WITH_NORMS, WITH_A_CHOICE = "plain.onnx", "norms.onnx", "choice.onnx"
 Train = Callable[["Place", Team], TorchForm]
 
 
@@ -118,6 +118,7 @@ CASES: dict[str, Train] = {
     "adamw": partial(train, optimizer="adamw", learning_rate=1e-3),
     "norms": partial(train, model=WITH_NORMS),
     "mixed_precision": partial(train, model=WITH_NORMS, precision="bfloat16"),
+    "weights_without_gradient": partial(train, model=WITH_A_CHOICE),
     "frozen": frozen,
     "decayed": decayed,
     "distilled": partial(taught, labelled=True),

@@ -50,11 +50,11 @@ class Together:
 
     def stepping(self, network: fx.GraphModule) -> torch.nn.Module:
         # Buffers agree without being sent: running averages are moved by statistics of whole batches. Weights that the
-        # loss does not reach get no gradient anywhere, which has to be found out or would be waited for.
+        # loss does not reach get no gradient, the same ones in every step: a static graph finds that out once.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of the new name of broadcast_buffers, which 2.10 lacks
             return DistributedDataParallel(
-                network, process_group=self._group, broadcast_buffers=False, find_unused_parameters=True
+                network, process_group=self._group, broadcast_buffers=False, static_graph=True
             )
 
 
