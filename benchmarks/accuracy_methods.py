@@ -68,10 +68,17 @@ OURS = {
     "refit, global": Ours("refit", "global", "none"),
     "l2, uniform": Ours("l2", "uniform"),
 }
-OTHERS = {f"{each.name}, uniform": Ours(each.name, "uniform") for each in CRITERIA if each.name != "l2"} | {
-    f"refit, {each.name}": Ours("refit", each.name) for each in ALLOCATIONS if each.name not in ("uniform", "global")
-}
-"""Every other criterion, allocated alike, and every other allocation of the same scores."""
+OTHERS = (
+    {f"{each.name}, uniform": Ours(each.name, "uniform") for each in CRITERIA if each.name != "l2"}
+    | {
+        f"refit, {each.name}": Ours("refit", each.name)
+        for each in ALLOCATIONS
+        if each.name not in ("uniform", "global")
+    }
+    | {f"{name}, global": Ours(name, "global", "none") for name in ("fisher", "taylor")}
+)
+"""Every other criterion, allocated alike, every other allocation of the same scores, and gradients compared over all
+layers."""
 HEURISTIC = {
     f"l1, heuristic {rule}": Ours("l1", "heuristic", options={"rule": rule})
     for rule in ("mean_std", "largest_gap", "otsu")

@@ -13,6 +13,8 @@ from benchmarks.results import Claim
 ISSUE = 4
 BASES = ("resnet20", "resnet56", "vgg16_bn")
 FACTORS = ("2x", "3x")
+_FEW = 2
+"""How many methods of theirs have to be trained at least for a claim about training to hold."""
 Rows = Mapping[str, Mapping[str, Any]]
 Methods = Mapping[str, Collection[str]]
 """The names of all methods of each side."""
@@ -42,16 +44,25 @@ def _after_three_epochs(rows: Rows) -> Iterable[Claim]:
     for base in BASES:
         for factor in FACTORS:
             name = f"{base} at {factor} fewer MACs, after 3 epochs: accuracy above Torch-Pruning's"
-            sides = [_best(rows, base, factor, side, epochs="3") for side in ("ours", "torch-pruning")]
-            if None in sides:
+            ours, theirs = (_means(rows, base, factor, side, epochs="3") for side in ("ours", "torch-pruning"))
+            if not ours or not theirs:
                 yield Claim(name, ISSUE, "not measured yet", "at least 0.3 points", False)
                 continue
-            ahead = 100 * (sides[0] - sides[1])
-            yield Claim(name, ISSUE, f"{ahead:+.2f} points", "at least 0.3 points", ahead >= 0.3)
+            best, rival = (max(means, key=means.__getitem__) for means in (ours, theirs))
+            ahead = 100 * (ours[best] - theirs[rival])
+            value = f"{ahead:+.2f} points: {best} (of {len(ours)} trained) against {rival} (of {len(theirs)} trained)"
+            # Who is best right after the cut need not be after training.
+            yield Claim(name, ISSUE, value, "at least 0.3 points", ahead >= 0.3 and len(theirs) >= _FEW)
 
 
-def _best(rows: Rows, base: str, factor: str, side: str, epochs: str | None = None) -> float | None:
-    """The best mean over the seeds of any method of a side, on option B, the form that both sides are run on."""
+def _best(rows: Rows, base: str, factor: str, side: str) -> float | None:
+    """The best mean over the seeds of any method of a side, untrained."""
+    return max(_means(rows, base, factor, side).values(), default=None)
+
+
+def _means(rows: Rows, base: str, factor: str, side: str, epochs: str | None = None) -> dict[str, float]:
+    """Each method's mean over the seeds, at its best without training or after so many epochs; on option B, the form
+    that both sides are run on."""
     found: defaultdict[str, list[float]] = defaultdict(list)
     for key, row in rows.items():
         row_base, form, row_side, method, row_factor, _ = key.split("/")
@@ -61,7 +72,7 @@ def _best(rows: Rows, base: str, factor: str, side: str, epochs: str | None = No
             found[method].append(max(row["top1"].values()))
         elif epochs in row.get("trained", {}):
             found[method].append(row["trained"][epochs])
-    return max((mean(values) for values in found.values()), default=None)
+    return {method: mean(values) for method, values in found.items()}
 
 
 def _run(rows: Rows, base: str, factor: str, side: str) -> set[str]:

@@ -53,6 +53,21 @@ def test_the_best_of_a_part_of_their_methods_proves_nothing():
     assert without_finetuning({key: value for key, value in ROWS.items() if "l2, uniform" not in key}).holds
 
 
+def test_after_training_the_best_is_compared_with_the_best_of_several_of_theirs():
+    def claim(rows):
+        return next(
+            c for c in claims({"resnet56": 0.9}, rows, METHODS) if c.name.startswith("resnet56 at 2x fewer MACs, after")
+        )
+
+    ours = f"{OPTION_B}/ours/{BEST_OURS}/2x/seed 0"
+    one = ROWS | {ours: ROWS[ours] | {"trained": {"3": 0.895}}}
+    assert claim(one).value == f"+0.50 points: {BEST_OURS} (of 1 trained) against {BEST_PEER} (of 1 trained)"
+    assert not claim(one).holds
+    other = f"{OPTION_B}/torch-pruning/FPGM, uniform/2x/seed 0"
+    assert claim(one | {other: ROWS[other] | {"trained": {"3": 0.891}}}).holds
+    assert not claim(one | {other: ROWS[other] | {"trained": {"3": 0.893}}}).holds
+
+
 def test_what_is_not_measured_does_not_hold():
     unmeasured = [claim for claim in claims({"resnet56": 0.9}, ROWS, METHODS) if claim.value == "not measured yet"]
     assert len(unmeasured) == 11
