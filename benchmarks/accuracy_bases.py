@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.cifar_onnx import SIZE
 from benchmarks.cifar_resnet import OptionA, load_cifar_resnet
 from benchmarks.machine import REPOSITORY
 from benchmarks.zoo import cache
@@ -32,7 +33,6 @@ SHARED = REPOSITORY.parent / "shared"
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 FORMS = ("option_a", "option_b")
-SIZE = 32
 
 
 class CifarVgg16(nn.Module):
@@ -106,22 +106,6 @@ def _shortcut(inputs: int, side: int) -> nn.Conv2d:
     weight[side : side + inputs, :, 0, 0] = torch.eye(inputs)
     convolution.weight = nn.Parameter(weight)
     return convolution
-
-
-def export(model: nn.Module, target: Path | io.BytesIO) -> None:
-    """The ONNX file of a network for CIFAR images, with BatchNormalization as nodes and a dynamic batch."""
-    torch.onnx.export(
-        model.eval(),
-        (torch.zeros(2, 3, SIZE, SIZE),),
-        target,
-        dynamo=False,
-        do_constant_folding=False,
-        training=torch.onnx.TrainingMode.PRESERVE,
-        opset_version=17,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-    )
 
 
 # ---------------------------------------------------------------------------------------------- data

@@ -14,7 +14,7 @@ import torch
 import torch_pruning as tp
 from torch.nn import functional
 
-from benchmarks.accuracy_bases import SIZE, export
+from benchmarks.cifar_onnx import SIZE, export
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.allocation.registry import ALLOCATIONS
 from worker.engine.criteria import Calibration, score

@@ -8,10 +8,11 @@ dynamic.
 import argparse
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+
+from benchmarks.cifar_onnx import export
 
 
 class OptionA(nn.Module):
@@ -73,26 +74,9 @@ def load_cifar_resnet(weights: Path) -> CifarResNet:
     return model.eval()
 
 
-def export_cifar_resnet(weights: Path, target: Path) -> None:
-    """Write the ONNX file of a ResNet with BatchNormalization kept."""
-    model = load_cifar_resnet(weights)
-    torch.onnx.export(
-        model,
-        (torch.zeros(2, 3, 32, 32),),
-        str(target),
-        dynamo=False,
-        do_constant_folding=False,
-        training=torch.onnx.TrainingMode.PRESERVE,
-        opset_version=17,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-    )
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()
-    export_cifar_resnet(arguments.weights, arguments.target)
+    export(load_cifar_resnet(arguments.weights), arguments.target)

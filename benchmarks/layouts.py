@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine, results
-from benchmarks.accuracy_bases import MEAN, STD, cifar10, export, folder, load
+from benchmarks.accuracy_bases import MEAN, STD, cifar10, folder, load
+from benchmarks.cifar_onnx import export
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset

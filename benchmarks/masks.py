@@ -5,10 +5,11 @@ archive with one folder of images per class. A plain evaluation is `worker.engin
 zeros in place of the masked filters: ONNX Runtime on all cores, 64 images at a time. Both are timed in turn, over a
 few masks at a time, so that what disturbs one disturbs the other. Jobs draw masks in families of ten that have the
 network's first half in common; masks drawn each by itself, as in the paper, are timed beside them, and so are kernels.
-Turns are kept one by one: what was stopped goes on where it was.
+Turns are kept one by one: what was stopped goes on where it was, with the same model and images.
 """
 
 import argparse
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -140,13 +141,16 @@ def main() -> None:
         "feature maps, each drawn by itself": (silence, cut, alone, arguments.others),
         "kernels": (kernels, kernels, together, arguments.others),
     }
-    rows = results.read(FILE).get("rows", {})
+    of = hashlib.sha256(arguments.model.read_bytes() + arguments.images.read_bytes()).hexdigest()
+    kept_before = results.read(FILE)
+    rows = kept_before.get("rows", {}) if kept_before.get("sha256") == of else {}
     for name, (plain, ours, draws, count) in wanted.items():
         found = [Turn(**turn) for turn in rows.get(name, {}).get("turns", [])]
         for turn in turns(partial(plain, draws), partial(ours, draws), draws, count, images, found):
             found.append(turn)
             rows[name] = summary(found, draws, images)
-            results.write(FILE, {"machine": machine.describe("onnxruntime", "numpy"), "rows": rows}, claims(rows))
+            contents = {"machine": machine.describe("onnxruntime", "numpy"), "sha256": of, "rows": rows}
+            results.write(FILE, contents, claims(rows))
     for name, row in rows.items():
         Console().print(
             f"{name}: plain {row['plain_s_per_mask']:.2f} s, ours {row['ours_s_per_mask']:.2f} s per mask, "

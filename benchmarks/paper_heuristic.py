@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.accuracy import Bench, Row
+from benchmarks.accuracy_bench import Bench, Row, Settings
 from benchmarks.accuracy_methods import CONTROL, HEURISTIC
 
 REMOVED = {"vgg16_bn": 0.7747, "resnet34": 0.4194}
@@ -32,17 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, found: Found, keep: Callable[[Found], None]) -> None:
     """Each row that is missing, kept as soon as it is known."""
     torch.set_num_threads(arguments.threads)
+    settings = Settings(arguments.threads, arguments.calibration_images)
     for base in arguments.bases:
         for method in (*HEURISTIC, CONTROL):
             row = Row(base, "option_b", "ours", method, 1 / (1 - REMOVED[base]), seed=0)
-            bench = Bench.of(row, arguments)
-            part = found.setdefault(base, {"top1": bench.accuracy(bench.model), "rows": {}})
-            if method not in part["rows"]:
-                part["rows"][method] = bench.measure(row)
+            bench = Bench.of(row, settings)
+            if base not in found:
+                found[base] = {"top1": bench.accuracy(bench.model), "rows": {}}
+            rows = found[base]["rows"]
+            if method not in rows:
+                rows[method] = {**bench.measure(row), "trained": {}}
                 keep(found)
-            trained = part["rows"][method].setdefault("trained", {})
-            if str(arguments.epochs) not in trained:
-                trained |= bench.train(row, [arguments.epochs])
+            if str(arguments.epochs) not in rows[method]["trained"]:
+                rows[method]["trained"] |= bench.train(row, [arguments.epochs])
                 keep(found)
     Console().print(table(found))
 

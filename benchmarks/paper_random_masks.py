@@ -24,6 +24,7 @@ from torch import nn
 
 from benchmarks import results
 from benchmarks.accuracy_bases import SHARED
+from benchmarks.cifar_onnx import export
 from benchmarks.zoo import cache
 from worker.engine.allocation import plan_of
 from worker.engine.criteria import score
@@ -91,18 +92,7 @@ def network(width: int = 128) -> nn.Module:
 
 def untrained(path: Path, width: int) -> onnx.ModelProto:
     torch.manual_seed(0)
-    torch.onnx.export(
-        network(width),
-        (torch.zeros(2, 3, 32, 32),),
-        str(path),
-        dynamo=False,
-        do_constant_folding=False,
-        training=torch.onnx.TrainingMode.PRESERVE,
-        opset_version=17,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-    )
+    export(network(width), path)
     return load_model(path)
 
 

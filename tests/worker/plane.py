@@ -145,6 +145,20 @@ class Plane:
             outcomes.append(self.run(claim, draining, **settings))
         return outcomes
 
+    def cut_off(self, when: Callable[[], object], action: Callable[[], object] | None, **settings: Any) -> Outcome:
+        """One attempt, with `action` as soon as `when` is true; without an action the worker is drained."""
+        draining = threading.Event()
+
+        def act() -> None:
+            until(when, 200, "the moment")
+            action() if action is not None else draining.set()
+
+        thread = threading.Thread(target=act)
+        thread.start()
+        (outcome,) = self.work(draining, **settings)
+        thread.join()
+        return outcome
+
     def run(self, claim: Claim, draining: threading.Event | None = None, **settings: Any) -> Outcome:
         """Carry out an attempt in this process."""
         chosen = WorkerSettings(data_dir=self.folder, child_threads=1, **settings)

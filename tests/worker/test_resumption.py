@@ -6,8 +6,6 @@ import hashlib
 import io
 import os
 import signal
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,23 +37,6 @@ def kept(plane: Plane, job_id: str) -> dict[str, str]:
         return CheckpointRepository(session).files(job_id)
 
 
-def cut_off(
-    plane: Plane, when: Callable[[], object], action: Callable[[], object] | None, **settings: object
-) -> Outcome:
-    """One attempt, with `action` as soon as `when` is true; without an action the worker is drained."""
-    draining = threading.Event()
-
-    def act() -> None:
-        until(when, 200, "the moment")
-        action() if action is not None else draining.set()
-
-    thread = threading.Thread(target=act)
-    thread.start()
-    (outcome,) = plane.work(draining, **settings)
-    thread.join()
-    return outcome
-
-
 def stages_run(plane: Plane, job_id: str, attempt: int) -> list[str]:
     stages = (event for event in plane.events(job_id, EventType.STAGE) if event.attempt == attempt)
     return [event.data["name"] for event in stages if event.data["state"] == "running"]
@@ -67,13 +48,12 @@ def test_cut_off_twice_and_bit_equal(plane: Plane) -> None:
     job_id = plane.submit(**inputs, finetuning=TRAINING, measuring=QUICK)
 
     # The training has begun when its first row is told; all that is kept of it is what SIGTERM makes it keep.
-    assert cut_off(plane, lambda: plane.epochs(job_id, 1), None, checkpoint_s=1000) is Outcome.RELEASED
+    assert plane.cut_off(lambda: plane.epochs(job_id, 1), None, checkpoint_s=1000) is Outcome.RELEASED
     assert plane.job(job_id).failed_attempts == 0
     drained = kept(plane, job_id)
     assert {"state/baseline.json", "state/estimate.json", "state/prune.json", "state/cut.onnx", TRAINED} < set(drained)
 
-    cut_off(
-        plane,
+    plane.cut_off(
         lambda: kept(plane, job_id)[TRAINED] != drained[TRAINED],
         lambda: os.kill(plane.child_of(job_id), signal.SIGKILL),
         checkpoint_s=0.3,

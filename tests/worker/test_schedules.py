@@ -17,7 +17,7 @@ from models_store.documents.job_spec import JobSpec
 from models_store.documents.report import Report
 from models_store.tables import Job
 from tests.worker.plane import Plane
-from tests.worker.test_resumption import cut_off, kept
+from tests.worker.test_resumption import kept
 from worker.engine.recovery.schedules import ratio_after
 from worker.runner.html_report.formats import exact
 from worker.supervisor import Outcome
@@ -45,9 +45,9 @@ def test_a_job_in_rounds_cut_off_in_the_second_ends_with_the_very_same_model(pla
         return SECOND in kept(plane, job_id)
 
     # First a drain, which the training answers with a checkpoint; then SIGKILL without a warning.
-    assert cut_off(plane, lambda: trained(plane, job_id) >= (1, 2), None, checkpoint_s=1000) is Outcome.RELEASED
+    assert plane.cut_off(lambda: trained(plane, job_id) >= (1, 2), None, checkpoint_s=1000) is Outcome.RELEASED
     assert "state/round1-training.safetensors" in kept(plane, job_id)
-    cut_off(plane, in_second_round, lambda: os.kill(plane.child_of(job_id), signal.SIGKILL), checkpoint_s=0.2)
+    plane.cut_off(in_second_round, lambda: os.kill(plane.child_of(job_id), signal.SIGKILL), checkpoint_s=0.2)
     assert plane.job(job_id).failed_attempts == 1
     with plane.database.session() as session:
         session.execute(update(Job).where(Job.id == job_id).values(claimable_at=database_now()))

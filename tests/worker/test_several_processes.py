@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,18 +48,9 @@ def attempt(
     checkpoint_s: float = 30,
 ) -> Outcome:
     """One attempt in two processes, with `action` as soon as `when` is true, or else a drain; none of them is left."""
-    draining = threading.Event()
-
-    def act() -> None:
-        until(when, 200, "the moment")
-        action() if action is not None else draining.set()
-
-    thread = threading.Thread(target=act)
-    thread.start()
     with plane.database.session() as session:
         session.execute(update(Job).where(Job.id == job_id).values(claimable_at=database_now()))
-    (outcome,) = plane.work(draining, training_processes=2, checkpoint_s=checkpoint_s, grace_s=60)
-    thread.join()
+    outcome = plane.cut_off(when, action, training_processes=2, checkpoint_s=checkpoint_s, grace_s=60)
     assert processes_of(job_id) == {}
     return outcome
 
