@@ -88,6 +88,18 @@ def test_neighbouring_widths_do_not_alternate_between_wide_and_narrow() -> None:
     assert max(widths[1:-1]) <= 2 * min(widths), widths
 
 
+@pytest.mark.parametrize("ratio", [0.55, 0.6, 0.65])
+def test_the_budget_is_used_up(ratio: float) -> None:
+    """Narrower than the budget asks for costs accuracy that nobody wanted to give."""
+    analysis = analyze(convnet(depth=3, width=64, size=8))
+    table = measure_table(analysis)
+    limit = macs_limit(analysis, ratio)
+    found = allocate(analysis, score(analysis, "l2"), [limit], method="latency", table=lambda: table)
+    kept = np.array([found.plan.kept[group.id].sum() for group in analysis.groups])
+    wider = kept + 16 * np.eye(len(kept), dtype=np.int64)
+    assert (limit.cost(wider)[kept < analysis.full] > limit.goal).all(), kept
+
+
 def test_what_cannot_be_reached_is_told_with_the_reason(analysis: Analysis, table: LatencyTable) -> None:
     found = allocate(
         analysis, score(analysis, "l2"), [latency_limit(table, 1e-6)], method="latency", table=lambda: table

@@ -6,12 +6,9 @@ import numpy as np
 from pydantic import Field
 
 from worker.engine.allocation.latency_table import BLOCK
-from worker.engine.allocation.limits import Limit
 from worker.engine.allocation.registry import ALLOCATIONS, Problem
 from worker.engine.graph.analysis import Counts
 from worker.engine.methods import Options
-
-_SLACK = 1.01
 
 
 class LatencyOptions(Options):
@@ -45,17 +42,14 @@ def latency(problem: Problem, options: LatencyOptions) -> Counts:
     both sides of a layer, so that HALP's knapsack over separate layers does not apply: the greedy solution is the
     knapsack's for one step, taken anew after each.
     """
-    widths, table = problem.widths, problem.table
+    widths = problem.widths
     finest = widths.step, widths.floor
     widths.wider_steps(options.block)
     chosen = _narrowed(problem, widths.whole)
     if not problem.fits(chosen):  # blocks are too coarse for this budget
         widths.step, widths.floor = finest
         chosen = _narrowed(problem, chosen)
-    # What fits is given back where it costs hardly any time: importance per limit alone would undo the choice.
-    now = float(table.cost(widths.counts(chosen)))
-    time_now = Limit("latency", max(now * _SLACK, 1e-9), table.whole, table.cost)
-    return widths.refill(chosen, [*problem.limits, time_now])
+    return _widened(problem, chosen)
 
 
 def _narrowed(problem: Problem, start: Counts) -> Counts:
@@ -76,3 +70,19 @@ def _narrowed(problem: Problem, start: Counts) -> Counts:
         chosen[able[best]] = after[best]
         kept = widths.counts(chosen)
     return chosen
+
+
+def _widened(problem: Problem, start: Counts) -> Counts:
+    """Give back what the last steps took beyond the limits, the most relief per millisecond first: a step of a width
+    that many layers share may overshoot by several percent."""
+    widths, table, chosen = problem.widths, problem.table, start.copy()
+    while True:
+        able, after, added, relief = widths.wider(chosen)
+        kept = widths.counts(chosen)
+        candidates = np.minimum(kept + added, problem.analysis.full)
+        fits = np.all([limit.cost(candidates) <= limit.goal for limit in problem.limits], axis=0)
+        if not len(able) or not np.any(fits):
+            return chosen
+        spent = np.maximum(table.cost(candidates) - float(table.cost(kept)), 0) + 1e-9 * table.whole
+        best = int(np.argmax(np.where(fits, relief / spent, -np.inf)))
+        chosen[able[best]] = after[best]

@@ -73,17 +73,13 @@ class Widths:
         # A whole that is no multiple of the step loses its remainder first.
         target = -(-(widths[able]) // self.step[able]) * self.step[able] - self.step[able]
         after = np.maximum(target, self.floor[able])
-        lost = [self._added(int(w), int(to), int(widths[w])) for w, to in zip(able, after, strict=True)]
-        harm = [
-            self._scarcity(int(w), int(to)) - self._scarcity(int(w), int(widths[w]))
-            for w, to in zip(able, after, strict=True)
-        ]
-        return (
-            able,
-            after,
-            np.array(lost, dtype=np.int64).reshape(len(able), len(self._analysis.groups)),
-            np.array(harm),
-        )
+        return able, after, *self._apart(able, after, widths[able])
+
+    def wider(self, widths: Counts) -> tuple[npt.NDArray[np.intp], Counts, Counts, npt.NDArray[np.float64]]:
+        """What each width may gain next: as `narrower`, with the units gained and the fall of the same quotient."""
+        able = np.flatnonzero(widths < self.whole)
+        after = np.minimum(widths[able] + self.step[able], self.whole[able])
+        return able, after, *self._apart(able, widths[able], after)
 
     def refill(self, widths: Counts, limits: Sequence[Limit]) -> Counts:
         """Give back what rounding took: widen one width after another by a step, the most importance per cost first,
@@ -109,6 +105,16 @@ class Widths:
             unfilled = unfilled[fitting]
             unfilled = unfilled[widths[unfilled] < self.whole[unfilled]]
         return widths
+
+    def _apart(
+        self, chosen: npt.NDArray[np.intp], narrow: Counts, wide: Counts
+    ) -> tuple[Counts, npt.NDArray[np.float64]]:
+        """Units of each group by which two values of each chosen width differ, (chosen, G), and the difference of
+        1 / (share of its importance)."""
+        each = [(int(w), int(low), int(high)) for w, low, high in zip(chosen, narrow, wide, strict=True)]
+        units = np.array([self._added(*between) for between in each], dtype=np.int64)
+        scarcer = np.array([self._scarcity(w, low) - self._scarcity(w, high) for w, low, high in each])
+        return units.reshape(len(each), len(self._analysis.groups)), scarcer
 
     def _scarcity(self, width: int, kept: int) -> float:
         """Total importance over what `kept` units have of it; of a width without importance, units count alike."""
