@@ -36,6 +36,31 @@ def convnet(classes: int = 4, width: int = 32, size: int = 12, seed: int = 0, de
     return model(nodes, weights, [["batch", 3, size, size]], [["batch", classes]])
 
 
+def residual_network(blocks: int, width: int, classes: int = 4, size: int = 8, seed: int = 0) -> onnx.ModelProto:
+    """A stem and blocks of two convolutions around which a shortcut leads, all of one width."""
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {}
+    nodes: list[onnx.NodeProto] = []
+
+    def convolved(tensor: str, name: str, channels: int = width) -> str:
+        weights[f"{name}.weight"] = rng.normal(0, (2 / (9 * channels)) ** 0.5, (width, channels, 3, 3))
+        nodes.append(helper.make_node("Conv", [tensor, f"{name}.weight"], [name], name, pads=[1, 1, 1, 1]))
+        return name
+
+    tensor = convolved("image", "stem", 3)
+    for i in range(blocks):
+        nodes.append(helper.make_node("Relu", [convolved(tensor, f"block{i}.0")], [f"inner{i}"]))
+        nodes.append(helper.make_node("Add", [tensor, convolved(f"inner{i}", f"block{i}.1")], [f"sum{i}"]))
+        tensor = f"sum{i}"
+    weights["fc.weight"] = rng.normal(0, width**-0.5, (width, classes))
+    nodes += [
+        helper.make_node("GlobalAveragePool", [tensor], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "fc.weight"], ["logits"], "fc"),
+    ]
+    return model(nodes, weights, [["batch", 3, size, size]], [["batch", classes]])
+
+
 def model(
     nodes: list[onnx.NodeProto],
     weights: dict[str, np.ndarray],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.worker.networks import convnet
+from tests.worker.networks import convnet, residual_network
 from worker.engine.allocation import LatencyTable, allocate, latency_limit, macs_limit, measure_table, params_limit
 from worker.engine.allocation.latency_table import Axis, TimedLayer
 from worker.engine.criteria import score
@@ -86,6 +86,43 @@ def test_neighbouring_widths_do_not_alternate_between_wide_and_narrow() -> None:
     widths = [int(mask.sum()) for mask in found.plan.kept.values()]
     assert len(widths) == 7
     assert max(widths[1:-1]) <= 2 * min(widths), widths
+
+
+@pytest.mark.parametrize("method", ["latency", "uniform", "global"])
+def test_what_gains_no_time_stays_when_the_budget_is_out_of_reach(
+    analysis: Analysis, table: LatencyTable, method: str
+) -> None:
+    """A block of 16 channels is computed whole: fewer of them would cost accuracy for nothing."""
+    limit = latency_limit(table, 1e-6)
+    found = allocate(analysis, score(analysis, "l2"), [limit], method=method, table=lambda: table)
+    assert not found.reached
+    assert all(mask.sum() >= 16 for mask in found.plan.kept.values())
+
+
+def test_steps_of_part_of_a_block_lead_to_the_next_one(analysis: Analysis, table: LatencyTable) -> None:
+    found = allocate(
+        analysis,
+        score(analysis, "l2"),
+        [latency_limit(table, 0.6)],
+        method="latency",
+        options={"block": 1},
+        round_to=1,
+        table=lambda: table,
+    )
+    assert found.reached, found.lines
+    assert found.macs > 0.2 * analysis.macs
+
+
+@pytest.mark.parametrize("ratio", [0.4, 0.6])
+def test_a_width_that_many_layers_share_is_no_narrower_than_theirs(ratio: float) -> None:
+    """What a residual stream loses is missing in every block of it, what an inner width loses in one."""
+    analysis = analyze(residual_network(blocks=6, width=64))
+    table = measure_table(analysis)
+    limit = macs_limit(analysis, ratio)
+    found = allocate(analysis, score(analysis, "l2"), [limit], method="latency", table=lambda: table)
+    kept = {group.id: int(found.plan.kept[group.id].sum()) for group in analysis.groups}
+    (stream,) = (group.id for group in analysis.groups if len({source.node for source in group.sources}) > 1)
+    assert all(width <= kept[stream] + 16 for width in kept.values()), kept
 
 
 @pytest.mark.parametrize("ratio", [0.55, 0.6, 0.65])

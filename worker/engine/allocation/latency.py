@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from worker.engine.allocation.latency_table import BLOCK
@@ -36,53 +37,61 @@ def latency(problem: Problem, options: LatencyOptions) -> Counts:
     """Narrow one width after another by a step, the least harm per millisecond saved first, until every limit is kept;
     then give back what fits.
 
-    Harm is the rise of 1 / (share of the layer's importance that is left). A sum of importances would starve layers for
+    Harm is the rise of 1 / (share of the width's importance that is left), once for each layer that makes or reads the
+    width: what a residual stream loses is missing in all its blocks. A sum of importances would starve layers for
     others; a sum of logarithms would leave open how a product of two neighbouring widths, which is what a layer's time
     follows, is shared between them, and widths would alternate between wide and narrow. Times depend on the widths on
     both sides of a layer, so that HALP's knapsack over separate layers does not apply: the greedy solution is the
     knapsack's for one step, taken anew after each.
     """
-    widths = problem.widths
+    widths, uses = problem.widths, _uses(problem)
     finest = widths.step, widths.floor
     widths.wider_steps(options.block)
-    chosen = _narrowed(problem, widths.whole)
+    chosen = _narrowed(problem, uses, widths.whole)
     if not problem.fits(chosen):  # blocks are too coarse for this budget
         widths.step, widths.floor = finest
-        chosen = _narrowed(problem, chosen)
-    return _widened(problem, chosen)
+        chosen = _narrowed(problem, uses, chosen)
+    return _widened(problem, uses, chosen)
 
 
-def _narrowed(problem: Problem, start: Counts) -> Counts:
+def _uses(problem: Problem) -> npt.NDArray[np.int64]:
+    """How many layers make or read each width, (widths,): the sides of timed layers that it is on, at least 1."""
+    sides = [axis.multiplicity > 0 for layer in problem.table.layers for axis in (layer.inputs, layer.outputs)]
+    on = np.array(sides).reshape(len(sides), len(problem.analysis.groups))
+    return np.array([max(int(on[:, list(groups)].any(axis=1).sum()), 1) for groups in problem.analysis.widths])
+
+
+def _narrowed(problem: Problem, uses: npt.NDArray[np.int64], start: Counts) -> Counts:
     """Step by step until every limit is kept, or nothing can go any more."""
     widths, table, chosen = problem.widths, problem.table, start.copy()
     kept = widths.counts(chosen)
     while violated := [limit for limit in problem.limits if float(limit.cost(kept)) > limit.goal]:
-        able, after, lost, harm = widths.narrower(chosen)
+        able, after, lost, rise = widths.narrower(chosen)
         if not len(able):
             break
+        harm = uses[able] * rise
         candidates = np.maximum(kept - lost, 0)
         helps = np.any([limit.cost(candidates) < limit.cost(kept) for limit in violated], axis=0)
         saved = np.maximum(float(table.cost(kept)) - table.cost(candidates), 0) + 1e-9 * table.whole
-        price = np.where(helps, harm / saved, np.inf)
+        # Where no step helps by itself, as part of a block does not, the least harmful one leads on to one that does.
+        price = np.where(helps, harm / saved, np.inf) if helps.any() else harm
         best = int(np.argmin(price))
-        if not np.isfinite(price[best]):
-            break
         chosen[able[best]] = after[best]
         kept = widths.counts(chosen)
     return chosen
 
 
-def _widened(problem: Problem, start: Counts) -> Counts:
+def _widened(problem: Problem, uses: npt.NDArray[np.int64], start: Counts) -> Counts:
     """Give back what the last steps took beyond the limits, the most relief per millisecond first: a step of a width
     that many layers share may overshoot by several percent."""
     widths, table, chosen = problem.widths, problem.table, start.copy()
     while True:
-        able, after, added, relief = widths.wider(chosen)
+        able, after, added, fall = widths.wider(chosen)
         kept = widths.counts(chosen)
         candidates = np.minimum(kept + added, problem.analysis.full)
         fits = np.all([limit.cost(candidates) <= limit.goal for limit in problem.limits], axis=0)
         if not len(able) or not np.any(fits):
             return chosen
         spent = np.maximum(table.cost(candidates) - float(table.cost(kept)), 0) + 1e-9 * table.whole
-        best = int(np.argmax(np.where(fits, relief / spent, -np.inf)))
+        best = int(np.argmax(np.where(fits, uses[able] * fall / spent, -np.inf)))
         chosen[able[best]] = after[best]

@@ -99,7 +99,7 @@ class LatencyTable:
 
     def _handed_on(self, kept: Counts) -> Floats:
         weights = [np.prod(layer.shape.data) for layer in self.layers]
-        values = [w * layer.outputs.size(kept) for w, layer in zip(weights, self.layers, strict=True)]
+        values = [w * _blocks(layer.outputs, kept) for w, layer in zip(weights, self.layers, strict=True)]
         return np.asarray(np.sum(values, axis=0), dtype=np.float64)
 
 
@@ -239,11 +239,15 @@ def _filled(width: int, whole: int) -> int:
     return min(-(-max(width, 1) // BLOCK) * BLOCK, whole)
 
 
+def _blocks(axis: Axis, kept: Counts) -> Counts:
+    """The width with its last block filled up, (..., G) -> (...)."""
+    return np.asarray(np.minimum(-(-axis.size(kept) // BLOCK) * BLOCK, axis.whole))
+
+
 def _between(axis: Axis, kept: Counts) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
     """Positions in the grid below and above a width, and where it lies between them, 0..1."""
     grid = np.array(axis.grid, dtype=np.float64)
-    sizes = axis.size(kept)
-    filled = np.minimum(-(-sizes // BLOCK) * BLOCK, axis.whole)
+    filled = _blocks(axis, kept)
     high = np.clip(np.searchsorted(grid, filled), 0, len(grid) - 1)
     low = np.maximum(high - 1, 0)
     gap = np.where(high > low, grid[high] - grid[low], 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ class Limit:
     def __post_init__(self) -> None:
         if not self.goal > 0:
             raise EngineError("bad_budget", f"{self.name} asks for {self.goal}.", "Ask for more than 0.")
+
+    def relaxed_to(self, floor: Counts) -> Limit:
+        """The same limit, or if even the floor exceeds it, as much as the floor costs: what is taken beyond that gains
+        nothing, such as part of a block of channels that is computed whole."""
+        return replace(self, goal=max(self.goal, float(self.cost(floor)) * (1 + 1e-9)))
 
 
 def macs_limit(analysis: Analysis, ratio: float) -> Limit:

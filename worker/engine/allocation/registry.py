@@ -156,7 +156,8 @@ def allocate(
     """Keep the most important units within all limits, as closely as the widths allow.
 
     Channel counts become multiples of `round_to` where a layer is wide enough; every width keeps at least `min_ratio`
-    of its units and never fewer than one. A limit below that floor gives the floor, with the reason in its line.
+    of its units and never fewer than one. A limit below what that floor costs gives what costs no more than
+    the floor, with the reason in its line.
     `table` measures latency for the methods that use it; without one it is measured at batch size 1 on one thread.
     `dataset` is for methods that run the network: its training and validation images alone are looked at. `memory`
     keeps what they found for other budgets. Raises EngineError for an unknown method or option, and where a method
@@ -168,9 +169,10 @@ def allocate(
         return _allocation(analysis, scores, analysis.full, analysis.full, limits)
     widths = Widths(analysis, scores, round_to=round_to, min_ratio=min_ratio)
     means = Means(table, dataset, on_progress, memory or Memory())
-    problem = Problem(analysis, scores, widths, limits, seed, means)
+    floor = widths.counts(widths.floor)
+    problem = Problem(analysis, scores, widths, [limit.relaxed_to(floor) for limit in limits], seed, means)
     counts = widths.counts(chosen.function(problem, read))
-    found = _allocation(analysis, scores, counts, widths.counts(widths.floor), limits)
+    found = _allocation(analysis, scores, counts, floor, limits)
     return replace(found, search=problem.trace)
 
 
