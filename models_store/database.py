@@ -3,6 +3,8 @@
 import copy
 import json
 import os
+import sqlite3
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
 
@@ -24,7 +26,8 @@ from models_store.confinement import PROJECT, ProjectSession
 from models_store.errors import DatabaseUnavailable, SchemaOutdated
 
 # Transactions begin where `_begin` says, not where the driver guesses.
-SQLITE_CONNECT = {"timeout": 30.0, "isolation_level": None}
+SQLITE_TIMEOUT_S = 30.0
+SQLITE_CONNECT = {"timeout": SQLITE_TIMEOUT_S, "isolation_level": None}
 POSTGRESQL_CONNECT_TIMEOUT_S = 5
 POSTGRESQL_POOL = {"pool_size": 10, "max_overflow": 20, "pool_pre_ping": True}
 _dumps = partial(json.dumps, allow_nan=False)  # NaN is not JSON: PostgreSQL refuses it, so SQLite must too
@@ -132,7 +135,7 @@ def _sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: DBAPIConnection, _record: object) -> None:
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous = FULL")  # a job that was accepted survives a power failure
         cursor.close()
 
@@ -146,6 +149,20 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _write_ahead(cursor: DBAPICursor) -> None:
+    """Switch to the write-ahead log. While another connection does the same to a new file, or writes to it, SQLite says
+    `locked` at once instead of waiting for as long as it is told to."""
+    deadline = time.monotonic() + SQLITE_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _postgresql_engine(url: URL) -> Engine:

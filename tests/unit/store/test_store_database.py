@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.exc import DBAPIError, StatementError
 
 import models_store
@@ -35,6 +36,20 @@ def add(session, name="m"):
 def count(database):
     with database.session(read_only=True) as session:
         return session.scalar(select(func.count()).select_from(Model))
+
+
+def test_a_new_file_that_another_process_writes_to_is_waited_for(tmp_path):
+    """As when service and workers start at the same moment: only one of them can make it a file with a log."""
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE other (id)")
+    threading.Timer(0.5, other.commit).start()
+    database = Database(f"sqlite:///{path}")
+    with database.session(read_only=True) as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    database.dispose()
+    other.close()
 
 
 class TestSession:
