@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import fx
@@ -84,7 +85,9 @@ class Site:
         positions = y[0, 0].numel()
         taken = min(positions, max(1, limit // len(x)))
         chosen = torch.randperm(positions, generator=torch.Generator().manual_seed(positions))[:taken]
-        place: tuple[Any, ...] = torch.unravel_index(chosen, y.shape[2:])
+        # numpy's: torch's loads sympy for it.
+        axes = np.unravel_index(chosen.numpy(), tuple(y.shape[2:]))
+        place: tuple[Any, ...] = tuple(torch.tensor(axis) for axis in axes)
         views = self._windows(x)  # (images, channels, *out, *kernel), nothing copied but the padding
         per_image = 4 * taken * x.shape[1] * views[0, 0, *[0] * len(place)].numel()
         step = max(1, MAX_PATCH_BYTES // per_image)

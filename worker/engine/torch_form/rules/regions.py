@@ -1,9 +1,11 @@
-"""Ops on regions and deformed grids, which torchvision implements."""
+"""Ops on regions and deformed grids, which torchvision implements.
+
+It is imported where a graph has such an op: it loads torch's compiler, which takes longer than most small jobs.
+"""
 
 from __future__ import annotations
 
 import torch
-from torchvision.ops import deform_conv2d, roi_align, roi_pool
 
 from worker.engine.torch_form.operation import Operation, Value
 from worker.engine.torch_form.registry import implements
@@ -12,6 +14,8 @@ from worker.engine.torch_form.registry import implements
 @implements("RoiAlign")
 def align_regions(op: Operation) -> Value:
     """Average pooling over regions; half_pixel coordinates came (as the default) with opset 16."""
+    from torchvision.ops import roi_align
+
     if op.attribute("mode", "avg") != "avg":
         raise op.unsupported("its mode is not avg")
     default = "half_pixel" if op.opset >= 16 else "output_half_pixel"
@@ -24,6 +28,8 @@ def align_regions(op: Operation) -> Value:
 
 @implements("MaxRoiPool")
 def pool_regions(op: Operation) -> Value:
+    from torchvision.ops import roi_pool
+
     return op.call(
         roi_pool, op.tensor(0), op.tensor(1), op.attribute("pooled_shape"), op.attribute("spatial_scale", 1.0)
     )
@@ -32,6 +38,8 @@ def pool_regions(op: Operation) -> Value:
 @implements("DeformConv")
 def deform_conv(op: Operation) -> Value:
     """The kernel's taps move by the offsets (and weigh by the mask) that other layers compute."""
+    from torchvision.ops import deform_conv2d
+
     dims = len(op.attribute("strides", (1, 1)))
     pads = op.attribute("pads", (0,) * 2 * dims)
     if dims != 2 or pads[:2] != pads[2:]:
