@@ -113,16 +113,17 @@ def test_steps_of_part_of_a_block_lead_to_the_next_one(analysis: Analysis, table
     assert found.macs > 0.2 * analysis.macs
 
 
+@pytest.mark.parametrize("shared", ["paths", "once"])
 @pytest.mark.parametrize("ratio", [0.4, 0.6])
-def test_a_width_that_many_layers_share_is_no_narrower_than_theirs(ratio: float) -> None:
-    """What a residual stream loses is missing in every block of it, what an inner width loses in one."""
+def test_a_width_that_many_layers_share(ratio: float, shared: str) -> None:
+    """What a residual stream loses is missing between any two of its blocks, what an inner width loses in one."""
     analysis = analyze(residual_network(blocks=6, width=64))
     table = measure_table(analysis)
-    limit = macs_limit(analysis, ratio)
-    found = allocate(analysis, score(analysis, "l2"), [limit], method="latency", table=lambda: table)
+    limit, options = macs_limit(analysis, ratio), {"shared": shared}
+    found = allocate(analysis, score(analysis, "l2"), [limit], method="latency", options=options, table=lambda: table)
     kept = {group.id: int(found.plan.kept[group.id].sum()) for group in analysis.groups}
     (stream,) = (group.id for group in analysis.groups if len({source.node for source in group.sources}) > 1)
-    assert all(width <= kept[stream] + 16 for width in kept.values()), kept
+    assert kept[stream] == (max(kept.values()) if shared == "paths" else min(kept.values())), kept
 
 
 @pytest.mark.parametrize("ratio", [0.55, 0.6, 0.65])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
@@ -21,6 +23,11 @@ class LatencyOptions(Options):
         le=128,
         description="Widths are multiples of this where layers are wide enough: convolutions are computed in blocks.",
     )
+    shared: Literal["paths", "once"] = Field(
+        default="paths",
+        description="How much a width counts that many layers share, as a residual stream: paths, once for each path "
+        "from a layer that makes it to one that reads it; once, as any other, which is faster still and less accurate.",
+    )
 
 
 @ALLOCATIONS.register(
@@ -37,31 +44,34 @@ def latency(problem: Problem, options: LatencyOptions) -> Counts:
     """Narrow one width after another by a step, the least harm per millisecond saved first, until every limit is kept;
     then give back what fits.
 
-    Harm is the rise of 1 / (share of the width's importance that is left), once for each layer that makes or reads the
-    width: what a residual stream loses is missing in all its blocks. A sum of importances would starve layers for
-    others; a sum of logarithms would leave open how a product of two neighbouring widths, which is what a layer's time
-    follows, is shared between them, and widths would alternate between wide and narrow. Times depend on the widths on
-    both sides of a layer, so that HALP's knapsack over separate layers does not apply: the greedy solution is the
-    knapsack's for one step, taken anew after each.
+    Harm is the rise of 1 / (share of the width's importance that is left), once for each path from a layer that makes
+    the width to one that reads it: what a residual stream loses is missing between any two of its blocks. A sum of
+    importances would starve layers for others; a sum of logarithms would leave open how a product of two neighbouring
+    widths, which is what a layer's time follows, is shared between them, and widths would alternate between wide and
+    narrow. Times depend on the widths on both sides of a layer, so that HALP's knapsack over separate layers does not
+    apply: the greedy solution is the knapsack's for one step, taken anew after each.
     """
-    widths, uses = problem.widths, _uses(problem)
+    widths = problem.widths
+    paths = _paths(problem) if options.shared == "paths" else np.ones(len(widths.whole), dtype=np.int64)
     finest = widths.step, widths.floor
     widths.wider_steps(options.block)
-    chosen = _narrowed(problem, uses, widths.whole)
+    chosen = _narrowed(problem, paths, widths.whole)
     if not problem.fits(chosen):  # blocks are too coarse for this budget
         widths.step, widths.floor = finest
-        chosen = _narrowed(problem, uses, chosen)
-    return _widened(problem, uses, chosen)
+        chosen = _narrowed(problem, paths, chosen)
+    return _widened(problem, paths, chosen)
 
 
-def _uses(problem: Problem) -> npt.NDArray[np.int64]:
-    """How many layers make or read each width, (widths,): the sides of timed layers that it is on, at least 1."""
-    sides = [axis.multiplicity > 0 for layer in problem.table.layers for axis in (layer.inputs, layer.outputs)]
-    on = np.array(sides).reshape(len(sides), len(problem.analysis.groups))
-    return np.array([max(int(on[:, list(groups)].any(axis=1).sum()), 1) for groups in problem.analysis.widths])
+def _paths(problem: Problem) -> npt.NDArray[np.int64]:
+    """The layers that make each width times those that read it, (widths,), at least 1. Depthwise layers hand it on."""
+    mixing = [layer for layer in problem.table.layers if layer.shape.group]
+    ends = [[layer.outputs.multiplicity for layer in mixing], [layer.inputs.multiplicity for layer in mixing]]
+    on = np.array(ends).reshape(2, len(mixing), len(problem.analysis.groups)) > 0
+    layers = [on[:, :, list(groups)].any(axis=2).sum(axis=1) for groups in problem.analysis.widths]
+    return np.array([makers * readers for makers, readers in np.maximum(layers, 1)])
 
 
-def _narrowed(problem: Problem, uses: npt.NDArray[np.int64], start: Counts) -> Counts:
+def _narrowed(problem: Problem, paths: npt.NDArray[np.int64], start: Counts) -> Counts:
     """Step by step until every limit is kept, or nothing can go any more."""
     widths, table, chosen = problem.widths, problem.table, start.copy()
     kept = widths.counts(chosen)
@@ -69,7 +79,7 @@ def _narrowed(problem: Problem, uses: npt.NDArray[np.int64], start: Counts) -> C
         able, after, lost, rise = widths.narrower(chosen)
         if not len(able):
             break
-        harm = uses[able] * rise
+        harm = paths[able] * rise
         candidates = np.maximum(kept - lost, 0)
         helps = np.any([limit.cost(candidates) < limit.cost(kept) for limit in violated], axis=0)
         saved = np.maximum(float(table.cost(kept)) - table.cost(candidates), 0) + 1e-9 * table.whole
@@ -81,7 +91,7 @@ def _narrowed(problem: Problem, uses: npt.NDArray[np.int64], start: Counts) -> C
     return chosen
 
 
-def _widened(problem: Problem, uses: npt.NDArray[np.int64], start: Counts) -> Counts:
+def _widened(problem: Problem, paths: npt.NDArray[np.int64], start: Counts) -> Counts:
     """Give back what the last steps took beyond the limits, the most relief per millisecond first: a step of a width
     that many layers share may overshoot by several percent."""
     widths, table, chosen = problem.widths, problem.table, start.copy()
@@ -93,5 +103,5 @@ def _widened(problem: Problem, uses: npt.NDArray[np.int64], start: Counts) -> Co
         if not len(able) or not np.any(fits):
             return chosen
         spent = np.maximum(table.cost(candidates) - float(table.cost(kept)), 0) + 1e-9 * table.whole
-        best = int(np.argmax(np.where(fits, uses[able] * fall / spent, -np.inf)))
+        best = int(np.argmax(np.where(fits, paths[able] * fall / spent, -np.inf)))
         chosen[able[best]] = after[best]
