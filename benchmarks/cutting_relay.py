@@ -48,7 +48,8 @@ class CuttingRelay:
                     self.cuts.pop(0)
                     self.made += 1
                     for end in (near, far):
-                        end.shutdown(socket.SHUT_RDWR)
+                        end.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
+                        end.close()  # one that stays open with a full window keeps the sender waiting
                     self._on_cut()
                     return
                 far.sendall(data)
