@@ -50,7 +50,7 @@ class Axis:
         """The widths at which the layer is measured."""
         if not self.multiplicity.any() or self.whole < 2:
             return (self.whole,)
-        points = {_filled(int(self.whole * share), self.whole) for share in self.shares}
+        points = {int(_filled(max(int(self.whole * share), 1), self.whole)) for share in self.shares}
         return tuple(sorted(points))
 
 
@@ -99,7 +99,8 @@ class LatencyTable:
 
     def _handed_on(self, kept: Counts) -> Floats:
         weights = [np.prod(layer.shape.data) for layer in self.layers]
-        values = [w * _blocks(layer.outputs, kept) for w, layer in zip(weights, self.layers, strict=True)]
+        outputs = [layer.outputs for layer in self.layers]
+        values = [w * _filled(axis.size(kept), axis.whole) for w, axis in zip(weights, outputs, strict=True)]
         return np.asarray(np.sum(values, axis=0), dtype=np.float64)
 
 
@@ -234,20 +235,15 @@ def _axis(analysis: Analysis, labels: Dim, size: int, shares: tuple[float, ...] 
     return Axis(fixed, multiplicity, size, shares)
 
 
-def _filled(width: int, whole: int) -> int:
-    """The width with its last block filled up."""
-    return min(-(-max(width, 1) // BLOCK) * BLOCK, whole)
-
-
-def _blocks(axis: Axis, kept: Counts) -> Counts:
-    """The width with its last block filled up, (..., G) -> (...)."""
-    return np.asarray(np.minimum(-(-axis.size(kept) // BLOCK) * BLOCK, axis.whole))
+def _filled(width: Counts | int, whole: int) -> Counts:
+    """The width, or each of several, with its last block filled up."""
+    return np.asarray(np.minimum(-(-np.asarray(width) // BLOCK) * BLOCK, whole))
 
 
 def _between(axis: Axis, kept: Counts) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
     """Positions in the grid below and above a width, and where it lies between them, 0..1."""
     grid = np.array(axis.grid, dtype=np.float64)
-    filled = _blocks(axis, kept)
+    filled = _filled(axis.size(kept), axis.whole)
     high = np.clip(np.searchsorted(grid, filled), 0, len(grid) - 1)
     low = np.maximum(high - 1, 0)
     gap = np.where(high > low, grid[high] - grid[low], 1.0)
