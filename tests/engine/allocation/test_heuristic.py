@@ -35,6 +35,10 @@ def test_otsu_parts_two_clusters() -> None:
     assert otsu(two, 0.5, 0.25) == pytest.approx((0.3 + 2.0) / 2)
 
 
+def test_otsu_takes_a_layer_of_zeros_first() -> None:
+    assert otsu(np.zeros(8), 0.01, 0.25) > 0
+
+
 @pytest.mark.parametrize("rule", list(RULES))
 def test_every_rule_runs_from_nothing_to_everything(rule: str) -> None:
     rng = np.random.default_rng(3)

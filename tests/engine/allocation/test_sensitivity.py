@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import convnet
-from worker.engine.allocation import Memory, allocate, macs_limit
+from worker.engine.allocation import Memory, allocate, latency_limit, macs_limit, measure_table
 from worker.engine.criteria import score
 from worker.engine.data import Dataset
 from worker.engine.graph import Analysis, analyze
@@ -65,3 +66,37 @@ def test_a_dataset_is_used_where_there_is_one_and_measured_once(
     worth = Objective(digits_analysis, digits_dataset, images=200, calibration_images=64)
     uniform = allocate(digits_analysis, scores, [macs_limit(digits_analysis, 0.3)])
     assert worth(found.plan).gain > worth(uniform.plan).gain - 0.1
+
+
+@pytest.mark.parametrize("round_to", [1, 8])
+def test_a_latency_budget_is_met_although_no_step_of_part_of_a_block_gains_any(round_to: int) -> None:
+    analysis = analyze(convnet(width=64))
+    table = measure_table(analysis)
+    found = allocate(
+        analysis,
+        score(analysis, "l2"),
+        [latency_limit(table, 0.6)],
+        method="sensitivity",
+        options={"rule": "knapsack"},
+        round_to=round_to,
+        table=lambda: table,
+    )
+    assert found.reached
+
+
+@pytest.mark.parametrize("rule", ["equal", "knapsack"])
+def test_a_network_that_is_silent_on_the_images_is_cut_all_the_same(rule: str) -> None:
+    """Its outputs are zero until something is removed: no change is a share of them."""
+    b = GraphBuilder()
+    x = b.input(("batch", 3, 8, 8))
+    half = np.abs(np.random.default_rng(0).normal(size=(8, 3, 3, 3)))
+    filters = np.concatenate([half, half]).astype(np.float32)  # 16 channels, of which the second half undoes the first
+    maps = b.node("Relu", b.node("Conv", x, b.constant(filters), pads=[1, 1, 1, 1]))
+    flat = b.node("Flatten", b.node("GlobalAveragePool", maps))
+    against = np.repeat([1.0, -1.1], 8).astype(np.float32)[:, None] * np.ones((16, 4), np.float32)
+    analysis = analyze(b.model(b.node("Relu", b.node("MatMul", flat, b.constant(against)))))
+    scores = {0: np.repeat([2.0, 1.0], 8)}  # what undoes the rest goes first
+    found = allocate(
+        analysis, scores, [macs_limit(analysis, 0.5)], method="sensitivity", options={"rule": rule}, round_to=1
+    )
+    assert found.reached

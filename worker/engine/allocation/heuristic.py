@@ -100,7 +100,8 @@ def otsu(scores: Scores, strength: float, window: float) -> float:
         between = below * (len(ordered) - below) * np.square(mean_above - mean_below)
         split = int(np.argmax(between))
         threshold = float(ordered[split] + ordered[split + 1]) / 2
-    return threshold * strength / max(1 - strength, _ENDS)
+    # A layer whose scores are all zero goes first.
+    return max(threshold, 1e-150) * strength / max(1 - strength, _ENDS)
 
 
 RULES: dict[str, Callable[[Scores, float, float], float]] = {

@@ -80,10 +80,11 @@ def _knapsack(problem: Problem, losses: Sequence[Sensitivity]) -> Counts:
                 for w, to in zip(able, after, strict=True)
             ]
         )
-        price = np.where(saved > 0, (added + 1e-9) / np.maximum(saved, 1e-12), np.inf)
+        # Where no step saves anything by itself, as part of a block does not, the least harmful leads on to one that
+        # does.
+        helps = saved > 0
+        price = np.where(helps, (added + 1e-9) / np.maximum(saved, 1e-12), np.inf) if helps.any() else added
         best = int(np.argmin(price))
-        if not np.isfinite(price[best]):
-            break
         chosen[able[best]] = after[best]
         kept = widths.counts(chosen)
     return widths.refill(chosen, problem.limits)

@@ -112,7 +112,7 @@ class Probe:
 
     def _response(self, parts: Sequence[_Tally], energy: np.ndarray) -> Response:
         difference = np.sum([part.difference for part in parts], axis=0)
-        shares = difference / np.maximum(energy, np.finfo(np.float64).tiny)
+        shares = difference / np.where(energy > 0, energy, 1.0)  # an output that is zero on all images has no scale
         right = sum(part.right for part in parts)
         top1 = None if self._images.labels is None else right / len(self._images)
         return Response(float(np.sqrt(shares.mean())), top1)
