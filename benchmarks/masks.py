@@ -85,8 +85,7 @@ def turns(plain: Maker, ours: Maker, draws: Draws, count: int, images: Split, kn
                     wrong[way].append(round((1 - found.top1) * found.samples))
             else:
                 families = [[partial(ours, numbers[i]) for i in family] for family in draws.families(len(numbers))]
-                shared = draws.prefix.tensor if draws.prefix is not None else None
-                scores = score_variants(families, images, 10, shared=shared, threads=threads)
+                scores = score_variants(families, images, 10, shared=draws.prefix, threads=threads)
                 wrong[way] += [each.wrong for each in scores]
             seconds[way] = (time.perf_counter() - begun) / len(numbers)
         yield Turn(seconds["plain"], seconds["ours"], wrong["plain"], wrong["ours"])

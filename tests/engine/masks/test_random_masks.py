@@ -1,5 +1,6 @@
 """Random masks: exact counts, the same draws everywhere, and the scores of a plain evaluation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.errors import EngineError
+from worker.engine.export.half_precision import to_half_precision
 from worker.engine.graph import analyze
 from worker.engine.kernels import find_targets
 from worker.engine.kernels.proof import masked
@@ -175,6 +177,32 @@ def test_part_of_the_images_can_do(model: onnx.ModelProto, dataset: Dataset) -> 
     _, outcome = best_plan(analysis, analysis.full // 2, Search(dataset, count=2, samples=21))
     assert {score.samples for score in outcome.scores} == {21}
     assert outcome.control.samples == 21
+
+
+def test_part_of_the_images_is_drawn_from_all_classes(dataset: Dataset) -> None:
+    """Images that come in folders lie class by class."""
+    split = dataset.validation
+    by_class = np.argsort(split.labels, kind="stable")
+    sorted_split = replace(split, rows=split.rows[by_class], labels=split.labels[by_class])
+    ordered = replace(dataset, validation=sorted_split)
+    drawn = [Search(ordered, samples=20, seed=SEED).images() for _ in range(2)]
+    assert len(np.unique(drawn[0].labels)) == 4
+    assert drawn[0].rows.tolist() == drawn[1].rows.tolist()
+    assert len(np.unique(drawn[0].rows)) == 20
+
+
+def test_families_of_a_network_of_halves_score_as_masks_by_themselves_do(
+    model: onnx.ModelProto, dataset: Dataset
+) -> None:
+    analysis = analyze(to_half_precision(model, keep_io=False))
+    kept = analysis.full // 2
+    search = Search(dataset, count=3, family=3, seed=SEED)
+    _, outcome = best_plan(analysis, kept, search)
+    assert longest_prefix(analysis, 0.5) is not None
+    for number, found in enumerate(outcome.scores):
+        cut = prune(analysis, draw_plan(analysis, kept, search.draws(analysis), number))
+        plain = evaluate(cut, dataset.validation, 4)
+        assert found.wrong == pytest.approx((1 - plain.top1) * plain.samples, abs=1.01)
 
 
 def test_a_fixed_batch_is_filled_up(model: onnx.ModelProto, dataset: Dataset) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,11 @@ class Split:
             if augmentation is not None and stream is not None:
                 images = augmentation(images, stream, len(whole), wanted)
             yield self._normalised(images), self.labels[chosen]
+
+    def drawn(self, count: int, rng: np.random.Generator) -> Split:
+        """At most `count` of its images, drawn by `rng`, in the order in which they lie here: by class, often."""
+        chosen = np.sort(rng.permutation(len(self))[:count])
+        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen])
 
     def _normalised(self, images: np.ndarray) -> np.ndarray:
         scale, shift = self.scale, self.shift

@@ -18,6 +18,8 @@ class Prefix:
     """Everything before `tensor`, through which alone the rest of the graph depends on the inputs."""
 
     tensor: str
+    elem_type: int
+    """Of the tensor, as ONNX counts them."""
     nodes: frozenset[int]
     groups: frozenset[int]
     """Groups of channels with a member in it; they may go on behind it."""
@@ -45,17 +47,19 @@ def longest_prefix(analysis: Analysis, most: float) -> Prefix | None:
         return None
     end, tensor = found
     nodes = frozenset(range(end + 1))
-    return Prefix(tensor, nodes, _groups(analysis, nodes), float(share[end]))
+    elem_type = analysis.facts.types.get(tensor, onnx.TensorProto.FLOAT)
+    return Prefix(tensor, elem_type, nodes, _groups(analysis, nodes), float(share[end]))
 
 
-def split_at(model: onnx.ModelProto, tensor: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """The model up to a tensor, and from there on. Only what each part needs is in it."""
+def split_at(model: onnx.ModelProto, prefix: Prefix) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The model up to the end of a prefix, and from there on. Only what each part needs is in it."""
+    tensor = prefix.tensor
     makers = {name: node for node in model.graph.node for name in node.output}
     first = _part(model, [tensor], makers, stop="")
     rest = _part(model, [output.name for output in model.graph.output], makers, stop=tensor)
     first.graph.input.extend(given_inputs(model))
     first.graph.output.append(onnx.ValueInfoProto(name=tensor))
-    rest.graph.input.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    rest.graph.input.append(onnx.helper.make_tensor_value_info(tensor, prefix.elem_type, None))
     rest.graph.output.extend(model.graph.output)
     return first, rest
 

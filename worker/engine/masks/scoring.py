@@ -20,7 +20,7 @@ from worker.engine.data import Split
 from worker.engine.errors import EngineError
 from worker.engine.graph.inputs import declared_shape, given_inputs
 from worker.engine.masks.norms import renormed
-from worker.engine.masks.prefix import split_at
+from worker.engine.masks.prefix import Prefix, split_at
 from worker.engine.measure.classifier import Head, find_head, predicted_classes
 from worker.engine.measure.session import cpu_session
 
@@ -49,14 +49,13 @@ def score_variants(
     split: Split,
     classes: int,
     *,
-    shared: str | None = None,
-    samples: int | None = None,
+    shared: Prefix | None = None,
     calibration: np.ndarray | None = None,
     threads: int = 1,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[Score, ...]:
-    """Misclassified images of each variant, one family after the other, on the split or its first `samples` images;
-    `threads` families at a time. Up to the tensor `shared`, the variants of a family compute the same.
+    """Misclassified images of each variant, one family after the other; `threads` families at a time. The variants of a
+    family compute the same up to the end of `shared`.
 
     With `calibration`, images (N, ...) in the layout of the input, each variant is scored once its BatchNormalizations
     are taken anew on these.
@@ -65,7 +64,7 @@ def score_variants(
     """
     if not families:
         return ()
-    images = _Images(split, families[0][0](), samples, calibration)
+    images = _Images(split, families[0][0](), calibration)
     scores: list[Score] = []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for done, found in enumerate(pool.map(lambda family: _score(family, images, classes, shared), families)):
@@ -77,45 +76,36 @@ def score_variants(
 class _Images:
     """The batches that every variant sees, in the size that the model takes."""
 
-    def __init__(
-        self, split: Split, model: onnx.ModelProto, samples: int | None, calibration: np.ndarray | None
-    ) -> None:
+    def __init__(self, split: Split, model: onnx.ModelProto, calibration: np.ndarray | None) -> None:
         (value,) = given_inputs(model)
         shape = declared_shape(value) or [None]
         self.name = value.name
         self.size = shape[0] if isinstance(shape[0], int) else None
         self.half = value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
         self.calibration = calibration.astype(np.float16) if calibration is not None and self.half else calibration
-        self.samples = min(samples or len(split), len(split))
+        self.count = len(split)
         self._split = split
         height_width_channels = math.prod(split.images.shape[1:])
-        fits = self.samples * height_width_channels * 4 <= _CACHED_BYTES
+        fits = self.count * height_width_channels * 4 <= _CACHED_BYTES
         self._cached = list(self._read()) if fits else None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return iter(self._cached) if self._cached is not None else self._read()
 
     def _read(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        left = self.samples
-        for batch, labels in self._split.batches(self.size or BATCH_SIZE):
-            truth = labels[:left]
-            left -= len(truth)
-            if self.size is None:
-                batch = batch[: len(truth)]
-            elif len(batch) < self.size:
+        for batch, truth in self._split.batches(self.size or BATCH_SIZE):
+            if self.size is not None and len(batch) < self.size:
                 batch = np.concatenate([batch, np.repeat(batch[-1:], self.size - len(batch), axis=0)])
             yield batch.astype(np.float16) if self.half else batch, truth
-            if not left:
-                break
 
 
-def _score(family: Sequence[Variant], images: _Images, classes: int, shared: str | None) -> list[Score]:
+def _score(family: Sequence[Variant], images: _Images, classes: int, shared: Prefix | None) -> list[Score]:
     models = [variant() for variant in family]
     head = find_head(models[0])
     first: Session | None = None
     name, calibration = images.name, images.calibration
     if shared is not None and len(models) > 1:
-        beginning, name = split_at(models[0], shared)[0], shared
+        beginning, name = split_at(models[0], shared)[0], shared.tensor
         models = [split_at(model, shared)[1] for model in models]
         if calibration is not None:
             beginning, calibration = renormed(beginning, calibration)
@@ -125,9 +115,9 @@ def _score(family: Sequence[Variant], images: _Images, classes: int, shared: str
     sessions = [cpu_session(model, threads=1) for model in models]
     wrong = np.zeros(len(sessions), dtype=np.int64)
     for batch, labels in images:
-        begun = batch if first is None else _run(first, shared or "", images.name, batch)
+        begun = batch if first is None else _run(first, name, images.name, batch)
         wrong += [_wrong(head, _run(session, head.name, name, begun), labels, classes) for session in sessions]
-    return [Score(int(count), images.samples) for count in wrong]
+    return [Score(int(count), images.count) for count in wrong]
 
 
 def _run(session: Session, output: str, name: str, batch: np.ndarray) -> np.ndarray:

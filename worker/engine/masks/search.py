@@ -11,7 +11,7 @@ import onnx
 
 from worker.engine.allocation import plan_of
 from worker.engine.criteria import score
-from worker.engine.data import Dataset
+from worker.engine.data import Dataset, Split
 from worker.engine.graph.analysis import Analysis, Counts
 from worker.engine.kernels.layouts.free import weakest_kernels_gone
 from worker.engine.kernels.proof import masked
@@ -44,6 +44,11 @@ class Search:
     def draws(self, analysis: Analysis) -> Draws:
         """How the masks of a network are numbered; a family shares at most half of the multiply-accumulates."""
         return Draws(self.seed, self.family, longest_prefix(analysis, 0.5) if self.family > 1 else None)
+
+    def images(self) -> Split:
+        """The validation images that score the masks: all, or as many as are asked for, drawn by the seed."""
+        split = self.dataset.validation
+        return split if self.samples is None else split.drawn(self.samples, np.random.default_rng([self.seed, 6]))
 
     def calibration(self) -> np.ndarray | None:
         """The images for that, drawn by the seed; as few as fit, where they are large."""
@@ -97,10 +102,9 @@ class Contest:
         search = self.search
         return score_variants(
             variants,
-            search.dataset.validation,
+            search.images(),
             len(search.dataset.classes),
-            shared=self.draws.prefix.tensor if self.draws.prefix is not None else None,
-            samples=search.samples,
+            shared=self.draws.prefix,
             calibration=search.calibration(),
             threads=search.threads,
             on_progress=search.on_progress,
