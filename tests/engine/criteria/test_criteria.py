@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.criteria import CRITERIA, Calibration, score
 from worker.engine.criteria.width import Floats
 from worker.engine.errors import EngineError
+from worker.engine.export.half_precision import to_half_precision
 from worker.engine.graph import Analysis, analyze
+from worker.engine.torch_form.loss import LossForm
 
 WIDTHS, CLASSES, SIZE, IMAGES = (6, 5), 4, 7, 24
 AS_IT_IS = {"normalisation": "none"}
@@ -260,3 +264,100 @@ def test_aggregation_over_coupled_layers() -> None:
     for aggregation, expected in (("mean", rows.mean(axis=0)), ("sum", rows.sum(axis=0)), ("max", rows.max(axis=0))):
         found = score(analysis, "l1", {"aggregation": aggregation, "normalisation": "none"})
         np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+
+
+def residual(blocks: int = 3, width: int = 6, classes: int = CLASSES) -> Analysis:
+    """A stem and blocks of two convolutions around which a shortcut leads, each with Relu; global mean; Gemm."""
+    b = GraphBuilder(seed=4)
+    stream = b.node("Relu", b.conv(b.input(("n", 3, SIZE, SIZE)), 3, width))
+    for _ in range(blocks):
+        inner = b.node("Relu", b.conv(stream, width, width))
+        stream = b.node("Relu", b.node("Add", stream, b.conv(inner, width, width)))
+    flat = b.node("Flatten", b.node("GlobalAveragePool", stream))
+    return analyze(b.model(b.node("MatMul", flat, b.weight(width, classes))))
+
+
+def test_fisher_counts_what_each_reader_of_a_residual_stream_reads_once(net: Net) -> None:
+    """A gate where the stream is read is the same as one on all that writes it: filters, biases and their scale."""
+    analysis = residual()
+    (stream,) = (group for group in analysis.groups if len(group.sources) > 1)
+    found = score(analysis, "fisher", AS_IT_IS, calibration=net.calibration)[stream.id]
+    writers = {source.node for source in stream.sources}
+
+    def losses(channel: int, scale: float) -> np.ndarray:
+        model = onnx.ModelProto()
+        model.CopyFrom(analysis.graph.model)
+        scaled = {name for node in writers for name in analysis.graph.nodes[node].input[1:]}
+        for tensor in model.graph.initializer:
+            if tensor.name in scaled:
+                values = numpy_helper.to_array(tensor).copy()
+                values[channel] *= scale
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        form = LossForm(model)
+        form.network.double()
+        with torch.no_grad():
+            return np.concatenate(
+                [each.numpy() for each, _, _ in form.batches(net.x.astype(np.float64), net.y, IMAGES)]
+            )
+
+    for channel, value in enumerate(found):
+        slope = derivative(lambda s, c=channel: losses(c, s), step=1e-3)
+        assert value == pytest.approx(np.square(slope).mean() / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["apoz", "variance", "hrank"])
+def test_a_channel_that_is_read_once_counts_as_much_as_one_that_is_read_twice(net: Net, name: str) -> None:
+    """Halves of a Split, alike but for what reads them: one goes on at once, the other through a convolution, too."""
+    b = GraphBuilder(seed=4)
+    half = b.rng.normal(size=(6, 3, 3, 3)).astype(np.float32)
+    filters = b.constant(np.concatenate([half, half]))
+    maps = b.node("Relu", b.node("Conv", b.input(("n", 3, SIZE, SIZE)), filters, pads=[1, 1, 1, 1]))
+    first, second = b.node("Split", maps, b.constant([6, 6]), outputs=2, axis=1)
+    joined = b.node("Concat", first, second, b.node("Relu", b.conv(second, 6, 6)), axis=1)
+    flat = b.node("Flatten", b.node("GlobalAveragePool", b.conv(joined, 18, 8)))
+    analysis = analyze(b.model(b.node("MatMul", flat, b.weight(8, CLASSES))))
+    found = score(analysis, name, AS_IT_IS, calibration=net.calibration)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    assert len(np.unique(found[0])) > 3
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "refit"])
+def test_a_kernel_is_as_wide_as_its_weight_where_no_attribute_says_so(net: Net, name: str) -> None:
+    b = GraphBuilder(seed=4)
+    maps = b.node("Relu", b.conv(b.input(("n", 3, SIZE, SIZE)), 3, 6))
+    wide = b.node("Conv", maps, b.weight(5, 6, 1, 5), pads=[0, 2, 0, 2])
+    flat = b.node("Flatten", b.node("GlobalAveragePool", b.node("Relu", wide)))
+    analysis = analyze(b.model(b.node("MatMul", flat, b.weight(5, CLASSES))))
+    assert len(np.unique(score(analysis, name, AS_IT_IS, calibration=net.calibration)[0])) == 6
+
+
+@pytest.mark.parametrize("name", ["taylor", "fisher"])
+def test_images_that_do_not_fill_a_fixed_batch_are_looked_at_all_the_same(net: Net, name: str) -> None:
+    analysis = net.analysis()
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(analysis.graph.model)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = IMAGES + 8
+    options = {**AS_IT_IS, "batch_size": IMAGES}
+    expected, found = (score(each, name, options, calibration=net.calibration) for each in (analysis, analyze(fixed)))
+    for group, values in expected.items():
+        np.testing.assert_allclose(found[group], values, rtol=1e-4)
+
+
+def test_the_rank_of_maps_of_halves(net: Net) -> None:
+    halves = analyze(to_half_precision(net.analysis().graph.model, keep_io=False))
+    found = score(halves, "hrank", AS_IT_IS, calibration=net.calibration)
+    assert all(values.min() >= 0 and values.max() <= SIZE for values in found.values())
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+def test_filters_of_a_matrix_around_which_a_shortcut_leads_are_its_columns(op: str) -> None:
+    """Inputs and outputs of such a matrix are the same channels."""
+    b = GraphBuilder(seed=4)
+    matrix = b.rng.normal(size=(8, 8)).astype(np.float32)
+    matrix[:, 2] = 0
+    matrix[5] = 0
+    first = b.node("MatMul", b.input(("n", 3)), b.constant(np.ones((3, 8), np.float32)))
+    stream = b.node("Add", first, b.node(op, first, b.constant(matrix)))
+    analysis = analyze(b.model(b.node("MatMul", b.node("Relu", stream), b.weight(8, CLASSES))))
+    assert int(np.argmin(score(analysis, "l1", {"normalisation": "none"})[0])) == 2

@@ -20,13 +20,15 @@ Finish: TypeAlias = Callable[[Floats, int], Floats]
 
 
 def rows_per_place(evidence: Evidence, width: Width, images: int, measure: Measure, finish: Finish) -> list[Floats]:
-    """One row per place at which the width's feature maps are read; a unit of several channels gets their mean."""
+    """One row per place at which the width's feature maps are read; a unit of several channels gets their mean, and one
+    that is not read there NaN."""
     sums = evidence.once("feature maps", lambda: _measure(evidence, images, measure))
     rows = []
     for place in feature_maps(width):
         total, count = sums[place.tensor]
-        channels = np.maximum(width.per_unit(place.labels, np.ones(len(place.labels))), 1.0)
-        rows.append(width.per_unit(place.labels, finish(total, count)) / channels)
+        channels = width.per_unit(place.labels, np.ones(len(place.labels)))
+        sums_of_units = width.per_unit(place.labels, finish(total, count))
+        rows.append(np.where(channels > 0, sums_of_units / np.maximum(channels, 1.0), np.nan))
     return rows
 
 

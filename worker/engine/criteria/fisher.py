@@ -7,9 +7,10 @@ from pydantic import Field
 
 from worker.engine.criteria.calibrated import CalibratedSum
 from worker.engine.criteria.evidence import Evidence
-from worker.engine.criteria.places import every_place, feature_maps
+from worker.engine.criteria.gates import gated
 from worker.engine.criteria.registry import CRITERIA
 from worker.engine.criteria.width import Floats, Width
+from worker.engine.graph.labels import Labels
 
 
 class FisherOptions(CalibratedSum):
@@ -34,25 +35,30 @@ class FisherOptions(CalibratedSum):
 def fisher(evidence: Evidence, width: Width, options: FisherOptions) -> list[Floats]:
     """Half the mean over images of (d loss / d gate) squared; the gate multiplies a unit wherever it is read."""
     slopes = evidence.once("fisher", lambda: _slopes(evidence, options))
-    read = [
-        width.per_unit(place.labels, slopes[place.tensor]) for place in feature_maps(width) if place.tensor in slopes
-    ]
+    read = [width.per_unit(labels, slope) for labels, slope in slopes if (width.positions(labels) >= 0).any()]
     return [np.asarray(np.square(np.sum(read, axis=0)).mean(axis=1) / 2)] if read else []
 
 
-def _slopes(evidence: Evidence, options: FisherOptions) -> dict[str, Floats]:
-    """Tensor -> d loss / d gate of each channel, (channels, images)."""
+def _slopes(evidence: Evidence, options: FisherOptions) -> list[tuple[Labels, Floats]]:
+    """For each layer the channels that it reads, and d loss / d gate of each, (channels, images)."""
     import torch  # a job without gradients needs no torch
 
     from worker.engine.torch_form.loss import LossForm
 
-    places = every_place(evidence.widths)
-    form = LossForm(evidence.analysis.graph.model, *places)
-    found: dict[str, list[Floats]] = {name: [] for name in form.values}
+    model, places = gated(evidence.analysis)
+    form = LossForm(model, *dict.fromkeys(place.tensor for place in places))
+    found: list[list[Floats]] = [[] for _ in places]
     for losses, _, values in form.batches(*evidence.labelled(options.calibration_images), options.batch_size):
         gradients = torch.autograd.grad(losses.sum(), values, allow_unused=True)
-        for name, value, gradient in zip(form.values, values, gradients, strict=True):
-            if gradient is not None:
-                product = (value * gradient).detach().double().movedim(places[name].axis, 0)
-                found[name].append(product.flatten(2).sum(dim=2).numpy() if product.dim() > 2 else product.numpy())
-    return {name: np.concatenate(slopes, axis=1) for name, slopes in found.items() if slopes}
+        products = {
+            name: (value * gradient).detach().double()
+            for name, value, gradient in zip(form.values, values, gradients, strict=True)
+            if gradient is not None
+        }
+        for place, slopes in zip(places, found, strict=True):
+            if place.tensor in products:
+                product = products[place.tensor].movedim(place.axis, 0)[:, : len(losses)]
+                slopes.append(product.flatten(2).sum(dim=2).numpy() if product.dim() > 2 else product.numpy())
+    return [
+        (place.labels, np.concatenate(slopes, axis=1)) for place, slopes in zip(places, found, strict=True) if slopes
+    ]

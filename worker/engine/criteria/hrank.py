@@ -39,5 +39,5 @@ def _ranks(maps: np.ndarray) -> Floats:
     """(channels, images, ...) -> (1, channels). A map without two axes is a matrix of one row."""
     spatial = maps.shape[2:]
     rows = spatial[0] if len(spatial) >= 2 else 1
-    matrices = maps.reshape(*maps.shape[:2], rows, -1)
+    matrices = maps.reshape(*maps.shape[:2], rows, -1).astype(np.float32, copy=False)  # no SVD takes halves
     return np.asarray(np.linalg.matrix_rank(matrices).sum(axis=1, dtype=np.float64))[None]

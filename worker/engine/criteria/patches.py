@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 
@@ -9,12 +12,11 @@ from worker.engine.graph.onnx_graph import attribute, ints_attribute
 
 
 def sampled_patches(
-    node: onnx.NodeProto, array: np.ndarray, taps: int, locations: int, rng: np.random.Generator
+    node: onnx.NodeProto, array: np.ndarray, kernel: Sequence[int], locations: int, rng: np.random.Generator
 ) -> np.ndarray:
     """`locations` random positions of the output of a Conv in each image of its input (N, C, ...), as (N * locations,
-    C, taps) with zeros where the kernel hangs over the border."""
-    spatial = array.shape[2:]
-    kernel = ints_attribute(node, "kernel_shape") or [round(taps ** (1 / len(spatial)))] * len(spatial)
+    C, taps of the kernel) with zeros where the kernel hangs over the border."""
+    spatial, taps = array.shape[2:], math.prod(kernel)
     strides = ints_attribute(node, "strides") or [1] * len(spatial)
     dilations = ints_attribute(node, "dilations") or [1] * len(spatial)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]

@@ -23,6 +23,8 @@ class Reader:
     tensor: str
     labels: Labels
     weight: np.ndarray  # (outputs, channels, taps)
+    kernel: tuple[int, ...]
+    """Its sides; none of a Gemm or MatMul."""
 
 
 def readers_of(width: Width) -> list[Reader]:
@@ -41,10 +43,10 @@ def reader_at(analysis: Analysis, node: int, position: int, labels: Labels) -> R
         return None
     weight = graph.array(proto.input[1]).astype(np.float64)
     if proto.op_type == "Conv" and int_attribute(proto, "group", 1) == 1:
-        return Reader(node, proto.input[0], labels, weight.reshape(*weight.shape[:2], -1))
+        return Reader(node, proto.input[0], labels, weight.reshape(*weight.shape[:2], -1), weight.shape[2:])
     if proto.op_type in ("Gemm", "MatMul") and weight.ndim == 2 and not int_attribute(proto, "transA", 0):
         rows = weight if int_attribute(proto, "transB", 0) else weight.T
-        return Reader(node, proto.input[0], labels, rows[:, :, None])
+        return Reader(node, proto.input[0], labels, rows[:, :, None], ())
     return None
 
 
@@ -53,7 +55,7 @@ def seen_by(
 ) -> np.ndarray:
     """What the reader multiplies with its weights at sampled positions, (samples, channels, taps)."""
     if node.op_type == "Conv":
-        return sampled_patches(node, array, reader.weight.shape[2], locations, rng)
+        return sampled_patches(node, array, reader.kernel, locations, rng)
     rows = array.reshape(-1, array.shape[-1])
     chosen = rng.permutation(len(rows))[: locations * len(array)]
     return rows[chosen][:, :, None]

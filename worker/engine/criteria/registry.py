@@ -19,7 +19,8 @@ Scores = dict[int, npt.NDArray[np.float64]]
 """group id -> one score per unit; larger is more important."""
 
 Criterion = Callable[[Evidence, Width, Any], Sequence[Floats]]
-"""(evidence, width, options) -> rows of one score per unit of the width: one row per coupled layer or place."""
+"""(evidence, width, options) -> rows of one score per unit of the width: one row per coupled layer or place, NaN for a
+unit that does not occur there."""
 
 CRITERIA: Registry[Criterion] = Registry("criterion", asked_for_by="pruning.criterion")
 
@@ -69,13 +70,18 @@ def score(
 
 
 def _aggregated(rows: Sequence[Floats], units: int, options: Normalised) -> Floats:
-    """One score per unit; a criterion without a choice of aggregation has added up by itself what is coupled."""
-    if not len(rows):  # nothing is known about these units: all alike
+    """One score per unit, from the rows in which it is no NaN; a criterion without a choice of aggregation has added up
+    by itself what is coupled."""
+    stacked = np.stack(rows) if len(rows) else np.full((1, units), np.nan)
+    known = ~np.isnan(stacked).all(axis=0)
+    if not known.any():  # nothing is known about these units: all alike
         return np.ones(units)
-    stacked = np.stack(rows)
-    by_name: dict[str, Callable[..., Any]] = {"mean": stacked.mean, "sum": stacked.sum, "max": stacked.max}
+    by_name: dict[str, Callable[..., Any]] = {"mean": np.nanmean, "sum": np.nansum, "max": np.nanmax}
     chosen = options.aggregation if isinstance(options, ScoreOptions) else "sum"
-    return np.asarray(by_name[chosen](axis=0))
+    found = by_name[chosen](stacked[:, known], axis=0)
+    scores = np.full(units, found.mean())  # units of which nothing is known are like the others
+    scores[known] = found
+    return scores
 
 
 def _normalised(values: Floats, options: Normalised) -> Floats:

@@ -8,7 +8,10 @@ import numpy as np
 
 from worker.engine.criteria.width import Floats, Width
 from worker.engine.graph.analysis import Analysis
+from worker.engine.graph.onnx_graph import ints_attribute
 from worker.engine.graph.propagation import Source
+
+_SAME_AXES = ("Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Transpose")
 
 
 def filters(analysis: Analysis, source: Source) -> Floats | None:
@@ -24,11 +27,19 @@ def filters(analysis: Analysis, source: Source) -> Floats | None:
 
 def constant_axis(analysis: Analysis, source: Source) -> tuple[str, int] | None:
     """The constant behind a weight (perhaps through Transpose, Cast, DequantizeLinear) and its axis of filters."""
-    name = source.weight
+    name, axis = source.weight, source.axis
+    followed = True  # a matrix between tensors that are added has the same labels on both axes
     while name not in analysis.graph.constants:
         if name not in analysis.graph.producer:
             return None
-        name = analysis.graph.nodes[analysis.graph.producer[name]].input[0]
+        node = analysis.graph.nodes[analysis.graph.producer[name]]
+        if node.op_type == "Transpose":
+            order = ints_attribute(node, "perm")
+            axis = order[axis] if order else len(analysis.graph.shape(name)) - 1 - axis
+        followed = followed and node.op_type in _SAME_AXES
+        name = node.input[0]
+    if followed:
+        return name, axis
     wanted = analysis.roots[source.labels]
     for slot in analysis.propagation.slots:
         if slot[0] == name:

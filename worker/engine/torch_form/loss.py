@@ -31,14 +31,14 @@ class LossForm:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]:
         """For each batch the loss of each image (B,), the labels (B,), and the inner values.
 
-        Images that do not fill a batch of a model with a fixed one are left out.
+        A batch of a model with a fixed one is filled up with images again, of which the inner values alone tell.
         """
         size = self._fixed_batch or size
-        count = len(images)
-        for start in range(0, count - count % size if self._fixed_batch else count, size):
-            truth = torch.from_numpy(labels[start : start + size])
-            logits, *inner = self.network(torch.from_numpy(images[start : start + size]))
-            scores = logits.flatten(1).float()
+        for start in range(0, len(images), size):
+            chosen = np.arange(start, min(start + size, len(images)))
+            truth = torch.from_numpy(labels[chosen])
+            logits, *inner = self.network(torch.from_numpy(images[np.resize(chosen, self._fixed_batch or len(chosen))]))
+            scores = logits[: len(chosen)].flatten(1).float()
             check_class_count(scores.shape[1], int(truth.max()) + 1, self.head)
             yield losses(self.head, scores, truth), truth, tuple(inner)
 
