@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import LAYER_OPS, Analysis, Mask
-from worker.engine.graph.inputs import Sizes, candidate_sizes, random_inputs
+from worker.engine.graph.inputs import Sizes, candidate_sizes, random_inputs, with_batch
 from worker.engine.graph.labels import Labels
 from worker.engine.graph.onnx_graph import Array, node_label
 from worker.engine.graph.precision import settle
@@ -25,6 +25,7 @@ from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 from worker.engine.surgery import Plan
 
 _MAX_COMPARED = 16_000_000
+_LARGER_BATCH = 3
 """Elements of inner tensors that one run may hold."""
 
 
@@ -295,7 +296,7 @@ def _inputs(
     per_size: int,
     real_inputs: Sequence[dict[str, Array]],
 ) -> Iterator[dict[str, Array]]:
-    sizes = [s for s in (_runnable(analysis, session, c) for c in _two_sizes(analysis)) if s is not None]
+    sizes = [s for s in (_runnable(analysis, session, c) for c in _several_sizes(analysis)) if s is not None]
     if not sizes:
         raise EngineError(
             "model_does_not_run",
@@ -308,10 +309,14 @@ def _inputs(
     yield from real_inputs
 
 
-def _two_sizes(analysis: Analysis) -> Iterator[list[Sizes]]:
-    """First the size of the analysis; then, where axes are dynamic, candidates for another one."""
+def _several_sizes(analysis: Analysis) -> Iterator[list[Sizes]]:
+    """First the size of the analysis; then, where axes are dynamic, a larger batch, for a smaller one fits into bounds
+    that were taken from the first; then candidates for another size."""
     first = analysis.facts.sizes
     yield [first]
+    larger = with_batch(analysis.graph, first, _LARGER_BATCH)
+    if larger != first:
+        yield [larger]
     others = [s for s, _ in candidate_sizes(analysis.graph) if s != first]
     different = [s for s in others if all(s[n][1:] != first[n][1:] for n in s if len(s[n]) > 2)]
     if others:

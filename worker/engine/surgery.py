@@ -151,7 +151,7 @@ class Editor:
         tensors = self._analysis.propagation.tensors
         for value in (*graph.value_info, *graph.input):
             dims = value.type.tensor_type.shape.dim
-            if value.name in weights.cut:
+            if value.name in weights.cut and value.type.tensor_type.HasField("shape"):
                 for dim, size in zip(dims, weights.cut[value.name].dims, strict=True):
                     dim.dim_value = size
             for dim, labels in zip(dims, tensors.get(value.name, []), strict=False):
@@ -285,12 +285,14 @@ class Editor:
             node.input[1] = renumbered
 
     def set_slice(self, node: onnx.NodeProto, picked: Mapping[int, tuple[Labels, npt.NDArray[np.int64]]]) -> None:
-        """Slice bounds in the numbering of the kept channels; a stride over unevenly kept channels becomes a Gather."""
+        """Slice bounds in the numbering of the kept channels. A stride over unevenly kept channels becomes a Gather, so
+        do the channels of a Slice whose bounds are computed, of the batch size, say: those of other axes stay."""
         changed = {axis: (labels, index) for axis, (labels, index) in picked.items() if self._changed(labels)}
         if not changed:
             return
         bounds = {axis: self._bounds(labels, index) for axis, (labels, index) in changed.items()}
-        if any(bound is None for bound in bounds.values()):
+        computed = any(not self._follows_from_constants(node.input[i]) for i in (1, 2, 4) if _has_input(node, i))
+        if computed or any(bound is None for bound in bounds.values()):
             self._slice_by_gather(node, changed)
             return
         starts, ends, axes, steps = self._slice_inputs(node)
@@ -312,7 +314,7 @@ class Editor:
         self, node: onnx.NodeProto, picked: Mapping[int, tuple[Labels, npt.NDArray[np.int64]]]
     ) -> None:
         """Replace the picked axes of a Slice by Gathers in front of it, and leave it the other axes."""
-        starts, ends, axes, steps = self._slice_inputs(node)
+        axes = self._slice_inputs(node)[2]
         data = node.input[0]
         for axis, (labels, index) in picked.items():
             keep = self.keep(labels)
@@ -325,11 +327,29 @@ class Editor:
         rest = [i for i, axis in enumerate(axes) if axis not in picked]
         node.input[0] = data
         if rest:
-            self._set_slice_inputs(node, *([values[i] for i in rest] for values in (starts, ends, axes, steps)))
+            self._leave_slice_axes(node, rest)
         else:
             output = node.output[0]
             node.Clear()
             node.CopyFrom(onnx.helper.make_node("Identity", [data], [output]))
+
+    def _leave_slice_axes(self, node: onnx.NodeProto, rest: list[int]) -> None:
+        """Slice by some of its bounds only: those that are computed at run time are picked then."""
+        known = self._slice_inputs(node)
+        if self._graph.opset < 10:
+            self._set_slice_inputs(node, *([values[i] for i in rest] for values in known))
+            return
+        for position, values in enumerate(known, start=1):
+            if _has_input(node, position) and not self._follows_from_constants(node.input[position]):
+                picked = self._fresh_name(node.input[position])
+                gather = onnx.helper.make_node(
+                    "Gather", [node.input[position], ""], [picked], self._fresh_name("Gather")
+                )
+                self.set_input(gather, 1, np.array(rest, dtype=np.int64))
+                self._nodes.insert(len(self._nodes) - 1, gather)
+                node.input[position] = picked
+            else:
+                self.set_input(node, position, np.array([values[i] for i in rest], dtype=np.int64))
 
     def _slice_inputs(self, node: onnx.NodeProto) -> tuple[list[int], list[int], list[int], list[int]]:
         rank = len(self._analysis.facts.shapes[node.output[0]])
@@ -452,6 +472,10 @@ def _take(array: Array, masks: list[Mask | None]) -> Array:
         if mask is not None and not mask.all():
             array = np.compress(mask, array, axis=axis)
     return np.ascontiguousarray(array)
+
+
+def _has_input(node: onnx.NodeProto, position: int) -> bool:
+    return len(node.input) > position and bool(node.input[position])
 
 
 def _set_constant(node: onnx.NodeProto, tensor: onnx.TensorProto) -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from cuts import Cut, assert_correct, at_random, cut, run
 from graph_builder import GraphBuilder
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from random_graphs import Network
 
 from worker.engine.graph import analyze
@@ -273,5 +273,39 @@ def test_a_constant_spread_over_the_batch_is_compared_at_every_size_of_it():
     wide = g.node("Relu", g.node("MatMul", tokens, g.weight(12, 16)))
     first = g.node("Gather", g.node("MatMul", wide, g.weight(16, 12)), g.constant(np.array(0)), axis=1)
     proof = assert_correct(cut(g.model(g.node("MatMul", first, g.weight(12, 5)))))
-    assert [run.input_shapes[images][0] for run in proof.runs] == [2, 1]
+    assert [run.input_shapes[images][0] for run in proof.runs] == [2, 3, 1]
     assert proof.compared_tensors == 4  # what each MatMul makes
+
+
+def test_a_slice_goes_on_computing_its_bounds_on_other_axes_than_the_channels():
+    """tf2onnx's StridedSlice: one Slice over all axes, its ends concatenated from the shape."""
+    g = GraphBuilder()
+    images = g.input(("batch", 3, 8, 8))
+    x = g.node("Relu", g.conv(images, 3, 12))
+    batch = g.node("Slice", g.node("Shape", x), g.ints(0), g.ints(1))
+    ends = g.node("Concat", batch, g.ints(6, 8, 7), axis=0)
+    done = cut(g.model(g.conv(g.node("Slice", x, g.ints(0, 0, 0, 0), ends, g.ints(0, 1, 2, 3)), 6, 4)))
+    assert done.analysis.groups
+    assert_correct(done)
+    five = {images: np.random.default_rng(0).random((5, 3, 8, 8), dtype=np.float32)}
+    assert run(done.pruned, five)[0].shape == (5, 4, 8, 7)
+
+
+def test_a_bound_that_is_frozen_at_the_first_batch_size_is_found_out():
+    g = GraphBuilder()
+    x = g.node("Relu", g.conv(g.input(("batch", 3, 8, 8)), 3, 12))
+    batch = g.node("Slice", g.node("Shape", x), g.ints(0), g.ints(1))
+    done = cut(g.model(g.conv(g.node("Slice", x, g.ints(0), batch, g.ints(0)), 12, 4)))
+    assert prove(done.analysis, done.plan, done.pruned).passed
+    node = next(n for n in done.pruned.graph.node if n.op_type == "Slice" and n.input[0] == x)
+    done.pruned.graph.initializer.append(numpy_helper.from_array(np.array([2]), "two"))
+    node.input[2] = "two"
+    assert not prove(done.analysis, done.plan, done.pruned).passed
+
+
+def test_a_declaration_without_a_shape_stays_one():
+    g = GraphBuilder()
+    model = g.model(g.conv(g.node("Relu", g.conv(g.input((1, 3, 8, 8)), 3, 8)), 8, 4))
+    declared = model.graph.value_info.add(name=model.graph.initializer[0].name)
+    declared.type.tensor_type.elem_type = TensorProto.FLOAT
+    assert_correct(cut(model))
