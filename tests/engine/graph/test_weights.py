@@ -159,7 +159,7 @@ def test_dynamic_axes_stay_dynamic():
         (y,) = run(done.pruned, {"image": np.ones(shape, np.float32)})
         assert y.shape == (shape[0], 4, *shape[2:])
     proof = prove(done.analysis, done.plan, done.pruned)
-    assert len({run_.input_shapes["image"] for run_ in proof.runs}) == 2  # two sizes were compared
+    assert len({run_.input_shapes["image"] for run_ in proof.runs}) == 3  # another batch and another size were compared
 
 
 def test_layers_that_are_frozen_by_name():
@@ -208,3 +208,49 @@ def test_a_layer_norm_is_waived_only_when_allowed():
     assert not analyze(model).groups
     done = cut(model, allow_inexact=True)
     assert assert_correct(done).waived_nodes == ("norm",)
+
+
+@pytest.mark.parametrize("kind", ["INT8", "INT16", "INT4", "FLOAT8E4M3FN"])
+def test_quantised_weights_are_parameters_whatever_their_type(kind: str):
+    g = GraphBuilder(opset=21, ir_version=10)
+
+    def quantised(outputs: int, inputs: int) -> str:
+        values = g.rng.integers(-7, 8, outputs * inputs * 9).tolist()
+        name = g.name("w")
+        g.initializers.append(helper.make_tensor(name, getattr(TensorProto, kind), [outputs, inputs, 3, 3], values))
+        scale = g.constant(g.rng.uniform(0.05, 0.1, outputs).astype(np.float32))
+        return g.node("DequantizeLinear", name, scale, axis=0)
+
+    maps = g.node("Relu", g.node("Conv", g.input((1, 3, 8, 8)), quantised(8, 3)))
+    assert analyze(g.model(g.node("Conv", maps, quantised(5, 8)))).params == 9 * (8 * 3 + 5 * 8) + 8 + 5
+
+
+def small_stem(*shape: int | str) -> onnx.ModelProto:
+    """Six convolutions of stride two without padding: they take at least 127 pixels."""
+    g = GraphBuilder()
+    x = g.input(shape)
+    for inputs in (3, 8, 8, 8, 8, 8):
+        x = g.node("Relu", g.node("Conv", x, g.weight(8, inputs, 3, 3), strides=[2, 2]))
+    return g.model(g.gemm(g.node("Flatten", g.node("GlobalAveragePool", x)), 8, 4))
+
+
+def test_a_dynamic_input_is_taken_large_enough_for_every_layer():
+    dynamic, fixed = (analyze(small_stem("b", 3, *sides)) for sides in (("h", "w"), (224, 224)))
+    assert dynamic.facts.sizes == {"input_1": (2, 3, 224, 224)}
+    assert dynamic.macs == fixed.macs
+
+
+def test_a_sound_is_taken_long_enough_for_every_layer():
+    g = GraphBuilder()
+    x = g.node("Unsqueeze", g.input(("batch", "samples")), g.ints(1))
+    for inputs, kernel, stride in ((1, 10, 5), (8, 3, 2), (8, 3, 2), (8, 3, 2), (8, 3, 2)):
+        x = g.node("Relu", g.node("Conv", x, g.weight(8, inputs, kernel), strides=[stride]))
+    assert_correct(cut(g.model(g.node("Conv", x, g.weight(4, 8, 1)))))
+
+
+def test_dimensions_of_one_name_are_alike():
+    g = GraphBuilder()
+    tokens = g.node("Gather", g.weight(10, 8), g.input(("batch", "seq"), kind=TensorProto.INT64), axis=0)
+    boxes = g.linear(g.input(("batch", "seq", 4)), 4, 8)
+    wide = g.node("Relu", g.linear(g.node("Add", tokens, boxes), 8, 12))
+    assert_correct(cut(g.model(g.linear(wide, 12, 3))))

@@ -26,14 +26,15 @@ LAYER_OPS = frozenset(
         *("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "Einsum", "Attention", "LSTM", "GRU", "RNN"),
     ]
 )
-_FLOAT_TYPES = {
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.BFLOAT16,
-    onnx.TensorProto.DOUBLE,
-    onnx.TensorProto.INT8,
-    onnx.TensorProto.UINT8,
+_INDEX_TYPES = {
+    onnx.TensorProto.INT32,
+    onnx.TensorProto.INT64,
+    onnx.TensorProto.UINT32,
+    onnx.TensorProto.UINT64,
+    onnx.TensorProto.BOOL,
+    onnx.TensorProto.STRING,
 }
+"""Of constants that are no parameters: shapes, indices, conditions. Quantised weights have fewer bits."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ def _analysis(p: Propagation) -> Analysis:
         slots_of.setdefault(slot[0], []).append(slot)
     param_terms: list[tuple[int, tuple[int, ...]]] = []
     for name, tensor in p.graph.constants.items():
-        weighs = int(tensor.data_type in _FLOAT_TYPES)
+        weighs = int(tensor.data_type not in _INDEX_TYPES)
         # A vector that several layers share counts once per distinct use: surgery may cut each use differently.
         uses: dict[tuple[bytes, ...], int] = {}
         for slot in slots_of.get(name, ()):

@@ -5,6 +5,7 @@ hole, one run in ONNX Runtime answers for all of them.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ from worker.engine.errors import EngineError
 from worker.engine.graph.bodies import observe_bodies
 from worker.engine.graph.folding import fold
 from worker.engine.graph.inputs import Sizes, candidate_sizes, declared_shape, random_inputs, with_batch
-from worker.engine.graph.onnx_graph import Array, OnnxGraph, bodies_of
+from worker.engine.graph.onnx_graph import Array, OnnxGraph, attribute, bodies_of, ints_attribute
 from worker.engine.graph.runtime import RUNTIME_ERRORS
 from worker.engine.graph.runtime_pass import RuntimePass
 
@@ -78,6 +79,8 @@ def _observe_statically(graph: OnnxGraph) -> Facts | None:
             facts.values = fold(graph, facts.shapes)
             facts.shapes.update({name: value.shape for name, value in facts.values.items()})
             if all(name in facts.shapes for node in graph.nodes for name in node.output if name):
+                if any(_looks_beyond(node, facts.shapes) for node in graph.nodes):
+                    break
                 return facts
             if len(facts.values) == known:
                 break
@@ -85,6 +88,19 @@ def _observe_statically(graph: OnnxGraph) -> Facts | None:
         if not any(d for d in sizes.values()):
             break
     return None
+
+
+def _looks_beyond(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a kernel is larger than the maps that it looks at: inference rounds that up to one position."""
+    automatic = attribute(node, "auto_pad", b"NOTSET") in (b"SAME_UPPER", b"SAME_LOWER")
+    if node.op_type not in ("Conv", "MaxPool", "AveragePool", "LpPool") or automatic:
+        return False
+    sides = shapes[node.input[0]][2:]
+    kernel = ints_attribute(node, "kernel_shape") or shapes[node.input[1]][2:]
+    dilations = ints_attribute(node, "dilations") or [1] * len(sides)
+    pads = ints_attribute(node, "pads") or [0] * 2 * len(sides)
+    padded = [side + before + after for side, before, after in zip(sides, pads, pads[len(sides) :], strict=False)]
+    return any(side < d * (k - 1) + 1 for side, k, d in zip(padded, kernel, dilations, strict=True))
 
 
 def _without_weights(graph: OnnxGraph, sizes: Sizes) -> onnx.ModelProto:

@@ -8,7 +8,9 @@ import onnx
 from worker.engine.graph.onnx_graph import Array, OnnxGraph
 
 _SPATIAL_SIZES = (64, 224, 256, 128, 320, 512, 640, 32, 28)
-_SEQUENCE_SIZES = (16, 1, 64)
+_SEQUENCE_SIZES = (16, 1, 64, 128, 400, 1600, 16_000, 32, 28)
+"""Tokens, or samples of a sound, of which networks take many before they have a first output; tried in step with the
+above."""
 _BATCH_SIZES = (2, 1)
 
 Sizes = dict[str, tuple[int, ...]]
@@ -34,24 +36,28 @@ def declared_shape(value: onnx.ValueInfoProto) -> list[int | str | None] | None:
 def candidate_sizes(graph: OnnxGraph) -> Iterator[tuple[Sizes, int]]:
     """Concrete input shapes to try, likeliest first, each with its number of samples.
 
-    Dynamic leading dimensions are batches, other dynamic dimensions of images are their height and width. A batch of
-    two keeps the batch apart from the many dimensions of size one.
+    Dynamic leading dimensions are batches, other dynamic dimensions of images are their height and width; dimensions
+    of one name are alike. A batch of two keeps the batch apart from the many dimensions of size one.
     """
     declared = {i.name: declared_shape(i) for i in graph.inputs}
     dynamic_rest = any(not isinstance(d, int) for shape in declared.values() for d in (shape or [])[1:])
     dynamic_batch = any(shape and not isinstance(shape[0], int) for shape in declared.values())
-    for size in _SPATIAL_SIZES if dynamic_rest else _SPATIAL_SIZES[:1]:
+    for size, length in list(zip(_SPATIAL_SIZES, _SEQUENCE_SIZES, strict=True))[: None if dynamic_rest else 1]:
         for batch in _BATCH_SIZES if dynamic_batch else (1,):
-            sizes = {name: _concrete(shape, batch, size) for name, shape in declared.items()}
+            named: dict[str, int] = {}
+            sizes = {name: _concrete(shape, batch, size, length, named) for name, shape in declared.items()}
             first = next(iter(declared.values()), None)
             fixed = first[0] if first and len(first) >= 3 and isinstance(first[0], int) else 1
             yield sizes, batch if dynamic_batch else max(int(fixed), 1)
 
 
-def _concrete(shape: list[int | str | None] | None, batch: int, size: int) -> tuple[int, ...]:
+def _concrete(
+    shape: list[int | str | None] | None, batch: int, size: int, length: int, named: dict[str, int]
+) -> tuple[int, ...]:
+    """`named` are the dimensions that other inputs have given a size, and this one's after it."""
     if shape is None:
         return (batch, 3, size, size)
-    rest = size if len(shape) >= 3 else _SEQUENCE_SIZES[0]
+    rest = size if len(shape) >= 3 else length
     channels_last = len(shape) == 4 and isinstance(shape[3], int) and shape[3] in (1, 3, 4)
 
     def guess(axis: int) -> int:
@@ -60,7 +66,12 @@ def _concrete(shape: list[int | str | None] | None, batch: int, size: int) -> tu
         # An image whose channel count is not declared is most likely coloured.
         return 3 if axis == 1 and len(shape) == 4 and not channels_last else rest
 
-    return tuple(d if isinstance(d, int) else guess(axis) for axis, d in enumerate(shape))
+    def known(axis: int, dimension: int | str | None) -> int:
+        if isinstance(dimension, int):
+            return dimension
+        return guess(axis) if dimension is None else named.setdefault(dimension, guess(axis))
+
+    return tuple(known(axis, dimension) for axis, dimension in enumerate(shape))
 
 
 def random_inputs(graph: OnnxGraph, sizes: Sizes, seed: int) -> dict[str, Array]:
