@@ -79,6 +79,7 @@ CONVOLUTIONS = [
     Case("ConvTranspose", (X, weight(4, 2, 3, 3)), {"group": 2, "dilations": [2, 1]}),
     Case("ConvTranspose", (X, weight(4, 3, 3, 3)), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
     Case("ConvTranspose", (X, weight(4, 3, 3, 3), weight(3)), {"output_shape": [15, 19], "strides": [2, 2]}),
+    Case("ConvTranspose", (X, weight(4, 3, 3, 3), weight(3)), {"output_shape": [14, 18], "strides": [2, 2]}),
     Case("ConvTranspose", (floats(2, 4, 11), weight(4, 3, 3)), {"strides": [2]}),
 ]
 

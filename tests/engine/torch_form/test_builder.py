@@ -8,6 +8,7 @@ from graphs import floats, model_of
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.errors import EngineError
 from worker.engine.torch_form import build, parity
 
@@ -231,4 +232,23 @@ def test_weights_outside_the_file_are_refused():
     model = model_of([node("MatMul", ["x", "w"], ["y"])], {"x": (None, 4)}, ["y"], {"w": floats(4, 4)})
     onnx.external_data_helper.set_external_data(model.graph.initializer[0], "weights.bin")
     with pytest.raises(EngineError, match="outside the ONNX file"):
+        build(model)
+
+
+def test_nodes_may_stand_in_any_order():
+    """As ONNX Runtime's own converter to float16 leaves them."""
+    b = GraphBuilder()
+    x = b.input(("batch", 3, 8, 8))
+    model = b.model(b.conv(b.node("Relu", b.conv(x, 3, 6)), 6, 4))
+    backwards = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(backwards)
+    assert parity(model, build(model), {x: floats(2, 3, 8, 8)}) <= 1e-5
+
+
+def test_a_sequence_on_a_gradient_path_is_refused_by_name():
+    b = GraphBuilder()
+    parts = b.node("SplitToSequence", b.conv(b.input(("batch", 3, 8, 8)), 3, 8), b.constant(np.array(4)), axis=1)
+    model = b.model(b.conv(b.node("SequenceAt", parts, b.constant(np.array(0))), 4, 4))
+    with pytest.raises(EngineError, match="SplitToSequence"):
         build(model)

@@ -49,6 +49,18 @@ def load_bundle(path: Path | str) -> onnx.ModelProto:
     return model
 
 
+def in_order(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every node behind those that it reads from, as the standard asks and some converters forget."""
+    nodes = _sorted(model.graph, set())
+    if [list(node.output) for node in nodes] == [list(node.output) for node in model.graph.node]:
+        return model
+    ordered = onnx.ModelProto()
+    ordered.CopyFrom(model)
+    del ordered.graph.node[:]
+    ordered.graph.node.extend(nodes)
+    return ordered
+
+
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> Any:  # noqa: ANN401  (any attribute type)
     """The value of a node's attribute, or the default."""
     for a in node.attribute:

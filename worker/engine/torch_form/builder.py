@@ -13,6 +13,7 @@ from onnx.inliner import inline_local_functions
 from torch import fx, nn
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.onnx_graph import in_order
 from worker.engine.torch_form.form import RunningAverage, TorchForm, is_interface
 from worker.engine.torch_form.names import attribute_paths, encode
 from worker.engine.torch_form.node_modules import Branches, runs_detached
@@ -41,6 +42,7 @@ def build(model: onnx.ModelProto) -> TorchForm:
     load_rules()
     if model.functions:
         model = inline_local_functions(model)
+    model = in_order(model)
     stored = stored_tensors(model.graph)
     trainable = trainable_names(model.graph, stored)
     builder = _Builder(model, static_types(model), stored, trainable)

@@ -11,6 +11,7 @@ import torch
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.inputs import given_inputs
+from worker.engine.graph.runtime import RUNTIME_ERRORS
 from worker.engine.torch_form.form import TorchForm
 from worker.engine.torch_form.operation import TORCH_DTYPES
 from worker.engine.torch_form.single_precision import in_single_precision
@@ -53,7 +54,7 @@ def run_form(form: TorchForm, inputs: Mapping[str, np.ndarray]) -> list[np.ndarr
     try:
         with torch.no_grad():
             return [output.cpu().numpy() for output in form.module(*tensors)]
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError, *RUNTIME_ERRORS) as error:
         raise EngineError(
             "torch_form_failed",
             f"The model runs in ONNX Runtime and fails in torch: {error}.",

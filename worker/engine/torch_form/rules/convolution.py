@@ -38,7 +38,8 @@ def conv_transpose(op: Operation) -> Value:
     auto_pad = op.attribute("auto_pad", "NOTSET")
     if output_shape is not None or auto_pad in {"SAME_UPPER", "SAME_LOWER"}:
         shape = None if output_shape is None else tuple(output_shape)[-dims:]
-        options = (strides, dilations, extra, groups, shape, auto_pad == "SAME_LOWER")
+        # An odd pixel goes to the start unless SAME_UPPER is asked for: also where nothing is said.
+        options = (strides, dilations, extra, groups, shape, auto_pad != "SAME_UPPER")
         return op.call(conv_transpose_to_shape, x, weight, bias, *options)
     before, after = explicit_pads(op, dims)
     if before == after:
