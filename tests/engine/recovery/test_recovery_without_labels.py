@@ -161,6 +161,47 @@ def test_every_kind_of_layer_comes_closer_to_the_original():
     assert error(written) < 0.3 * error(cut)
 
 
+class Context(nn.Module):
+    """A block that adds what it makes of the pooled map to every position."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU())
+        self.inner = nn.Sequential(nn.Conv2d(16, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 1))
+        self.head = nn.Conv2d(16, 5, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.inner(x.mean((2, 3), keepdim=True))).mean((2, 3))
+
+
+class PooledTokens(nn.Module):
+    """The same on (images, positions, channels)."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU())
+        self.first, self.second = (nn.Parameter(torch.randn(16, 16) / 4) for _ in range(2))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        return self.head((x + F.relu(x.mean(1, keepdim=True) @ self.first) @ self.second).mean(1))
+
+
+@pytest.mark.parametrize("network", [Context, PooledTokens])
+def test_a_layer_that_an_add_repeats_is_fitted_to_its_own_output(network):
+    model, batches = exported(network()), images()
+    analysis = analyze(model)
+    plan = plan_of(analysis, score(analysis, "l2"), analysis.full // 2)
+    original, cut, form = build(model), build(prune(analysis, plan)), build(prune(analysis, plan))
+    fits = reconstruct(analysis, plan, original, form, batches)
+    assert all(fit.error_after < fit.error_before for fit in fits)
+    expected = outputs(original, batches)
+    before, after = ((outputs(each, batches) - expected).square().mean() for each in (cut, form))
+    assert after < 0.5 * before
+
+
 def test_a_model_that_lost_nothing_stays_as_it_is():
     model, batches = exported(randomised(Mixed())), images()
     analysis = analyze(model)

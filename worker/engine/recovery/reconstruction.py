@@ -140,10 +140,20 @@ class _Reconstruction:
 
     def _targets(self, site: Site) -> list[torch.Tensor]:
         """What the layer and its norm should give, one tensor per batch."""
-        if site.total in self.names and site.branch is not None and self.ours.has(site.branch):
+        if (
+            site.total in self.names
+            and site.branch is not None
+            and self.ours.has(site.branch)
+            # A layer whose output the Add broadcasts cannot make up for each place of the sum.
+            and self._shapes(site.total) == self._shapes(site.end)
+        ):
             wholes, branches = self._originals(site.total), self.ours.values(site.branch)
             return [whole - branch for whole, branch in zip(wholes, branches, strict=True)]
         return self._originals(site.end)
+
+    def _shapes(self, node: fx.Node) -> list[torch.Size]:
+        """Of the original's values, one per batch."""
+        return [value.shape for value in self._reached(self.original.values[self.names[node]])]
 
     def _originals(self, node: fx.Node) -> list[torch.Tensor]:
         """The original's values for the channels that are left."""
