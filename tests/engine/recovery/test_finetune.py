@@ -73,6 +73,12 @@ def network(outputs, *tail):
     )
 
 
+def network_with_a_norm_of_pooled_values():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4)
+    )
+
+
 def exported(module, batch="n"):
     file = io.BytesIO()
     torch.onnx.export(
@@ -114,6 +120,30 @@ def test_a_model_exported_for_one_image_learns_in_batches(uploads):
     dataset, form = dataset_of(uploads[4], model), build(model)
     finetune(form, dataset, OPTIONS)
     assert evaluate(form.write_back(), dataset.test, 4).top1 > 0.9
+
+
+def test_batches_of_one_image_are_all_learnt_from(uploads):
+    model = exported(network(4))
+    dataset, form = dataset_of(uploads[4], model), build(model)
+    options = OPTIONS.model_copy(update={"epochs": 1, "batch_size": 1, "learning_rate": 0.003})
+    (before, after) = finetune(form, dataset, options).epochs
+    assert after.validation_top1 > 0.9 > before.validation_top1
+
+
+def test_a_leftover_batch_of_one_image_is_passed_over(uploads):
+    """Its norm would have a single value per channel."""
+    model = exported(network_with_a_norm_of_pooled_values())
+    dataset = dataset_of(uploads[4], model)
+    assert len(dataset.train) % 7 == 1
+    finetune(build(model), dataset, OPTIONS.model_copy(update={"epochs": 1, "batch_size": 7}))
+
+
+def test_a_norm_that_needs_larger_batches_is_told(uploads):
+    model = exported(network_with_a_norm_of_pooled_values())
+    with pytest.raises(EngineError) as caught:
+        finetune(build(model), dataset_of(uploads[4], model), OPTIONS.model_copy(update={"batch_size": 1}))
+    assert caught.value.code == "batch_too_small"
+    assert "batch_size" in caught.value.hint
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

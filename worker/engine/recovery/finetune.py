@@ -36,6 +36,8 @@ from worker.engine.recovery.team import ALONE, Team
 from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
+_SINGLE_VALUE = "Expected more than 1 value per channel"
+"""What torch says where a norm would take the statistics of one value: it has no type of its own."""
 
 
 class TrainingOptions(Options):
@@ -158,7 +160,8 @@ def finetune(
     and for what Dropout draws, those of one process. The first one writes the checkpoints that all go on from, and its
     `told_to_stop` stops all.
 
-    Raises EngineError where the model's outputs do not fit the labels, and where the loss is no number any more.
+    Raises EngineError where the model's outputs do not fit the labels, where the loss is no number any more, and where
+    a batch of one image is too small for a norm.
     """
     options = options or FinetuneOptions()
     device = _device(options.device)
@@ -275,7 +278,8 @@ class _Run:
         torch.manual_seed(_seed(self.options.seed, number, self.part.batches, *apart))
         self.network.train()
         size = self._size(self.dataset.train, self.part.batches * self.options.batch_size)
-        if size > 1 or self.part.samples == 0:  # batch statistics need more than one sample
+        # Batch statistics need more than one sample: what is left over at the end is passed over if it is but one.
+        if size > 1 or self.options.batch_size == 1 or self.part.samples == 0:
             loss = self._step(images, labels, size)
             if not math.isfinite(loss):
                 raise _diverged(number)
@@ -304,8 +308,13 @@ class _Run:
         self, network: torch.nn.Module, arithmetic: Arithmetic, inputs: torch.Tensor, truth: torch.Tensor
     ) -> torch.Tensor:
         inputs = arithmetic.images(inputs)
-        with arithmetic.context(self.device):
-            return self.objective.loss(network(inputs), inputs, truth)
+        try:
+            with arithmetic.context(self.device):
+                return self.objective.loss(network(inputs), inputs, truth)
+        except ValueError as error:
+            if _SINGLE_VALUE in str(error):
+                raise _batch_too_small() from error
+            raise
 
     @torch.no_grad()
     def _validate(self, split: Split, samples: int | None = None) -> tuple[float, float | None]:
@@ -458,6 +467,14 @@ def _device_name(device: torch.device) -> str:
 
 def _diverged(epoch: int) -> EngineError:
     return EngineError("diverged", f"The loss is no number any more in epoch {epoch}.", "Lower the learning rate.")
+
+
+def _batch_too_small() -> EngineError:
+    return EngineError(
+        "batch_too_small",
+        "A norm of the model has a single value per channel in a batch of one image, and nothing to normalise it by.",
+        "Train on batches of two images or more: set finetuning.batch_size to at least 2.",
+    )
 
 
 def _nothing_to_train() -> EngineError:
