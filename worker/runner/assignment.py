@@ -9,6 +9,7 @@ import onnx
 from safetensors.torch import load_file, save_file
 
 from models_store.documents.base import Document
+from worker.engine.disk_errors import as_os_errors
 from worker.engine.masks.files import load_masks, save_masks
 from worker.engine.recovery import FinetuneOptions, SelectiveDecay
 from worker.engine.recovery.frozen_masks import Masks
@@ -42,12 +43,14 @@ class Assignment:
     taught: bool
 
     def save(self, folder: Path) -> None:
+        """Raises OSError where the disk is full."""
         folder.mkdir(exist_ok=True)
         onnx.save(self.model, folder / "model.onnx")
         save_masks(folder / "masks.npz", self.masks)
         decay = None
         if self.decay is not None:
-            save_file(dict(self.decay.doomed), folder / "doomed.safetensors")
+            with as_os_errors():
+                save_file(dict(self.decay.doomed), folder / "doomed.safetensors")
             decay = _Decay(growth=self.decay.growth, first=self.decay.first, last=self.decay.last)
         page = _Page(options=self.options, checkpoint=self.checkpoint, taught=self.taught, decay=decay)
         (folder / "page.json").write_text(page.model_dump_json())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from models_store.documents.event import ErrorClass, JobError
 from worker.engine.errors import EngineError
@@ -16,6 +17,7 @@ _OUT_OF_MEMORY_WORDS = (
     "not enough memory",
     "out of memory",
 )
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BrokenPromise(Exception):
@@ -39,11 +41,6 @@ def diagnose(error: Exception, stage: str | None) -> Failure:
     if isinstance(error, Told):
         told = error.failure
         return told.model_copy(update={"error": told.error.model_copy(update={"stage": stage})})
-    if isinstance(error, EngineError):
-        return _failure(stage, error.code, ErrorClass.USER, _at_node(error), error.hint)
-    if isinstance(error, BrokenPromise):
-        hint = "Please report it, with the model if you can: the original stays untouched."
-        return _failure(stage, error.code, ErrorClass.INFRASTRUCTURE, str(error), hint)
     if is_out_of_memory(error):
         return _failure(
             stage,
@@ -53,11 +50,17 @@ def diagnose(error: Exception, stage: str | None) -> Failure:
             "Ask for smaller batches, or run the job on a worker with more memory.",
             retry=True,
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        message = f"The worker's disk is full or the job wrote too much: {error.strerror}."
+    if (number := _full_disk(error)) is not None:
+        message = f"The worker's disk is full or the job wrote too much: {os.strerror(number)}."
         return _failure(
             stage, "disk_full", ErrorClass.INFRASTRUCTURE, message, "Free disk space on the worker.", retry=True
         )
+    # After memory and disk: where these run out, the engine may have seen no more than that something fails.
+    if isinstance(error, EngineError):
+        return _failure(stage, error.code, ErrorClass.USER, _at_node(error), error.hint)
+    if isinstance(error, BrokenPromise):
+        hint = "Please report it, with the model if you can: the original stays untouched."
+        return _failure(stage, error.code, ErrorClass.INFRASTRUCTURE, str(error), hint)
     hint = "Look at the worker's log for the traceback, and please report it."
     return _failure(stage, "internal_error", ErrorClass.INFRASTRUCTURE, f"{type(error).__name__}: {error}", hint)
 
@@ -66,9 +69,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, ONNX Runtime or torch ran out of memory, or an error caused by that was raised."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    if any(words in str(error) for words in _OUT_OF_MEMORY_WORDS):  # ONNX Runtime's errors have no base of their own
+    # ONNX Runtime's errors have no base of their own. Ours quote what stands in the model.
+    ours = isinstance(error, EngineError | BrokenPromise)
+    if not ours and any(words in str(error) for words in _OUT_OF_MEMORY_WORDS):
         return True
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+
+
+def _full_disk(error: BaseException) -> int | None:
+    """The number under which the system says that there is no room, if that is what this error is or was caused by."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return error.errno
+    return None if error.__cause__ is None else _full_disk(error.__cause__)
 
 
 def _at_node(error: EngineError) -> str:

@@ -1,5 +1,6 @@
 """float16, INT8 and safetensors: each file runs, and computes what the float32 model does."""
 
+import errno
 import io
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torchvision
 
+from tests.largest_file import largest_file
 from tests.worker.networks import convnet
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
@@ -109,3 +111,10 @@ def test_weights_without_a_place_in_the_state_dict_are_refused(tmp_path):
     pruned.graph.initializer[0].name = "conv0.weight_copy"
     with pytest.raises(EngineError, match=r"no place of their own in resnet18's state dict \(conv0.weight, "):
         save_state_dict(original, pruned, "resnet18", tmp_path / "x.safetensors")
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path):
+    model = convnet()
+    with largest_file(1000), pytest.raises(OSError, match="too large") as error:
+        save_state_dict(model, model, "resnet18", tmp_path / "x.safetensors")
+    assert error.value.errno == errno.EFBIG

@@ -1,5 +1,6 @@
 """A training that is cut off, at any batch and any number of times, ends as if it had not been."""
 
+import errno
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 import torch
 from test_finetune import OPTIONS, dataset_of, exported, network, one_thread, uploads  # noqa: F401 - fixtures
 
+from tests.largest_file import largest_file
 from worker.engine.recovery import Checkpoints, Interrupted, finetune
+from worker.engine.recovery.checkpoint import State
 from worker.engine.torch_form import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -109,3 +112,12 @@ def test_a_checkpoint_is_plain_tensors_and_json(uploads, path):  # noqa: F811
     assert all(isinstance(tensor, torch.Tensor) for tensor in state.tensors.values())
     assert state.values == json.loads(json.dumps(state.values))
     assert not path.with_name(f"{path.name}.partial").exists()
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_the_checkpoint_before(path):
+    checkpoints = Checkpoints(path)
+    checkpoints.save(State({"weights": torch.ones(10)}, {"epoch": 1}))
+    with largest_file(10_000), pytest.raises(OSError, match="too large") as caught:
+        checkpoints.save(State({"weights": torch.ones(10_000)}, {"epoch": 2}))
+    assert caught.value.errno == errno.EFBIG
+    assert checkpoints.load().values == {"epoch": 1}

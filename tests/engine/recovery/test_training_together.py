@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import trainings
 from onnx import TensorProto, helper, numpy_helper
 from trainings import CASES, WITH_A_CHOICE, WITH_NORMS, WITHOUT_NORMS, Place, weights
 
+from tests.largest_file import largest_file
 from tests.worker.networks import coloured_squares, convnet
 from worker.engine.recovery import SelectiveDecay
 from worker.engine.recovery.team import ALONE
@@ -115,6 +117,14 @@ def test_an_assignment_comes_through_its_files_whole(tmp_path: Path) -> None:
     assert heard.decay is not None
     assert torch.equal(heard.decay.doomed["path.of.weight"], decay.doomed["path.of.weight"])
     assert (heard.decay.growth, heard.decay.first, heard.decay.last) == ("swd", 1e-3, 2.0)
+
+
+def test_an_assignment_that_finds_no_room_says_so(tmp_path: Path) -> None:
+    decay = SelectiveDecay({"path.of.weight": torch.zeros(100_000, dtype=torch.bool)}, "swd", 1e-3, 2.0)
+    sent = Assignment(convnet(width=8), trainings.OPTIONS, tmp_path / "checkpoint", {}, decay, taught=True)
+    with largest_file(50_000), pytest.raises(OSError, match="too large") as caught:
+        sent.save(tmp_path / "assignment")
+    assert caught.value.errno == errno.EFBIG
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 9])

@@ -9,6 +9,7 @@ import onnx
 from onnx import numpy_helper
 from safetensors.numpy import save_file
 
+from worker.engine.disk_errors import as_os_errors
 from worker.engine.errors import EngineError
 
 
@@ -17,6 +18,7 @@ def save_state_dict(original: onnx.ModelProto, pruned: onnx.ModelProto, architec
 
     The file's metadata name the architecture; `examples/load_slim.py` makes the PyTorch network of it. Raises
     EngineError where a weight has changed its name or was copied: then no state dict of this architecture holds it.
+    Raises OSError where the disk is full.
     """
     weights = {tensor.name: tensor for tensor in pruned.graph.initializer if _is_weight(tensor)}
     expected = {tensor.name for tensor in original.graph.initializer if _is_weight(tensor)}
@@ -29,7 +31,8 @@ def save_state_dict(original: onnx.ModelProto, pruned: onnx.ModelProto, architec
             "Leave export.safetensors out; the ONNX file holds the whole model.",
         )
     arrays = {name: np.ascontiguousarray(numpy_helper.to_array(tensor)) for name, tensor in weights.items()}
-    save_file(arrays, path, metadata={"architecture": architecture})
+    with as_os_errors():
+        save_file(arrays, path, metadata={"architecture": architecture})
     return len(arrays)
 
 

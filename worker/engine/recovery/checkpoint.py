@@ -19,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from worker.engine.disk_errors import as_os_errors
+
 _HEADER = "training"
 
 
@@ -57,7 +59,8 @@ class Checkpoints:
         """Replace the checkpoint. Raises OSError where the disk is full: the one before is still there."""
         partial = self.path.with_name(f"{self.path.name}.partial")
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}
-        save_file(tensors, partial, {_HEADER: json.dumps(state.values)})
+        with as_os_errors():
+            save_file(tensors, partial, {_HEADER: json.dumps(state.values)})
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(self.path)
