@@ -97,6 +97,47 @@ def test_sigmoids_are_compared_before_they_saturate():
     assert [makers[name] for name in targets(model)] == ["Conv", "Mul"]
 
 
+def one_score(seed: int) -> onnx.ModelProto:
+    rng = np.random.default_rng(seed)
+    weights = {"w": rng.normal(0, 0.3, (8, 3, 3, 3)), "v": rng.normal(0, 0.3, (8, 1))}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "w"], ["c"]),
+            helper.make_node("Relu", ["c"], ["r"]),
+            helper.make_node("GlobalAveragePool", ["r"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "v"], ["score"]),
+        ],
+        "one_score",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 9])
+def test_how_much_a_single_score_varies_does_not_depend_on_the_batch(images, batch_size):
+    """Within a batch of one image it does not vary at all."""
+    model, other = one_score(0), one_score(1)
+    dataset = of(images, model)
+    assert len(dataset.validation) % batch_size == (batch_size > 1)
+    options = FinetuneOptions(epochs=1, learning_rate=1e-3, batch_size=batch_size, device="cpu")
+    first, last = finetune(build(other), dataset, options, teacher=build(model)).epochs
+    undivided = options.model_copy(update={"epochs": 0, "batch_size": 64})
+    (expected,) = finetune(build(other), dataset, undivided, teacher=build(model)).epochs
+    assert first.validation_loss == pytest.approx(expected.validation_loss, rel=1e-4)
+    assert last.validation_loss < 2 * first.validation_loss  # it does not diverge
+
+
+def test_a_score_that_never_varies_is_learnt_too(images):
+    model = one_score(0)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((8, 3, 3, 3), np.float32), "w"))
+    options = FinetuneOptions(epochs=1, learning_rate=1e-3, batch_size=16, device="cpu")
+    first, last = finetune(build(one_score(1)), of(images, model), options, teacher=build(model)).epochs
+    assert last.validation_loss < first.validation_loss < 10
+
+
 def detector() -> onnx.ModelProto:
     """Boxes and scores from one convolution, chosen between by NonMaxSuppression."""
     rng = np.random.default_rng(0)

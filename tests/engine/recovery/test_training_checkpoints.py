@@ -2,7 +2,7 @@
 
 import errno
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +62,18 @@ def test_resumed_training_is_bit_equal(uploads, path, optimizer):  # noqa: F811
     assert training.best_epoch == expected.best_epoch
     assert form.write_back().SerializeToString() == whole.write_back().SerializeToString()
     assert [row.epoch for row in told] == [0, 1, 2, 3]  # each once, whatever the number of cuts
+
+
+def test_resumed_training_without_labels_is_bit_equal(uploads, path):  # noqa: F811
+    model, teacher = exported(network(4)), build(exported(network(4)[:-1].append(torch.nn.Linear(128, 4))))
+    dataset = replace(dataset_of(uploads[4], model), classes=())
+    whole = build(model)
+    expected = finetune(whole, dataset, QUICK, teacher=teacher)
+    with pytest.raises(Interrupted):
+        finetune(build(model), dataset, QUICK, checkpoints=Checkpoints(path, 0, Cut(17)), teacher=teacher)
+    resumed = build(model)
+    assert curve(finetune(resumed, dataset, QUICK, checkpoints=Checkpoints(path), teacher=teacher)) == curve(expected)
+    assert resumed.write_back().SerializeToString() == whole.write_back().SerializeToString()
 
 
 def test_periodic_checkpoint_survives_what_comes_without_a_warning(uploads, path):  # noqa: F811

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Literal, Protocol
 
 import numpy as np
@@ -36,6 +37,8 @@ from worker.engine.recovery.team import ALONE, Team
 from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
+_OBSERVED = 128
+"""Training images that tell how much the original's outputs vary."""
 _SINGLE_VALUE = "Expected more than 1 value per channel"
 """What torch says where a norm would take the statistics of one value: it has no type of its own."""
 
@@ -191,7 +194,7 @@ class _Run:
     ) -> None:
         self.decay, self.team = decay, team
         self.options, self.dataset, self.device, self.checkpoints = options, dataset, device, checkpoints
-        self.objective = _objective(form, dataset, options, device, teacher, team)
+        self.objective = _objective(form, dataset, options, device, teacher)
         self.form, self.network = form, team.joined(form.up_to(*self.objective.values))
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.steps = options.epochs * math.ceil(len(dataset.train) / options.batch_size)
@@ -421,7 +424,6 @@ def _objective(
     options: FinetuneOptions,
     device: torch.device,
     teacher: TorchForm | None,
-    team: Team,
 ) -> Objective:
     if teacher is None and (options.distillation > 0 or not dataset.labelled):
         raise ValueError("distillation needs a teacher")
@@ -430,7 +432,11 @@ def _objective(
         return Labels(form, dataset, options.label_smoothing, softened, options.distillation)
     images, _ = next(dataset.validation.batches(min(2, len(dataset.validation))))
     teacher.module.to(device)
-    return Imitation(form, teacher, torch.from_numpy(images).to(device), device, team)
+    # The same ones whenever the training goes on, and in all of its processes.
+    drawn = dataset.train.batches(min(options.batch_size, _OBSERVED), rng=np.random.default_rng([options.seed, 0]))
+    observed = islice(drawn, math.ceil(_OBSERVED / options.batch_size))
+    batches = (torch.from_numpy(batch).to(device) for batch, _ in observed)
+    return Imitation(form, teacher, torch.from_numpy(images).to(device), batches, device)
 
 
 def _merit(row: Epoch) -> tuple[float, float]:

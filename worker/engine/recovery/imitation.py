@@ -9,7 +9,7 @@ compared in place of what they return.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 import torch
@@ -17,7 +17,6 @@ import torch
 from worker.engine.errors import EngineError
 from worker.engine.graph.onnx_graph import OnnxGraph, bodies_of
 from worker.engine.recovery.registry import RECOVERIES
-from worker.engine.recovery.team import ALONE, Team
 from worker.engine.torch_form import TorchForm
 
 _CHOOSING = frozenset(
@@ -31,6 +30,8 @@ _ENDS = frozenset(
 )
 _LEAST_VARIANCE = 0.01
 """Of the median feature: a feature in which the original hardly varies is not held to that."""
+_LEAST_SQUARE = 1e-4
+"""Of the feature's mean square: where nothing varies, there is still something to divide by."""
 
 
 def targets(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -65,11 +66,11 @@ class Imitation:
         student: TorchForm,
         teacher: TorchForm,
         images: torch.Tensor,
+        batches: Iterable[torch.Tensor],
         device: torch.device,
-        team: Team = ALONE,
     ) -> None:
-        """images: a few, (B, ...), on which both are tried. Raises EngineError where there is nothing to compare."""
-        self._team = team
+        """images: a few, (B, ...), on which both are tried; batches: those that tell how the original's values vary,
+        whatever the batch in which they are compared. Raises EngineError where there is nothing to compare."""
         names = [n for n in targets(teacher.model) if n in teacher.values and n in student.values]
         wanted, given = (_try(form, names, images) for form in (teacher, student))
         self.values = tuple(
@@ -84,13 +85,14 @@ class Imitation:
                 "Set finetuning.epochs to 0.",
             )
         self._teacher = teacher.up_to(*self.values).eval().to(device)
+        self._variances = _variances(self._teacher, batches)
 
     def loss(self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Squared differences over the original's variance, the mean over features and outputs: 0 is the original."""
         with torch.no_grad():
             wanted = self._teacher(images)
-        parts = [_unexplained(a.float(), b.float(), self._team) for a, b in zip(outputs, wanted, strict=True)]
-        return torch.stack(parts).mean()
+        compared = zip(outputs, wanted, self._variances, strict=True)
+        return torch.stack([_unexplained(a.float(), b.float(), variance) for a, b, variance in compared]).mean()
 
     def judge(
         self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor
@@ -141,12 +143,43 @@ def _try(form: TorchForm, names: list[str], images: torch.Tensor) -> tuple[torch
     return found
 
 
-def _unexplained(given: torch.Tensor, wanted: torch.Tensor, team: Team) -> torch.Tensor:
-    """The share of the wanted values' variance that the given ones miss. Both (B, ...): scores (B, K) have one
-    variance, larger tensors one for each index of their smallest axis, which are the features."""
-    axes = list(range(wanted.dim()))
-    if wanted.dim() > 2:
-        axes.remove(min((a for a in axes[1:] if wanted.shape[a] > 1), key=lambda a: wanted.shape[a], default=1))
-    variance = team.variance(wanted, axes)
-    floor = _LEAST_VARIANCE * variance.median() + torch.finfo(wanted.dtype).tiny
-    return ((given - wanted).square() / variance.clamp_min(floor)).mean()
+def _variances(network: torch.nn.Module, batches: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Of every feature of the network's values over all these images, float32 (features,); each is above 0."""
+    with torch.no_grad():
+        moments = [[_moments(value.float()) for value in network(images)] for images in batches]
+    return [_variance(of_value) for of_value in zip(*moments, strict=True)]
+
+
+def _moments(values: torch.Tensor) -> torch.Tensor:
+    """How many values each feature has, their sum and the sum of their squares: (3, features), float64."""
+    rows = _by_feature(values)
+    total, squares = (each.sum(1, dtype=torch.float64) for each in (rows, rows.square()))
+    return torch.stack([torch.full_like(total, rows.shape[1]), total, squares])
+
+
+def _variance(moments: Sequence[torch.Tensor]) -> torch.Tensor:
+    if len({part.shape for part in moments}) > 1:  # as many as there are things in the images: they are no features
+        moments = [part.sum(1, keepdim=True) for part in moments]
+    count, total, squares = torch.stack(list(moments)).sum(0)
+    variance = squares / count - (total / count).square()
+    floor = _LEAST_VARIANCE * variance.median() + _LEAST_SQUARE * squares / count
+    spread = variance.maximum(floor).float()
+    return torch.where(spread > torch.finfo(spread.dtype).tiny, spread, 1.0)
+
+
+def _by_feature(values: torch.Tensor) -> torch.Tensor:
+    """(features, values of each): all scores (B, K) are one feature, and larger tensors have one for each index of
+    their smallest axis."""
+    if values.dim() <= 2:
+        return values.reshape(1, -1)
+    sizes = values.shape
+    axis = min((a for a in range(1, values.dim()) if sizes[a] > 1), key=lambda a: sizes[a], default=1)
+    return values.movedim(axis, 0).flatten(1)
+
+
+def _unexplained(given: torch.Tensor, wanted: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """The share of the features' variance that the given values, (B, ...), miss of the wanted ones."""
+    missed = _by_feature((given - wanted).square())
+    if len(variance) != len(missed):
+        variance = variance.mean()
+    return (missed.mean(1) / variance).mean()

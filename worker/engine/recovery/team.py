@@ -1,12 +1,11 @@
 """Who trains a network: one process, or several that each take their part of every batch and make the same step.
 
-The parts are weighted by their images, and what a layer or a loss takes of a whole batch (BatchNormalization, the
-variances of imitation) is taken of all parts. So a step is that of the undivided batch, whoever made it.
+The parts are weighted by their images, and what a layer takes of a whole batch (BatchNormalization) is taken of all
+parts. So a step is that of the undivided batch, whoever made it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -37,10 +36,6 @@ class Team(Protocol):
         """What the first process says."""
         ...
 
-    def variance(self, values: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-        """The biased variance over these axes, which are kept with size 1, and over the parts of a batch."""
-        ...
-
     def joined(self, network: fx.GraphModule) -> fx.GraphModule:
         """The network, on batch statistics of whole batches in place of parts; changed in place."""
         ...
@@ -67,9 +62,6 @@ class Alone:
 
     def from_first(self, value: int) -> int:
         return value
-
-    def variance(self, values: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-        return values.var(tuple(axes), correction=0, keepdim=True)
 
     def joined(self, network: fx.GraphModule) -> fx.GraphModule:
         return network

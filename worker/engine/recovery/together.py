@@ -6,14 +6,12 @@ Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Train
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import fx
 from torch.nn.parallel import DistributedDataParallel
 
-from worker.engine.recovery.batch_moments import merged
 from worker.engine.recovery.synchronised_norm import synchronise_norms
 
 
@@ -40,10 +38,6 @@ class Together:
         said = torch.tensor([value], dtype=torch.int64)
         dist.broadcast(said, 0, group=self._control)
         return int(said.item())
-
-    def variance(self, values: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-        _, variance, _ = merged(values, tuple(axes), self._group)
-        return variance
 
     def joined(self, network: fx.GraphModule) -> fx.GraphModule:
         return synchronise_norms(network, self._group)
