@@ -79,6 +79,15 @@ def model(
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
 
 
+def fixed_batch(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
+    """The same network for that many images at a time."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    return fixed
+
+
 def coloured_squares(samples: int = 240, classes: int = 4, size: int = 12, seed: int = 0) -> bytes:
     """An .npz dataset that a small network learns at once: each class has its own colour, plus noise."""
     rng = np.random.default_rng(seed)

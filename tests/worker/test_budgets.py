@@ -7,7 +7,7 @@ import pytest
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import Budget
 from models_store.documents.report import Accuracy, AccuracyRows, Cost, LatencyRow, LatencySummary, Report
-from tests.worker.networks import coloured_squares, convnet
+from tests.worker.networks import coloured_squares, convnet, fixed_batch
 from tests.worker.plane import Plane
 from worker.runner.budget import latency_excess, verdicts
 
@@ -62,6 +62,16 @@ def test_what_no_plan_keeps_is_unreachable_and_says_why() -> None:
     assert found["params_ratio"].verdict == "met"
 
 
+@pytest.mark.parametrize("line", [{"latency_ratio": 0.5}, {"latency_ms": 3.5}])
+def test_a_fixed_batch_is_judged_at_its_own_size(line: dict[str, float]) -> None:
+    rows = (
+        ROW.model_copy(update={"batch_size": 4, "threads": 2, "speedup": 1.0}),
+        ROW.model_copy(update={"batch_size": 4}),
+    )
+    (found,) = verdicts(Budget.model_validate(line), {}, ORIGINAL, PRUNED, rows, None)
+    assert (found.name, found.verdict) == (next(iter(line)), "met")
+
+
 def test_latency_excess_is_that_of_the_line_furthest_off() -> None:
     assert latency_excess(Budget(latency_ratio=0.4), ROW) == pytest.approx(1.25)
     assert latency_excess(Budget(latency_ratio=0.4, latency_ms=1.0), ROW) == pytest.approx(3.0)
@@ -93,6 +103,17 @@ def test_a_job_keeps_a_mix_of_lines(plane: Plane, inputs: dict[str, str]) -> Non
     assert [line.name for line in report.budget] == ["params_ratio", "size_bytes", "latency_ms", "max_accuracy_drop"]
     assert [line.verdict for line in report.budget] == ["met"] * 4
     assert (2, 1) in [(row.batch_size, row.threads) for row in report.latency]
+
+
+def test_a_job_on_a_fixed_batch_tells_of_its_latency_and_measures_it_once(plane: Plane) -> None:
+    model_id, _ = plane.upload_model(fixed_batch(convnet(), 4).SerializeToString())
+    plane.work()
+    job = plane.submit(model_id=model_id, budget={"latency_ms": 1000}, measuring={"rounds": 3})
+    plane.work()
+    plane.wait(job, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job))
+    assert [(line.name, line.verdict) for line in report.budget] == [("latency_ms", "met")]
+    assert [(row.batch_size, row.threads) for row in report.latency] == [(4, 1)]
 
 
 def test_a_search_tells_what_it_looked_at(plane: Plane, inputs: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from models_store.documents.job_spec import Budget
@@ -63,6 +64,12 @@ def latency_excess(budget: Budget, row: LatencyRow) -> float:
     return max(ratios)
 
 
+def latency_row(budget: Budget, rows: Sequence[LatencyRow]) -> LatencyRow | None:
+    """The row at the budget's threads and batch size; a model whose batch size is fixed has none but at its own."""
+    rows = [row for row in rows if row.threads == budget.latency_threads]
+    return next((row for row in rows if row.batch_size == budget.latency_batch_size), rows[0] if rows else None)
+
+
 def verdicts(
     budget: Budget,
     reasons: dict[str, str],
@@ -72,9 +79,7 @@ def verdicts(
     accuracy: AccuracyRows | None,
 ) -> tuple[BudgetVerdict, ...]:
     """One per line that was asked for. `reasons`: line -> why no plan can keep it."""
-    row = next(
-        (r for r in latency if (r.batch_size, r.threads) == (budget.latency_batch_size, budget.latency_threads)), None
-    )
+    row = latency_row(budget, latency)
     values = {
         "macs_ratio": pruned.macs / max(original.macs, 1),
         "params_ratio": pruned.params / max(original.params, 1),

@@ -11,7 +11,7 @@ from pydantic import Field
 from models_store.documents.base import Document
 from models_store.documents.report import LatencyRow
 from worker.engine.graph import load_model
-from worker.engine.measure import latency, peak_memory
+from worker.engine.measure import Latency, latency, peak_memory
 from worker.runner.layer_times import times_of_layers
 from worker.runner.stages import export
 from worker.runner.workbench import Stage, Workbench
@@ -28,28 +28,23 @@ class Measured(Document):
 
 
 def run(bench: Workbench) -> Measured:
-    measuring = bench.spec.measuring
+    measuring, budget = bench.spec.measuring, bench.spec.budget
     exported = bench.folder.out / export.NAME
-    rows = latency(
-        bench.original,
-        load_model(exported),
-        measuring.batch_sizes,
-        measuring.threads,
-        measuring.rounds,
-        bench.spec.seed,
-        bench.voice.progress,
-    )
-    budget = bench.spec.budget
-    wanted = (budget.latency_batch_size, budget.latency_threads)
-    if budget.bounds_latency and wanted not in [(row.batch_size, row.threads) for row in rows]:
-        rows += latency(
-            bench.original,
-            load_model(exported),
-            (budget.latency_batch_size,),
-            budget.latency_threads,
-            measuring.rounds,
-            bench.spec.seed,
-        )
+    sizes = {measuring.threads: measuring.batch_sizes}
+    if budget.bounds_latency:  # in the same call, which runs a size once however often it comes
+        sizes[budget.latency_threads] = (*sizes.get(budget.latency_threads, ()), budget.latency_batch_size)
+    rows: list[Latency] = []
+    for number, (threads, batch_sizes) in enumerate(sizes.items()):
+        with bench.voice.share(number / len(sizes), (number + 1) / len(sizes)):
+            rows += latency(
+                bench.original,
+                load_model(exported),
+                batch_sizes,
+                threads,
+                measuring.rounds,
+                bench.spec.seed,
+                bench.voice.progress,
+            )
     peaks = peak_memory(bench.model_file.path, exported, measuring.threads, bench.spec.seed)
     if peaks is None:
         logger.warning("peak memory is not known: a process that loads and runs the model did not come to its end")

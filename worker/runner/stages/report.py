@@ -7,7 +7,7 @@ from dataclasses import asdict
 from models_store.documents.report import Machine, Report, RoundRow
 from worker.engine.measure import machine
 from worker.runner.artifact import describe
-from worker.runner.budget import verdicts
+from worker.runner.budget import latency_row, verdicts
 from worker.runner.findings import warnings
 from worker.runner.html_report import render
 from worker.runner.layer_times import with_times
@@ -102,8 +102,7 @@ def _assemble(bench: Workbench) -> Report:
 def _last_round(report: Report) -> RoundRow:
     """What the stages behind `iterate` made, as a row of the schedule."""
     budget = report.spec.budget
-    at = (budget.latency_batch_size, budget.latency_threads)
-    fast = next((r for r in report.latency if budget.bounds_latency and (r.batch_size, r.threads) == at), None)
+    fast = latency_row(budget, report.latency) if budget.bounds_latency else None
     return RoundRow(
         step=report.spec.schedule.steps if report.spec.schedule is not None else 1,
         budget=budget,
