@@ -62,6 +62,15 @@ def test_what_no_plan_keeps_is_unreachable_and_says_why() -> None:
     assert found["params_ratio"].verdict == "met"
 
 
+def test_an_accuracy_drop_of_exactly_the_goal_is_met() -> None:
+    accuracy = AccuracyRows(
+        original=_accuracy(0.92), after_cut=_accuracy(0.5), final=_accuracy(0.91), changed_labels=0.1
+    )
+    (found,) = verdicts(Budget(max_accuracy_drop=0.01), {}, ORIGINAL, PRUNED, (ROW,), accuracy)
+    assert found.value > 0.01
+    assert found.verdict == "met"
+
+
 @pytest.mark.parametrize("line", [{"latency_ratio": 0.5}, {"latency_ms": 3.5}])
 def test_a_fixed_batch_is_judged_at_its_own_size(line: dict[str, float]) -> None:
     rows = (

@@ -18,6 +18,9 @@ from worker.engine.allocation import (
 )
 from worker.runner.workbench import Workbench
 
+_ROUNDING = 1e-9
+"""What a difference of two figures may be over a goal that it meets exactly: 0.92 - 0.91 is above 0.01."""
+
 
 def latency_table(bench: Workbench) -> LatencyTable:
     """Measured at the batch size and threads of the budget's line, at most once per attempt."""
@@ -64,6 +67,11 @@ def latency_excess(budget: Budget, row: LatencyRow) -> float:
     return max(ratios)
 
 
+def is_met(value: float, goal: float) -> bool:
+    """Whether a figure is at most the goal, but for rounding."""
+    return value <= goal + _ROUNDING
+
+
 def latency_row(budget: Budget, rows: Sequence[LatencyRow]) -> LatencyRow | None:
     """The row at the budget's threads and batch size; a model whose batch size is fixed has none but at its own."""
     rows = [row for row in rows if row.threads == budget.latency_threads]
@@ -96,7 +104,7 @@ def verdicts(
 
 def _verdict(name: str, goal: float, value: float | None, reasons: dict[str, str]) -> BudgetVerdict:
     value = float(value or 0.0)
-    if value <= goal:
+    if is_met(value, goal):
         return BudgetVerdict(name=name, goal=goal, value=value, verdict="met")
     impossible = reasons.get("latency_ratio" if name.startswith("latency") else name, "")
     if impossible:

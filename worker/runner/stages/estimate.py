@@ -13,7 +13,7 @@ from worker.engine.criteria import Calibration, Scores, score
 from worker.engine.graph import Analysis
 from worker.engine.measure import evaluate, latency
 from worker.engine.surgery import Plan, prune
-from worker.runner.budget import latency_excess, latency_table, limits
+from worker.runner.budget import is_met, latency_excess, latency_table, limits
 from worker.runner.random_masks import draw_channels
 from worker.runner.workbench import Stage, Workbench
 
@@ -135,7 +135,7 @@ def _to_accuracy(bench: Workbench, scores: Scores, drop: float) -> Allocation:
         middle = (low + high) / 2
         found = allocate_within(bench, scores, [macs_limit(bench.analysis, middle)])
         cut = prune(bench.analysis, found.plan)
-        if original - evaluate(cut, split, classes, bench.order.threads).top1 <= drop:
+        if is_met(original - evaluate(cut, split, classes, bench.order.threads).top1, drop):
             high, best = middle, found
         else:
             low = middle
