@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from worker.engine.data import Split
-from worker.engine.measure.images import batch_size, run_images
+from worker.engine.measure.images import batch_size, own_rows, run_images
 from worker.engine.measure.session import cpu_session
 
 
@@ -84,9 +84,12 @@ def fidelity(
     sums = {name: _Sums() for name in names}
     done = 0
     for images, _ in split.batches(batch_size(sessions[0])):
-        found = [run_images(session, images, names) for session in sessions]
+        found = [
+            [own_rows(session, np.asarray(output), len(images)) for output in run_images(session, images, names)]
+            for session in sessions
+        ]
         for name, a, b in zip(names, *found, strict=True):
-            sums[name].add(np.asarray(a)[: len(images)], np.asarray(b)[: len(images)])
+            sums[name].add(a, b)
         done += len(images)
         on_progress(done / len(split))
     return Fidelity(tuple(OutputError(name, total.error()) for name, total in sums.items()), done)

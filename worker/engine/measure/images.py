@@ -21,8 +21,8 @@ def batch_size(session: onnxruntime.InferenceSession) -> int:
 def run_images(
     session: onnxruntime.InferenceSession, images: np.ndarray, outputs: Sequence[str] | None = None
 ) -> list[np.ndarray]:
-    """Outputs for a batch (B, ...), which is filled up by repetition where the model wants more images: whoever asks
-    cuts that off. Raises EngineError where the model does not run on them."""
+    """Outputs for a batch (B, ...), which is filled up by repetition where the model wants more images: `own_rows` cuts
+    that off. Raises EngineError where the model does not run on them."""
     wanted, value = _fixed_batch(session), session.get_inputs()[0]
     if wanted is not None and len(images) < wanted:
         images = np.concatenate([images, np.repeat(images[-1:], wanted - len(images), axis=0)])
@@ -34,6 +34,13 @@ def run_images(
             f"The model does not run on the dataset's images {images.shape}: {error}.",
             "Check the model's input size and layout.",
         ) from error
+
+
+def own_rows(session: onnxruntime.InferenceSession, output: np.ndarray, images: int) -> np.ndarray:
+    """An output of `run_images` without the rows that filled up the batch; whole where it has no row per image."""
+    wanted = _fixed_batch(session)
+    filled_up = wanted is not None and images < wanted and output.ndim > 0 and len(output) == wanted
+    return output[:images] if filled_up else output
 
 
 def _fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
