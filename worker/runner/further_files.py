@@ -11,6 +11,7 @@ import onnx
 from models_store.documents.export_spec import ExportedFile
 from worker.engine.errors import EngineError
 from worker.engine.graph import load_model, sample_inputs
+from worker.engine.measure.images import filled_up
 from worker.runner.accuracy import accuracy
 from worker.runner.diagnosis import BrokenPromise
 from worker.runner.workbench import Workbench
@@ -61,16 +62,16 @@ def _quantised(bench: Workbench, pruned: Path) -> ExportedFile:
 
 
 def _calibration(bench: Workbench) -> Iterator[np.ndarray]:
-    """Training images in batches of the model's size, by the job's seed."""
+    """Training images in batches of the model's size, the last one filled up, by the job's seed."""
     if bench.dataset is None:
         raise EngineError("needs_data", "INT8 needs images to calibrate on.", "Give the job a dataset.")
     (value,) = bench.analysis.graph.inputs
     fixed = value.type.tensor_type.shape.dim[0].dim_value
     left = bench.spec.export.int8_calibration_images
     for images, _ in bench.dataset.train.batches(fixed or _BATCH, rng=np.random.default_rng([bench.spec.seed, 5])):
-        if left <= 0 or (fixed and len(images) < fixed):
+        if left <= 0:
             return
-        yield images if fixed else images[:left]
+        yield filled_up(images, fixed) if fixed else images[:left]
         left -= len(images)
 
 

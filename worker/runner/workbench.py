@@ -21,6 +21,7 @@ from worker.engine.criteria import Calibration
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.graph import Analysis, analyze, load_model
 from worker.engine.graph.inputs import declared_shape
+from worker.engine.measure.images import filled_up
 from worker.order import InputFile, Order
 from worker.runner.checkpoint import Checkpoint
 from worker.runner.interruption import Interruption
@@ -263,14 +264,15 @@ class Workbench:
         return Calibration(images, labels if self.dataset.labelled else None)
 
     def real_inputs(self) -> list[dict[str, np.ndarray]]:
-        """A small batch of test images, fit for the model's input; none without data."""
+        """A small batch of test images, fit for the model's input, filled up where there are fewer than its fixed batch
+        size; none without data."""
         if self.dataset is None:
             return []
         (value,) = self.analysis.graph.inputs
         batch = declared_shape(value) or [None]
-        size = batch[0] if isinstance(batch[0], int) else _REAL_SAMPLES
-        images, _ = next(self.dataset.test.batches(size))
-        return [{value.name: images}] if len(images) == size else []
+        fixed = batch[0] if isinstance(batch[0], int) else 0
+        images, _ = next(self.dataset.test.batches(fixed or _REAL_SAMPLES))
+        return [{value.name: filled_up(images, fixed)}]
 
     def write(self, stage: Stage[D], document: D) -> None:
         self._path(stage).write_text(document.model_dump_json())

@@ -24,8 +24,7 @@ def run_images(
     """Outputs for a batch (B, ...), which is filled up by repetition where the model wants more images: `own_rows` cuts
     that off. Raises EngineError where the model does not run on them."""
     wanted, value = _fixed_batch(session), session.get_inputs()[0]
-    if wanted is not None and len(images) < wanted:
-        images = np.concatenate([images, np.repeat(images[-1:], wanted - len(images), axis=0)])
+    images = filled_up(images, wanted or 0)
     try:
         return list(session.run(outputs, {value.name: images.astype(_WIDER.get(value.type, images.dtype), copy=False)}))
     except Exception as error:
@@ -34,6 +33,12 @@ def run_images(
             f"The model does not run on the dataset's images {images.shape}: {error}.",
             "Check the model's input size and layout.",
         ) from error
+
+
+def filled_up(images: np.ndarray, size: int) -> np.ndarray:
+    """A batch (B, ...) as one of at least `size` images: the last one is repeated."""
+    missing = max(size - len(images), 0)
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
 
 
 def own_rows(session: onnxruntime.InferenceSession, output: np.ndarray, images: int) -> np.ndarray:

@@ -1,0 +1,79 @@
+"""What the stages of an attempt share, without a job plane around it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from tests.worker.networks import coloured_squares, convnet, fixed_batch, unlabelled
+from worker.order import InputFile, Order
+from worker.runner.further_files import further_files
+from worker.runner.voice import Voice
+from worker.runner.workbench import Workbench
+from worker.sandbox import Limits
+from worker.work_folder import WorkFolder
+
+MakeBench = Callable[..., Workbench]
+
+
+def kept(path: Path, content: bytes, format: str) -> InputFile:
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    return InputFile(path=path, name=path.name, format=format, sha256=digest, size_bytes=len(content), details={})
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path) -> Iterator[MakeBench]:
+    """Benches for a model and its images, whose voice nobody hears."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+
+    def make(model: onnx.ModelProto, images: bytes, **spec: Any) -> Workbench:
+        folder = WorkFolder(tmp_path / "work")
+        folder.create()
+        ids = {"model_id": f"mdl_{0:032x}", "dataset_id": f"dst_{0:032x}"}
+        order = Order.model_validate(
+            {
+                "job_id": "job",
+                "attempt": 1,
+                "kind": "prune",
+                "spec": {"kind": "prune", **ids, "budget": {"macs_ratio": 0.5}, **spec},
+                "model": kept(folder.inputs / "model.onnx", model.SerializeToString(), "onnx").model_dump(),
+                "dataset": kept(folder.inputs / "images.npz", images, "npz").model_dump(),
+                "device": "cpu",
+                "threads": 1,
+                "checkpoint_s": 30,
+                "sandbox": "T0",
+                "limits": Limits(),
+                "parent_pid": os.getpid(),
+                "events_fd": silence,
+            }
+        )
+        return Workbench(order, folder, Voice(silence))
+
+    yield make
+    os.close(silence)
+
+
+@pytest.mark.parametrize(("batch", "images", "given"), [(32, 28, 32), (None, 12, 2), (None, 40, 4), (3, 40, 3)])
+def test_real_inputs_are_there_however_few_images(
+    make_bench: MakeBench, batch: int | None, images: int, given: int
+) -> None:
+    model = convnet() if batch is None else fixed_batch(convnet(), batch)
+    (feed,) = make_bench(model, unlabelled(coloured_squares(images))).real_inputs()
+    assert feed["image"].shape == (given, 3, 12, 12)
+
+
+@pytest.mark.parametrize(("batch", "images"), [(32, 36), (None, 12)])
+def test_int8_is_calibrated_and_compared_on_few_images(make_bench: MakeBench, batch: int | None, images: int) -> None:
+    """36 images leave fewer than 32 to train on, and 7 to test with."""
+    model = convnet() if batch is None else fixed_batch(convnet(), batch)
+    bench = make_bench(model, unlabelled(coloured_squares(images)), export={"int8": True})
+    (file,) = further_files(bench, bench.model_file.path)
+    assert file.max_relative_error is not None
+    assert 0 < file.max_relative_error < 0.2
