@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,26 @@ def test_int8_is_calibrated_and_compared_on_few_images(make_bench: MakeBench, ba
     (file,) = further_files(bench, bench.model_file.path)
     assert file.max_relative_error is not None
     assert 0 < file.max_relative_error < 0.2
+
+
+def test_rounds_do_not_count_the_seconds_of_their_stage_again(make_bench: MakeBench) -> None:
+    bench = make_bench(convnet(), coloured_squares(40), schedule={"steps": 3})
+    with bench.voice.stage("iterate"):
+        start = time.monotonic()
+        for step in (1, 2):
+            bench.in_round(step, bench.spec)
+            time.sleep(0.05)
+            bench.checkpoint()
+        bench.in_round(3, bench.spec)
+        spent = time.monotonic() - start
+    assert bench.voice.stage_seconds["iterate"] == pytest.approx(spent, abs=0.02)
+
+
+def test_seconds_of_an_earlier_attempt_are_taken_up(make_bench: MakeBench) -> None:
+    first = make_bench(convnet(), coloured_squares(40))
+    with first.voice.stage("baseline"):
+        time.sleep(0.01)
+    first.checkpoint()
+    again = Workbench(first.order, first.folder, Voice(first.order.events_fd))
+    assert again.voice.stage_seconds == first.voice.stage_seconds
+    assert again.voice.stage_seconds["baseline"] >= 0.01

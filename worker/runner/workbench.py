@@ -83,7 +83,7 @@ class Workbench:
         self.may_spread = True
         """False where a stage cannot be begun again from its start."""
         self._checkpoints = Checkpoint(folder)
-        if self._seconds_path.exists():
+        if step is None and self._seconds_path.exists():  # a round's voice is that of the attempt, which knows them
             voice.stage_seconds = json.loads(self._seconds_path.read_bytes())
 
     @property
