@@ -180,6 +180,33 @@ def test_other_arrays_are_refused(tmp_path, arrays, said):
     assert said in caught.value.message
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_npz_is_told_as_such(tmp_path, save):
+    """Bytes anywhere in it are overwritten: in the data, in the names, in the directory at the end."""
+    x = np.tile(np.arange(48, dtype=np.uint8).reshape(6, 8, 1), (20, 1, 1, 3))
+    save(tmp_path / "u.npz", x=x, y=np.arange(20) % 2)
+    content, codes = (tmp_path / "u.npz").read_bytes(), set()
+    for start in (0, len(content) - 300):
+        for at in range(start, start + 300, 2):
+            damaged = bytearray(content)
+            damaged[at : at + 3] = b"\xff" * 3
+            (tmp_path / "u.npz").write_bytes(damaged)
+            try:
+                inspect_dataset(tmp_path / "u.npz")
+            except EngineError as error:
+                codes.add(error.code)
+    assert "broken_archive" in codes
+
+
+def test_an_encrypted_npz_is_refused(tmp_path):
+    content = bytearray(npz_of(tmp_path / "u", x=np.zeros((8, 4, 4), np.uint8), y=np.arange(8) % 2).read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(signature) + offset] |= 1
+    (tmp_path / "u").write_bytes(content)
+    with pytest.raises(EngineError, match=r"'x.npy' cannot be read, it is encrypted"):
+        inspect_dataset(tmp_path / "u")
+
+
 @pytest.mark.shared
 def test_the_shared_cifar_images(shared):
     facts = inspect_dataset(shared / "data" / "cifar10_mini.tar.xz")

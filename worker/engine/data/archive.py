@@ -6,6 +6,7 @@ before anything is decompressed on an archive's own word.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import lzma
@@ -32,7 +33,16 @@ MAX_PATH_LENGTH = 1024
 
 _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\x00", b"PK\x03\x04"
 _TAR_MAGIC_AT = 257
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, struct.error)
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    NotImplementedError,  # by zipfile: a version or a feature that it does not know
+    lzma.LZMAError,
+    zlib.error,
+    gzip.BadGzipFile,
+    EOFError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ def is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except _BROKEN:
+    except (*_BROKEN, OSError):
         return False
     return bool(names) and all(name.endswith(".npy") for name in names)
 
@@ -95,7 +105,9 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 def _told_if_broken() -> Iterator[None]:
     try:
         yield
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:  # EINVAL: a seek to before the start
+            raise
         raise EngineError(
             "broken_archive", f"The archive cannot be read to its end: {error}.", "Pack it again and upload it again."
         ) from error

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from worker.engine.data.archive import is_npz
+from worker.engine.data.archive import is_npz, open_zip
 from worker.engine.data.sample import BadFile, DatasetFormat, Label, Part, Sample
 from worker.engine.errors import EngineError
 
@@ -25,11 +25,8 @@ _PARTS: tuple[tuple[str, str, Part], ...] = (("x", "y", "train"), ("x_test", "y_
 
 
 def read(path: Path) -> Iterator[Sample | BadFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield from _samples(archive)
-    except (zipfile.BadZipFile, zipfile.error, EOFError) as error:
-        raise _unfit(f"it cannot be read: {error}", "Save it again with numpy.savez_compressed.") from error
+    with open_zip(path) as archive:
+        yield from _samples(archive)
 
 
 def _samples(archive: zipfile.ZipFile) -> Iterator[Sample | BadFile]:
