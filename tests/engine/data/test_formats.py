@@ -171,6 +171,7 @@ def test_npz_rows_that_are_not_finite_are_left_out(tmp_path):
         ({"x": np.zeros((4, 4, 4), np.uint8), "y": np.array([0, 1, -1, 0])}, "outside"),
         ({"x": np.zeros((4, 4, 4), np.uint8), "y": np.eye(4)}, "shape (4, 4)"),
         ({"x": np.array([{}, []], object), "y": np.zeros(2, np.int64)}, "type object"),
+        ({"x": np.zeros((8, 4, 4), np.uint8), "x_test": np.zeros((4, 4, 4))}, "x and x_test differ in type"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path, arrays, said):

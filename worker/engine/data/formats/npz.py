@@ -1,7 +1,7 @@
 """NumPy archives with arrays x and y, and optionally x_test and y_test; without y and y_test the images have no labels.
 
-x is (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, or floating-point numbers that are taken as they are. y holds class
-numbers from 0 on, or class names.
+x is (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, or floating-point numbers that are taken as they are, and x_test
+the same. y holds class numbers from 0 on, or class names.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ def _samples(archive: zipfile.ZipFile) -> Iterator[Sample | BadFile]:
             f"it holds {', '.join(sorted(names)[:8])}",
             "It needs x, and y where there are labels; it may hold x_test and y_test.",
         )
+    pixels: set[np.dtype] = set()
     for x_name, y_name, part in _PARTS:
         if x_name in names:
             images = _as_nhwc(_array(archive, x_name), x_name)
+            pixels.add(images.dtype)
+            if len(pixels) > 1:
+                raise _unfit("x and x_test differ in type: uint8 and floating-point", "Scale and save both alike.")
             labels: list[Label | None] = [None] * len(images)
             if labelled:
                 labels = _labels(_array(archive, y_name), y_name).tolist()
