@@ -95,6 +95,14 @@ def test_images_of_every_mode_fit_grey_and_colour(mode):
         np.testing.assert_allclose(fitted[:, :, 0], expected, atol=2)
 
 
+@pytest.mark.parametrize(("present", "wanted"), [(2, 1), (2, 3), (2, 4), (5, 3), (3, 2)])
+def test_channels_that_are_no_colours_are_not_made_into_others(present, wanted):
+    image = np.zeros((6, 8, present), np.uint8)
+    assert fit(image, InputSpec("NCHW", present, 6, 8)).shape == image.shape
+    with pytest.raises(EngineError, match=f"takes {wanted} channels and the images have {present}"):
+        fit(image, InputSpec("NCHW", wanted, 6, 8))
+
+
 def test_sixteen_bit_grey_keeps_its_upper_byte():
     buffer = io.BytesIO()
     Image.fromarray(np.full((4, 4), 200 * 256 + 17, np.uint16)).save(buffer, "PNG")

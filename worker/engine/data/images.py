@@ -69,7 +69,7 @@ def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     present = image.shape[2]
     if present == channels:
         return image
-    if channels not in _MODES:
+    if channels not in _MODES or present not in _MODES:
         raise EngineError(
             "unsupported_channels",
             f"The model takes {channels} channels and the images have {present}.",
