@@ -77,6 +77,22 @@ def test_certainty_gives_a_finite_loss():
     assert 50 < found.loss < 100
 
 
+@pytest.mark.parametrize("worst", [-np.inf, np.inf, np.nan])
+def test_scores_that_are_not_finite_give_a_finite_loss(worst):
+    values, labels = scores(), np.arange(200) % 7
+    finite = evaluate(scoring_model(7), split_of(values, labels), 7).loss
+    values[3, labels[3]] = worst
+    found = evaluate(scoring_model(7), split_of(values, labels), 7)
+    assert finite < found.loss < finite + 100 / 200
+
+
+def test_the_logarithm_of_a_vanished_probability_gives_a_finite_loss():
+    values = np.where(np.eye(7, dtype=np.float32)[np.arange(14) % 7] > 0, 1e4, -1e4).astype(np.float32)
+    found = evaluate(scoring_model(7, SOFTMAX, ("Log", {})), split_of(values, np.arange(1, 15) % 7), 7)
+    assert found.top1 == 0
+    assert 50 < found.loss < 100
+
+
 def test_progress_ends_at_one():
     fractions = []
     evaluate(scoring_model(7), split_of(scores(), np.arange(200) % 7), 7, on_progress=fractions.append)

@@ -77,7 +77,8 @@ def predicted_classes(head: Head, scores: np.ndarray) -> np.ndarray:
 
 
 def losses(head: Head, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The cross-entropy of each sample, (N,), from scores as the model gives them."""
+    """The cross-entropy of each sample, (N,), from scores as the model gives them. Scores that are not finite, such as
+    the logarithm of a probability of zero, cost as much as the smallest probability."""
     values = scores.astype(np.float64)
     rows = np.arange(len(labels))
     loss: np.ndarray
@@ -89,9 +90,10 @@ def losses(head: Head, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         others = _log(1 - values).sum(1) - _log(1 - values[rows, labels])
         loss = -(_log(values[rows, labels]) + others) / values.shape[1]
     else:
-        shifted = values - values.max(1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            shifted = values - values.max(1, keepdims=True)
         loss = _log(np.exp(shifted).sum(1)) - shifted[rows, labels]
-    return loss
+    return np.where(np.isfinite(loss), loss, -_log(np.zeros(1)))
 
 
 def _log(values: np.ndarray) -> np.ndarray:
