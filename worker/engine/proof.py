@@ -57,8 +57,8 @@ def prove(
     tolerance: float = 1e-4,
     real_inputs: Sequence[dict[str, Array]] = (),
 ) -> Proof:
-    """Compare the pruned model with the masked original on random inputs of two sizes (where axes are dynamic) and on
-    `real_inputs`. Raises EngineError where the original runs at no size."""
+    """Compare the pruned model with the masked original on random inputs, of up to three sizes where axes are dynamic,
+    and on `real_inputs`. Raises EngineError where the original runs at no size."""
     alive = analysis.alive(plan.kept)
     waived = [w for w in analysis.propagation.waivers if not alive[w.labels].all()]
     return compare(
