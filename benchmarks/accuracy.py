@@ -3,6 +3,7 @@
     python -m benchmarks.accuracy                               # what is missing in results/accuracy.json
     python -m benchmarks.accuracy --bases resnet20 --factors 2 3 --seeds 0
     python -m benchmarks.accuracy --epochs 1 3                  # besides: train the best few
+    python -m benchmarks.accuracy --epochs 3 --rates 0.02 0.05  # at the better of two learning rates for each
     python -m benchmarks.accuracy --methods all                 # every criterion and allocation of ours
     python -m benchmarks.accuracy --show
 
@@ -54,10 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def train(row: Row) -> None:
         trained = rows[str(row)].setdefault("trained", {})
-        missing = [epochs for epochs in options.epochs if str(epochs) not in trained]
+        wanted = [(epochs, rate) for epochs in options.epochs for rate in options.rates]
+        missing = [(epochs, rate) for epochs, rate in wanted if f"{rate:g}" not in trained.get(str(epochs), {})]
         if missing:
-            trained |= Bench.of(row, settings).train(row, missing)
-            keep()
+            for epochs, rate, accuracy in Bench.of(row, settings).train(row, missing):
+                trained.setdefault(str(epochs), {})[f"{rate:g}"] = accuracy
+                keep()
 
     if not options.show:
         wanted = list(_wanted(options))
@@ -80,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument("--methods", nargs="+", default=(*OURS, *PEERS), help="names, ours and theirs; or all")
     parser.add_argument("--epochs", nargs="*", type=int, default=(), help="train the best rows for so many epochs")
+    parser.add_argument("--rates", nargs="+", type=float, default=(0.02,), help="learning rates; the best counts")
     parser.add_argument("--best", type=int, default=3, help="how many rows of each side, base and budget are trained")
     parser.add_argument("--calibration-images", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1)

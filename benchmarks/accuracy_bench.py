@@ -1,7 +1,7 @@
 """One row of the accuracy benchmark: a base cut by one method to one budget, recovered, and trained where asked."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,25 +87,24 @@ class Bench:
             result["top1"][name] = self.accuracy(recovered)
         return result
 
-    def train(self, row: Row, all_epochs: Sequence[int]) -> dict[str, float]:
-        """Epochs -> accuracy, each trained from the row's best state without training."""
+    def train(self, row: Row, trainings: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float, float]]:
+        """(epochs, learning rate) -> these and the accuracy; each starts at the row's best state without training."""
         _, recoveries = self._cut(row)
         start = recoveries["reconstructed" if row.side == "ours" else "bn"]()
-        found = {}
-        for epochs in all_epochs:
+        for epochs, rate in trainings:
             form = build(start)
             options = FinetuneOptions(
                 epochs=epochs,
-                learning_rate=0.02,
+                learning_rate=rate,
                 crop_padding=4,
                 horizontal_flip=True,
                 precision="bfloat16",  # the same for both sides, whatever a trial would choose
                 seed=self.seed,
             )
             finetune(form, self.data, options)
-            found[str(epochs)] = self.accuracy(form.write_back())
-            print(f"{row}: {found[str(epochs)]:.4f} after {epochs} epochs", flush=True)
-        return found
+            accuracy = self.accuracy(form.write_back())
+            print(f"{row}: {accuracy:.4f} after {epochs} epochs from {rate:g}", flush=True)
+            yield epochs, rate, accuracy
 
     def _cut(self, row: Row) -> tuple[onnx.ModelProto, dict[str, Callable[[], onnx.ModelProto]]]:
         """The cut model, and the ways to win its accuracy back without training."""

@@ -29,7 +29,7 @@ ROWS = {
     f"{OPTION_B}/ours/{BEST_OURS}/2x/seed 0": row(0.5, 0.8, reconstructed=0.88),
     f"{OPTION_B}/ours/{BEST_OURS}/2x/seed 1": row(0.5, 0.8, reconstructed=0.86),
     f"resnet56/option_a/ours/{BEST_OURS}/2x/seed 0": row(0.5, 0.8, reconstructed=0.89),
-    f"{OPTION_B}/torch-pruning/{BEST_PEER}/2x/seed 0": row(0.4, 0.82) | {"trained": {"3": 0.89}},
+    f"{OPTION_B}/torch-pruning/{BEST_PEER}/2x/seed 0": row(0.4, 0.82) | {"trained": {"3": {"0.02": 0.89}}},
 }
 
 
@@ -60,12 +60,35 @@ def test_after_training_the_best_is_compared_with_the_best_of_several_of_theirs(
         )
 
     ours = f"{OPTION_B}/ours/{BEST_OURS}/2x/seed 0"
-    one = ROWS | {ours: ROWS[ours] | {"trained": {"3": 0.895}}}
+    one = ROWS | {ours: ROWS[ours] | {"trained": {"3": {"0.02": 0.895}}}}
     assert claim(one).value == f"+0.50 points: {BEST_OURS} (of 1 trained) against {BEST_PEER} (of 1 trained)"
     assert not claim(one).holds
     other = f"{OPTION_B}/torch-pruning/FPGM, uniform/2x/seed 0"
-    assert claim(one | {other: ROWS[other] | {"trained": {"3": 0.891}}}).holds
-    assert not claim(one | {other: ROWS[other] | {"trained": {"3": 0.893}}}).holds
+    assert claim(one | {other: ROWS[other] | {"trained": {"3": {"0.02": 0.891}}}}).holds
+    assert not claim(one | {other: ROWS[other] | {"trained": {"3": {"0.02": 0.893}}}}).holds
+
+
+def test_learning_rates_that_one_side_alone_was_given_do_not_count():
+    ours, rival, other = (
+        f"{OPTION_B}/{method}/2x/seed 0"
+        for method in (f"ours/{BEST_OURS}", f"torch-pruning/{BEST_PEER}", "torch-pruning/FPGM, uniform")
+    )
+
+    def claim(*trained):
+        found = {
+            key: ROWS[key] | {"trained": {"3": each}} for key, each in zip((ours, rival, other), trained, strict=True)
+        }
+        return claims({"resnet56": 0.9}, ROWS | found, METHODS)[6 + 2]
+
+    alone = claim({"0.02": 0.89, "0.05": 0.92}, {"0.02": 0.885}, {"0.02": 0.88})
+    assert alone.value == f"+0.50 points: {BEST_OURS} (of 1 trained) against {BEST_PEER} (of 2 trained)"
+    assert alone.holds
+    both = claim({"0.02": 0.89, "0.05": 0.92}, {"0.02": 0.885, "0.05": 0.9}, {"0.02": 0.88, "0.05": 0.91})
+    assert both.value.startswith("+1.00 points: refit, global (of 1 trained) against FPGM, uniform (of 2 trained)")
+    assert both.value.endswith("the better of the rates 0.02 and 0.05 for each")
+    # A rate that one method of theirs alone had is left out while another rate has more of them.
+    assert claim({"0.02": 0.89, "0.05": 0.92}, {"0.02": 0.885, "0.05": 0.9}, {"0.02": 0.88}).value == alone.value
+    assert not claim({"0.05": 0.92}, {"0.05": 0.9}, {}).holds
 
 
 def test_what_is_not_measured_does_not_hold():
