@@ -14,6 +14,7 @@ from worker.engine.criteria.width import Floats
 from worker.engine.errors import EngineError
 from worker.engine.export.half_precision import to_half_precision
 from worker.engine.graph import Analysis, analyze
+from worker.engine.graph.analysis import Group
 from worker.engine.torch_form.loss import LossForm
 
 WIDTHS, CLASSES, SIZE, IMAGES = (6, 5), 4, 7, 24
@@ -281,8 +282,61 @@ def test_fisher_counts_what_each_reader_of_a_residual_stream_reads_once(net: Net
     """A gate where the stream is read is the same as one on all that writes it: filters, biases and their scale."""
     analysis = residual()
     (stream,) = (group for group in analysis.groups if len(group.sources) > 1)
-    found = score(analysis, "fisher", AS_IT_IS, calibration=net.calibration)[stream.id]
-    writers = {source.node for source in stream.sources}
+    assert_fisher_is_the_slope_of_scaled_filters(net, analysis, stream)
+
+
+@pytest.mark.parametrize("reader", ["MatMul", "LSTM"])
+def test_fisher_takes_images_apart_where_a_layer_reads_them_second(net: Net, reader: str) -> None:
+    """As text recognisers do: columns of the feature maps are the steps of a sequence, the batch is the second axis."""
+    b = GraphBuilder(seed=4)
+    maps = b.node("Relu", b.conv(b.input(("n", 3, SIZE, SIZE)), 3, 6))
+    row = b.node("Squeeze", b.node("ReduceMean", maps, axes=[2], keepdims=1), b.constant([2]))
+    steps = b.node("Transpose", row, perm=[2, 0, 1])
+    if reader == "MatMul":
+        last = b.node("ReduceMean", b.node("Sigmoid", b.node("MatMul", steps, b.weight(6, 5))), axes=[0], keepdims=0)
+    else:
+        _, state = b.node("LSTM", steps, b.weight(1, 20, 6), b.weight(1, 20, 5), outputs=2, hidden_size=5)
+        b.nodes[-1].output[0] = ""
+        last = b.node("Squeeze", state, b.constant([0]))
+    analysis = analyze(b.model(b.node("MatMul", last, b.weight(5, CLASSES))))
+    group = next(group for group in analysis.groups if analysis.graph.nodes[group.sources[0].node].op_type == "Conv")
+    assert_fisher_is_the_slope_of_scaled_filters(net, analysis, group)
+
+
+def test_quantised_weights_count_by_the_values_they_stand_for(net: Net) -> None:
+    """A scale for each filter, as quantisers write: the integers alone would make all filters about as large. One
+    weight is behind DequantizeLinear and Transpose without `perm`, the other is read as it is."""
+    b = GraphBuilder(seed=4)
+    x = b.input(("n", 3, SIZE, SIZE))
+    kernels, rows = (b.rng.integers(-100, 100, size=shape).astype(np.int8) for shape in [(6, 3, 3, 3), (5, 6)])
+    spread = np.geomspace(0.001, 0.1, 6).astype(np.float32)
+    step, zero = b.constant(np.float32(0.05)), b.constant(np.int8(0))
+    zeros = b.constant(np.full(6, 3, np.int8))
+    pixels = b.node("QuantizeLinear", x, step, zero)
+    maps = b.node(
+        "QLinearConv", pixels, step, zero, b.constant(kernels), b.constant(spread), zeros, step, zero, pads=[1, 1, 1, 1]
+    )
+    flat = b.node("Flatten", b.node("GlobalAveragePool", b.node("Relu", b.node("DequantizeLinear", maps, step, zero))))
+    weight = b.node(
+        "DequantizeLinear", b.constant(rows), b.constant(spread[:5]), b.constant(np.zeros(5, np.int8)), axis=0
+    )
+    hidden = b.node("Relu", b.node("MatMul", flat, b.node("Transpose", weight)))
+    analysis = analyze(b.model(b.node("MatMul", hidden, b.weight(5, CLASSES))))
+    found = score(analysis, "l1", AS_IT_IS)
+    first, second = (
+        next(found[each.id] for each in analysis.groups if analysis.graph.nodes[each.sources[0].node].op_type == op)
+        for op in ("QLinearConv", "MatMul")
+    )
+    for values, wanted in [
+        (first, np.abs(kernels.astype(float) - 3).sum(axis=(1, 2, 3)) * spread),
+        (second, np.abs(rows.astype(float)).sum(axis=1) * spread[:5]),
+    ]:
+        np.testing.assert_allclose(values, wanted / wanted.mean(), rtol=1e-5)
+
+
+def assert_fisher_is_the_slope_of_scaled_filters(net: Net, analysis: Analysis, group: Group) -> None:
+    found = score(analysis, "fisher", AS_IT_IS, calibration=net.calibration)[group.id]
+    writers = {source.node for source in group.sources}
 
     def losses(channel: int, scale: float) -> np.ndarray:
         model = onnx.ModelProto()
@@ -302,7 +356,7 @@ def test_fisher_counts_what_each_reader_of_a_residual_stream_reads_once(net: Net
 
     for channel, value in enumerate(found):
         slope = derivative(lambda s, c=channel: losses(c, s), step=1e-3)
-        assert value == pytest.approx(np.square(slope).mean() / 2, rel=1e-3)
+        assert value == pytest.approx(np.square(slope).mean() / 2, rel=1e-2)
 
 
 @pytest.mark.parametrize("name", ["apoz", "variance", "hrank"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from worker.engine.allocation.latency_table import BLOCK
-from worker.engine.allocation.registry import ALLOCATIONS, Problem
+from worker.engine.allocation.limits import Limit
+from worker.engine.allocation.registry import ALLOCATIONS, Floats, Problem
 from worker.engine.graph.analysis import Counts
 from worker.engine.methods import Options
 
@@ -73,22 +75,15 @@ def _paths(problem: Problem) -> npt.NDArray[np.int64]:
 
 def _narrowed(problem: Problem, paths: npt.NDArray[np.int64], start: Counts) -> Counts:
     """Step by step until every limit is kept, or nothing can go any more."""
-    widths, table, chosen = problem.widths, problem.table, start.copy()
-    kept = widths.counts(chosen)
-    while violated := [limit for limit in problem.limits if float(limit.cost(kept)) > limit.goal]:
-        able, after, lost, rise = widths.narrower(chosen)
-        if not len(able):
-            break
-        harm = paths[able] * rise
-        candidates = np.maximum(kept - lost, 0)
-        helps = np.any([limit.cost(candidates) < limit.cost(kept) for limit in violated], axis=0)
-        saved = np.maximum(float(table.cost(kept)) - table.cost(candidates), 0) + 1e-9 * table.whole
-        # Where no step helps by itself, as part of a block does not, the least harmful one leads on to one that does.
-        price = np.where(helps, harm / saved, np.inf) if helps.any() else harm
-        best = int(np.argmin(price))
-        chosen[able[best]] = after[best]
-        kept = widths.counts(chosen)
-    return chosen
+    table = problem.table
+
+    def harm(able: npt.NDArray[np.intp], now: Counts, after: Counts, rise: Floats) -> Floats:
+        return np.asarray(paths[able] * rise)
+
+    def saved(kept: Counts, candidates: Counts, violated: Sequence[Limit]) -> Floats:
+        return np.asarray(np.maximum(float(table.cost(kept)) - table.cost(candidates), 0) + 1e-9 * table.whole)
+
+    return problem.narrow(start, harm, saved)
 
 
 def _widened(problem: Problem, paths: npt.NDArray[np.int64], start: Counts) -> Counts:

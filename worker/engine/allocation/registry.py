@@ -22,6 +22,14 @@ from worker.engine.methods import Options, Registry
 from worker.engine.surgery import Plan
 
 T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+
+Harm = Callable[[npt.NDArray[np.intp], Counts, Counts, Floats], Floats]
+"""(the widths that can lose a step, all widths now, those widths after it, the rise of 1 / (share of the importance
+that is left)) -> the harm of each step."""
+
+Saving = Callable[[Counts, Counts, Sequence[Limit]], Floats]
+"""(units kept now, units kept after each step, the limits that are violated) -> what each step saves, above 0."""
 
 
 class Memory:
@@ -101,6 +109,25 @@ class Problem:
             else:
                 weak = middle
         return self.widths.refill(chosen, self.limits)
+
+    def narrow(self, start: Counts, harm: Harm, saving: Saving) -> Counts:
+        """Narrow one width after another by a step, the least harm per cost saved first, until every limit is kept or
+        nothing can go any more."""
+        widths, chosen = self.widths, start.copy()
+        kept = widths.counts(chosen)
+        while violated := [limit for limit in self.limits if float(limit.cost(kept)) > limit.goal]:
+            able, after, lost, rise = widths.narrower(chosen)
+            if not len(able):
+                break
+            candidates = np.maximum(kept - lost, 0)
+            helps = np.any([limit.cost(candidates) < limit.cost(kept) for limit in violated], axis=0)
+            each = harm(able, chosen, after, rise)
+            # Where no step helps by itself, as part of a block does not, the least harmful leads on to one that does.
+            price = np.where(helps, each / saving(kept, candidates, violated), np.inf) if helps.any() else each
+            best = int(np.argmin(price))
+            chosen[able[best]] = after[best]
+            kept = widths.counts(chosen)
+        return chosen
 
 
 Allocator = Callable[[Problem, Any], Counts]

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from worker.engine.allocation.registry import ALLOCATIONS, Problem
+from worker.engine.allocation.limits import Limit
+from worker.engine.allocation.registry import ALLOCATIONS, Floats, Problem
 from worker.engine.graph.analysis import Counts
 from worker.engine.methods import Options
 
@@ -65,29 +66,18 @@ def sensitivity(problem: Problem, options: SensitivityOptions) -> Counts:
 
 
 def _knapsack(problem: Problem, losses: Sequence[Sensitivity]) -> Counts:
-    """Narrow one width after another by a step: the least loss per cost saved first."""
-    widths, chosen = problem.widths, problem.widths.whole.copy()
-    kept = widths.counts(chosen)
-    while violated := [limit for limit in problem.limits if float(limit.cost(kept)) > limit.goal]:
-        able, after, lost, _ = widths.narrower(chosen)
-        if not len(able):
-            break
-        candidates = np.maximum(kept - lost, 0)
-        saved = np.max([(float(v.cost(kept)) - v.cost(candidates)) / v.whole for v in violated], axis=0)
-        added = np.array(
-            [
-                losses[w].at(int(to), int(widths.whole[w])) - losses[w].at(int(chosen[w]), int(widths.whole[w]))
-                for w, to in zip(able, after, strict=True)
-            ]
-        )
-        # Where no step saves anything by itself, as part of a block does not, the least harmful leads on to one that
-        # does.
-        helps = saved > 0
-        price = np.where(helps, (added + 1e-9) / np.maximum(saved, 1e-12), np.inf) if helps.any() else added
-        best = int(np.argmin(price))
-        chosen[able[best]] = after[best]
-        kept = widths.counts(chosen)
-    return widths.refill(chosen, problem.limits)
+    """Narrow one width after another by a step: the least loss per cost saved first, by the scarcest line."""
+    whole = problem.widths.whole
+
+    def added(able: npt.NDArray[np.intp], now: Counts, after: Counts, rise: Floats) -> Floats:
+        steps = [(losses[w], int(whole[w]), int(now[w]), int(to)) for w, to in zip(able, after, strict=True)]
+        return np.array([loss.at(to, all_) - loss.at(before, all_) + 1e-9 for loss, all_, before, to in steps])
+
+    def saved(kept: Counts, candidates: Counts, violated: Sequence[Limit]) -> Floats:
+        shares = [(float(v.cost(kept)) - v.cost(candidates)) / v.whole for v in violated]
+        return np.asarray(np.maximum(np.max(shares, axis=0), 1e-12))
+
+    return problem.widths.refill(problem.narrow(whole, added, saved), problem.limits)
 
 
 def _measured(problem: Problem, images: int) -> tuple[Sensitivity, ...]:

@@ -45,8 +45,8 @@ def _slopes(evidence: Evidence, options: FisherOptions) -> list[tuple[Labels, Fl
 
     from worker.engine.torch_form.loss import LossForm
 
-    model, places = gated(evidence.analysis)
-    form = LossForm(model, *dict.fromkeys(place.tensor for place in places))
+    model, places = gated(evidence.widths)
+    form = LossForm(model, *(place.tensor for place in places))
     found: list[list[Floats]] = [[] for _ in places]
     for losses, _, values in form.batches(*evidence.labelled(options.calibration_images), options.batch_size):
         gradients = torch.autograd.grad(losses.sum(), values, allow_unused=True)

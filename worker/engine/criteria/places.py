@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import onnx
+
 from worker.engine.criteria.width import Width
 from worker.engine.graph.analysis import Analysis
 from worker.engine.graph.labels import Labels
@@ -33,25 +35,26 @@ def feature_maps(width: Width) -> list[Place]:
     found: dict[str, Place] = {}
     for contraction in width.analysis.propagation.contractions:
         if (width.positions(contraction.labels) >= 0).any():
-            name = width.analysis.graph.nodes[contraction.node].input[contraction.position]
-            place = _place(width, _made_by(width, name))
+            name, _ = made_by(width, width.analysis.graph.nodes[contraction.node].input[contraction.position])
+            place = place_of(width, name)
             if place is not None:
                 found.setdefault(place.tensor, place)
     return list(found.values())
 
 
-def _made_by(width: Width, name: str) -> str:
-    """The activation itself, in front of pooling and layout."""
-    graph = width.analysis.graph
+def made_by(width: Width, name: str) -> tuple[str, list[onnx.NodeProto]]:
+    """The activation itself, in front of pooling and layout, and the nodes that lead from it to this tensor."""
+    graph, behind = width.analysis.graph, []
     while name in graph.producer:
         node = graph.nodes[graph.producer[name]]
-        if node.op_type not in _SAME_CHANNELS or _place(width, node.input[0]) is None:
+        if node.op_type not in _SAME_CHANNELS or place_of(width, node.input[0]) is None:
             break
+        behind.append(node)
         name = node.input[0]
-    return name
+    return name, behind[::-1]
 
 
-def _place(width: Width, name: str) -> Place | None:
+def place_of(width: Width, name: str) -> Place | None:
     for axis, labels in enumerate(width.analysis.propagation.tensors.get(name, [])):
         if labels is not None and (width.positions(labels) >= 0).any() and is_exposable(width.analysis, name):
             return Place(name, axis, labels)

@@ -64,9 +64,9 @@ def is_npz(path: Path) -> bool:
         return False
     _check_directory_size(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _told_if_broken(), zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (*_BROKEN, OSError):
+    except EngineError:
         return False
     return bool(names) and all(name.endswith(".npy") for name in names)
 

@@ -36,6 +36,28 @@ def with_computed_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return _replaced(graph, weights) if weights else model
 
 
+def constant_value(graph: OnnxGraph, name: str) -> Array | None:
+    """A tensor that follows from constants alone; None where it does not, or where the runtime cannot compute it."""
+    if name in graph.constants:
+        return graph.array(name)
+    chain: set[int] = set()
+    stack = [name]
+    while stack:
+        each = stack.pop()
+        if not each or each in graph.constants:
+            continue
+        index = graph.producer.get(each)
+        if index is None or not _follows(graph, index):
+            return None
+        if index not in chain:
+            chain.add(index)
+            stack.extend(graph.nodes[index].input)
+    try:
+        return _evaluate(graph, chain, [name])[0]
+    except RUNTIME_ERRORS:
+        return None
+
+
 def _replaced(graph: OnnxGraph, weights: dict[str, Array]) -> onnx.ModelProto:
     folded = onnx.ModelProto()
     folded.CopyFrom(graph.model)
@@ -56,11 +78,16 @@ def _static_nodes(graph: OnnxGraph) -> set[int]:
     known = set(graph.constants)
     static: set[int] = set()
     for index, node in enumerate(graph.nodes):
-        free = node.op_type in RANDOM_OPS or bodies_of(node) or graph.scope[index] or not any(node.input)
-        if not free and all(name in known for name in node.input if name):
+        if _follows(graph, index) and all(name in known for name in node.input if name):
             static.add(index)
             known.update(node.output)
     return static
+
+
+def _follows(graph: OnnxGraph, index: int) -> bool:
+    """Whether a node's results follow from its inputs alone."""
+    node = graph.nodes[index]
+    return not (node.op_type in RANDOM_OPS or bodies_of(node) or graph.scope[index]) and any(node.input)
 
 
 def _boundary(graph: OnnxGraph, static: set[int]) -> list[str]:

@@ -22,6 +22,7 @@ from worker.engine.graph.inputs import declared_shape, given_inputs
 from worker.engine.masks.norms import renormed
 from worker.engine.masks.prefix import Prefix, split_at
 from worker.engine.measure.classifier import Head, find_head, predicted_classes
+from worker.engine.measure.images import filled_up
 from worker.engine.measure.session import cpu_session
 
 BATCH_SIZE = 16
@@ -94,9 +95,8 @@ class _Images:
 
     def _read(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for batch, truth in self._split.batches(self.size or BATCH_SIZE):
-            if self.size is not None and len(batch) < self.size:
-                batch = np.concatenate([batch, np.repeat(batch[-1:], self.size - len(batch), axis=0)])
-            yield batch.astype(np.float16) if self.half else batch, truth
+            whole = filled_up(batch, self.size or 0)
+            yield whole.astype(np.float16) if self.half else whole, truth
 
 
 def _score(family: Sequence[Variant], images: _Images, classes: int, shared: Prefix | None) -> list[Score]:
