@@ -104,7 +104,7 @@ def test_without_data(plane: Plane) -> None:
 def test_a_network_that_torch_cannot_run_is_estimated_from_its_weights(plane: Plane) -> None:
     model = convnet()
     relu = next(node for node in model.graph.node if node.op_type == "Relu")
-    relu.op_type, relu.domain = "Gelu", "com.microsoft"
+    relu.op_type, relu.domain = "SampleOp", "com.microsoft"
     model.opset_import.add(domain="com.microsoft", version=1)
     model_id, _ = plane.upload_model(model.SerializeToString())
     job_id = plane.submit(kind="estimate", model_id=model_id, macs_ratios=(0.5,))

@@ -29,7 +29,8 @@ class Idiom:
     def model(self) -> onnx.ModelProto:
         ir_version = self.ir_version or (11 if self.opset > 20 else 8)
         g = GraphBuilder(self.opset, ir_version=ir_version, constants_as=self.constants_as)
-        return g.model(self.draw(g))
+        output = self.draw(g)
+        return g.model(output, extra_domains=sorted({node.domain for node in g.nodes} - {""}))
 
 
 IDIOMS: list[Idiom] = []

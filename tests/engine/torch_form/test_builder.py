@@ -249,6 +249,6 @@ def test_nodes_may_stand_in_any_order():
 def test_a_sequence_on_a_gradient_path_is_refused_by_name():
     b = GraphBuilder()
     parts = b.node("SplitToSequence", b.conv(b.input(("batch", 3, 8, 8)), 3, 8), b.constant(np.array(4)), axis=1)
-    model = b.model(b.conv(b.node("SequenceAt", parts, b.constant(np.array(0))), 4, 4))
+    model = b.model(b.conv(b.node("ConcatFromSequence", parts, axis=1), 8, 4))
     with pytest.raises(EngineError, match="SplitToSequence"):
         build(model)

@@ -75,6 +75,6 @@ def _drop_rounding(graph: onnx.GraphProto) -> None:
         readers = users.get(node.output[0], [])
         if readers and all(reader.op_type == "DequantizeLinear" for reader in readers):
             for pair in (node, *readers):
-                pair.op_type = "Identity"
+                pair.op_type, pair.domain = "Identity", ""  # they may be the runtime's own
                 del pair.input[1:]
                 del pair.attribute[:]

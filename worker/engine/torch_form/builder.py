@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.onnx_graph import in_order
+from worker.engine.graph.standard_ops import with_standard_ops
 from worker.engine.torch_form.form import RunningAverage, TorchForm, is_interface
 from worker.engine.torch_form.names import attribute_paths, encode
 from worker.engine.torch_form.node_modules import Branches, runs_detached
@@ -42,7 +43,7 @@ def build(model: onnx.ModelProto) -> TorchForm:
     load_rules()
     if model.functions:
         model = inline_local_functions(model)
-    model = in_order(model)
+    model = with_standard_ops(in_order(model))
     stored = stored_tensors(model.graph)
     trainable = trainable_names(model.graph, stored)
     builder = _Builder(model, static_types(model), stored, trainable)

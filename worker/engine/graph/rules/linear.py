@@ -1,5 +1,7 @@
 """Ops that contract channels with weights: convolutions and matrix products."""
 
+import string
+
 import numpy as np
 
 from worker.engine.graph.labels import Dim, Labels
@@ -244,12 +246,7 @@ def _leading(p: Propagation, node: Node, operands: list[tuple[int, int]]) -> Dim
 def einsum(p: Propagation, node: Node) -> None:
     """Letters shared by operands are united; letters missing in the result are contracted."""
     equation = node.text("equation", "").replace(" ", "")
-    if "..." in equation:
-        raise Unsupported(f"Einsum '{node.label}' has an ellipsis")
-    left, _, result = equation.partition("->")
-    operands = left.split(",")
-    if "->" not in equation:
-        result = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+    operands, result = _einsum_letters(equation, [p.rank(node, i) for i in range(len(node.proto.input))])
     labels: dict[str, Dim] = {}
     sizes: dict[str, int] = {}
     # Activations first: the weights follow them.
@@ -269,6 +266,22 @@ def einsum(p: Propagation, node: Node) -> None:
                 p.source(node, i, axis, labels[letter])
     p.count(node, *(sizes[c] if labels[c] is None else labels[c] for c in sizes))
     p.set_output(node, [labels[c] for c in result])
+
+
+def _einsum_letters(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """The letters of each operand and of the result; those of an ellipsis are written out, the last axes in common."""
+    left, arrow, result = equation.partition("->")
+    if not arrow:
+        result = "".join(sorted(c for c in set(left) - set(",.") if left.count(c) == 1))
+        result = f"...{result}" if "..." in left else result
+    operands = left.split(",")
+    hidden = [rank - len(operand.replace("...", "")) for rank, operand in zip(ranks, operands, strict=True)]
+    unused = [c for c in string.ascii_letters if c not in equation][: max(hidden, default=0)]
+    written = [
+        operand.replace("...", "".join(unused[len(unused) - count :]))
+        for operand, count in zip(operands, hidden, strict=True)
+    ]
+    return written, result.replace("...", "".join(unused))
 
 
 @rule("LSTM", "GRU", "RNN")

@@ -1,0 +1,78 @@
+"""Networks with what ONNX Runtime's optimiser fuses, with lists of tensors, and with decided conditions."""
+
+import numpy as np
+from graph_builder import GraphBuilder
+from idioms import idiom, scalar
+from onnx import TensorProto, helper
+
+MICROSOFT = "com.microsoft"
+
+
+def fused(g, x, inputs, outputs, *, plus="", bias=True, **activation):
+    """com.microsoft.FusedConv: a convolution, perhaps a sum, and an activation."""
+    operands = [x, g.weight(outputs, inputs, 3, 3), g.weight(outputs, low=-0.5) if bias else ""]
+    return g.node("FusedConv", *operands, *([plus] if plus else []), domain=MICROSOFT, pads=[1] * 4, **activation)
+
+
+@idiom(4, 5, 9, 11, 17)
+def convolutions_fused_with_sums_and_activations(g):
+    x = fused(g, g.input((1, 3, 8, 8)), 3, 8, activation="Relu")
+    y = fused(g, x, 8, 6, activation="LeakyRelu", activation_params=[0.2])
+    x = fused(g, y, 6, 8, plus=x, bias=False, activation="Clip", activation_params=[0.0, 6.0])
+    x = fused(g, x, 8, 8, activation="HardSigmoid", activation_params=[0.2, 0.5])
+    return g.conv(x, 8, 4)
+
+
+@idiom(3, 4, 11, 17)
+def matrix_products_fused_with_activations_and_factors(g):
+    x = g.node("Flatten", g.node("GlobalAveragePool", g.conv(g.input(("batch", 3, 8, 8)), 3, 8)))
+    operands = (g.weight(6, 8), g.weight(6, low=-0.5))
+    settings = {"transB": 1, "activation": "LeakyRelu", "activation_alpha": 0.1}
+    x = g.node("FusedGemm", x, *operands, domain=MICROSOFT, **settings)
+    x = g.node("Relu", g.node("FusedMatMul", x, g.weight(10, 6), domain=MICROSOFT, transB=1, alpha=0.5))
+    return g.node("FusedMatMul", x, g.weight(10, 4), domain=MICROSOFT)
+
+
+@idiom(4, 5, 11, 17, 20)
+def all_sorts_of_gelu(g):
+    x = g.node("Flatten", g.node("GlobalAveragePool", g.conv(g.input(("batch", 3, 8, 8)), 3, 8)))
+    x = g.matmul(g.node("Gelu", x, domain=MICROSOFT), 8, 10)
+    x = g.matmul(g.node("BiasGelu", x, g.weight(10, low=-0.5), domain=MICROSOFT), 10, 12)
+    x = g.matmul(g.node("FastGelu", x, g.weight(12, low=-0.5), domain=MICROSOFT), 12, 9)
+    return g.matmul(g.node("QuickGelu", x, domain=MICROSOFT, alpha=1.5), 9, 4)
+
+
+@idiom(4, 5, 11, 13, 17)
+def lists_of_parts(g):
+    """torch.split by one size and by several, unbind, cat and stack on Python lists, as TorchScript writes them."""
+    x = g.node("Relu", g.conv(g.input(("batch", 3, 8, 8)), 3, 12))
+    halves = g.node("SplitToSequence", x, scalar(g, 6), axis=1)
+    a, b = (g.node("SequenceAt", halves, scalar(g, i)) for i in (0, 1))
+    parts = g.node("SplitToSequence", g.conv(a, 6, 8), g.ints(3, 5), axis=1)
+    c, d = (g.node("SequenceAt", parts, scalar(g, i)) for i in (0, -1))
+    joined = g.node("ConcatFromSequence", g.node("SequenceConstruct", c, d, g.conv(b, 6, 4)), axis=1, new_axis=0)
+    doubled = g.node("SequenceConstruct", joined, g.node("Relu", joined))
+    stacked = g.node("ConcatFromSequence", doubled, axis=1, new_axis=1)
+    first = g.node("SequenceAt", g.node("SplitToSequence", stacked, axis=1, keepdims=0), scalar(g, 1))
+    again = g.node("SequenceAt", g.node("SequenceConstruct", first, joined), scalar(g, 0))
+    return g.conv(g.conv(again, 12, 7), 7, 4)
+
+
+@idiom(3, 4, 11, 17)
+def a_condition_that_is_decided(g):
+    """An option of the module that was a tensor when it was exported."""
+    x = g.node("Relu", g.conv(g.input(("batch", 3, 8, 8)), 3, 8))
+    branches = []
+    for outputs in (6, 5):
+        body: GraphBuilder = g.inside()
+        result = body.node("Relu", body.conv(x, 8, outputs))
+        branches.append(body.body([], [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)]))
+    chosen = g.node("If", g.constant(np.array(True)), then_branch=branches[0], else_branch=branches[1])
+    return g.conv(g.conv(chosen, 6, 7), 7, 4)
+
+
+@idiom(2, 3, 12, 17)
+def an_ellipsis(g):
+    x = g.node("Relu", g.conv(g.input(("batch", 3, 8, 8)), 3, 8))
+    x = g.node("Relu", g.node("Einsum", g.transpose(x, 0, 2, 3, 1), g.weight(8, 10), equation="...c,cd->...d"))
+    return g.node("Einsum", g.weight(4, 10), x, equation="dc, ...c -> ...d")

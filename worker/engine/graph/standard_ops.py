@@ -1,0 +1,299 @@
+"""Ops that runtimes and exporters put in place of standard ones, written as these: what ONNX Runtime's optimiser fuses,
+lists of tensors that are taken apart at once, and an If whose condition is known. The graph computes the same, and
+every rule for standard ops holds for it; ONNX Runtime fuses again whatever it would have fused.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from worker.engine.graph.onnx_graph import OnnxGraph, bodies_of
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+def with_standard_ops(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without such ops, as far as they have a standard form, or the model itself where there are none."""
+    graph = OnnxGraph(model)
+    if not any(_key(node) in _REWRITES for node in graph.nodes):
+        return model
+    rewriting = _Rewriting(graph)
+    nodes = graph.rebuild(rewriting.edit)
+    if not rewriting.count:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    result.graph.node.extend(_without_dead_lists(nodes, set(graph.outputs)))
+    if not any(o.domain in ("", "ai.onnx") for o in result.opset_import):
+        result.opset_import.append(helper.make_opsetid("", graph.opset))
+    return result
+
+
+def _key(node: onnx.NodeProto) -> tuple[str, str]:
+    return ("" if node.domain == "ai.onnx" else node.domain), node.op_type
+
+
+class _Rewriting:
+    """The nodes that stand for a node, the names of which are new."""
+
+    def __init__(self, graph: OnnxGraph) -> None:
+        self.graph = graph
+        self.count = 0
+        self._taken = {*graph.constants, *graph.producer, *(value.name for value in graph.proto.input)}
+        floats = [t.data_type for t in graph.constants.values() if t.data_type in _FLOATS]
+        self._float = max(_FLOATS, key=floats.count)
+        self._new: list[onnx.NodeProto] = []
+
+    def edit(self, index: int, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
+        self._new = []
+        rewrite = _REWRITES.get(_key(node))
+        if rewrite is not None and rewrite(self, index, node):
+            nodes.extend(self._new)
+            self.count += 1
+        else:
+            nodes.append(node)
+
+    def add(self, op: str, *inputs: str, to: str | None = None, named: str = "", **attributes: Any) -> str:  # noqa: ANN401
+        """Append a node; the name of its output."""
+        stem = name = to or f"{inputs[0] if inputs else op}/{op}"
+        number = 0
+        while to is None and name in self._taken:
+            number += 1
+            name = f"{stem}_{number}"
+        self._taken.add(name)
+        self._new.append(helper.make_node(op, list(inputs), [name], named or name, **attributes))
+        return name
+
+    def number(self, value: float) -> str:
+        """A scalar of the type in which the network computes."""
+        array = np.array(value, helper.tensor_dtype_to_np_dtype(self._float))
+        return self.add("Constant", value=numpy_helper.from_array(array))
+
+    def integers(self, *values: int) -> str:
+        return self.add("Constant", value=numpy_helper.from_array(np.array(values, np.int64)))
+
+    def extend(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        self._new.extend(nodes)
+
+    def constant(self, name: str) -> np.ndarray | None:
+        return self.graph.array(name) if name in self.graph.constants else None
+
+    def maker(self, name: str) -> onnx.NodeProto | None:
+        index = self.graph.producer.get(name)
+        return None if index is None or self.graph.scope[index] else self.graph.nodes[index]
+
+
+_Rewrite = Callable[[_Rewriting, int, onnx.NodeProto], bool]
+"""(rewriting, index, copy of the node) -> whether nodes that stand for it were added."""
+
+
+# ---------------------------------------------------------------------------------------------- fused by the runtime
+
+
+def _fused_conv(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """X, W, B, Z: activation(Conv(X, W, B) + Z)."""
+    own = ("activation", "activation_params")
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    inputs = list(node.input)
+    operands = inputs[:3] if len(inputs) > 2 and inputs[2] else inputs[:2]
+    name = to.add("Conv", *operands, named=node.name, **_but(attributes, own))
+    if len(inputs) > 3 and inputs[3]:
+        name = to.add("Add", name, inputs[3])
+    return _activated(to, name, node.output[0], attributes, list(attributes.get("activation_params", ())))
+
+
+def _fused_gemm(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    own = ("activation", "activation_alpha", "activation_beta", "activation_gamma")
+    name = to.add("Gemm", *node.input, named=node.name, **_but(attributes, own))
+    return _activated(to, name, node.output[0], attributes, [attributes[key] for key in own[1:] if key in attributes])
+
+
+def _but(attributes: dict[str, Any], own: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name not in own}
+
+
+_PARAMETERS = {
+    "Clip": ("min", "max"),
+    "Elu": ("alpha",),
+    "HardSigmoid": ("alpha", "beta"),
+    "LeakyRelu": ("alpha",),
+}
+"""Activations -> the attributes that a fused op lists as its parameters."""
+
+
+def _activated(to: _Rewriting, x: str, output: str, attributes: dict[str, Any], values: list[float]) -> bool:
+    kind = attributes.get("activation", b"")
+    op = kind.decode() if isinstance(kind, bytes) else str(kind)
+    settings: dict[str, Any] = dict(zip(_PARAMETERS.get(op, ()), values, strict=False))
+    if op == "Clip" and to.graph.opset >= 11:
+        to.add("Clip", x, *[to.number(value) for value in values], to=output)
+    elif op in ("", "Relu", "Sigmoid", "Tanh", "HardSwish", *_PARAMETERS):
+        to.add(op or "Identity", x, to=output, **settings)
+    else:
+        return False
+    return True
+
+
+def _fused_matmul(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    weight = to.constant(node.input[1])
+    if any(attributes.get(key) for key in ("transA", "transBatchA", "transBatchB")):
+        return False
+    name = node.input[1]
+    if attributes.get("transB"):
+        if weight is None:
+            return False
+        order = [*range(weight.ndim - 2), weight.ndim - 1, weight.ndim - 2]
+        name = to.add("Transpose", name, perm=order)
+    alpha = float(attributes.get("alpha", 1.0))
+    if alpha == 1.0:
+        to.add("MatMul", node.input[0], name, to=node.output[0], named=node.name)
+    else:
+        product = to.add("MatMul", node.input[0], name, named=node.name)
+        to.add("Mul", product, to.number(alpha), to=node.output[0])
+    return True
+
+
+def _gelu(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """x Phi(x), Phi being the normal distribution's."""
+    x = to.add("Add", *node.input) if len(node.input) > 1 else node.input[0]
+    phi = to.add("Add", to.add("Erf", to.add("Div", x, to.number(math.sqrt(2)))), to.number(1))
+    to.add("Mul", to.add("Mul", x, phi), to.number(0.5), to=node.output[0])
+    return True
+
+
+def _fast_gelu(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    x = to.add("Add", *node.input) if len(node.input) > 1 and node.input[1] else node.input[0]
+    cubic = to.add("Mul", to.add("Mul", to.add("Mul", x, x), x), to.number(0.044715))
+    inner = to.add("Mul", to.add("Add", x, cubic), to.number(math.sqrt(2 / math.pi)))
+    outer = to.add("Mul", x, to.add("Add", to.add("Tanh", inner), to.number(1)))
+    to.add("Mul", outer, to.number(0.5), to=node.output[0])
+    return True
+
+
+def _quick_gelu(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    alpha = next((a.f for a in node.attribute if a.name == "alpha"), 1.702)
+    gate = to.add("Sigmoid", to.add("Mul", node.input[0], to.number(alpha)))
+    to.add("Mul", node.input[0], gate, to=node.output[0])
+    return True
+
+
+# ---------------------------------------------------------------------------------------------- lists of tensors
+
+
+def _concat_from_sequence(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """torch.cat and torch.stack of a list, as TorchScript exports them."""
+    made = to.maker(node.input[0])
+    attributes = {a.name: a.i for a in node.attribute}
+    if made is None or made.op_type != "SequenceConstruct":
+        return False
+    axis, names = attributes["axis"], list(made.input)
+    if attributes.get("new_axis"):
+        names = [_unsqueezed(to, name, axis) for name in names]
+    to.add("Concat", *names, to=node.output[0], axis=axis)
+    return True
+
+
+def _unsqueezed(to: _Rewriting, name: str, axis: int) -> str:
+    if to.graph.opset < 13:
+        return to.add("Unsqueeze", name, axes=[axis])
+    return to.add("Unsqueeze", name, to.integers(axis))
+
+
+def _sequence_at(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """An element of a list that was made element by element, or by torch.split or torch.chunk."""
+    made, position = to.maker(node.input[0]), to.constant(node.input[1])
+    if made is None or position is None:
+        return False
+    at = int(position)
+    if made.op_type == "SequenceConstruct" and -len(made.input) <= at < len(made.input):
+        to.add("Identity", made.input[at], to=node.output[0])
+        return True
+    if made.op_type != "SplitToSequence":
+        return False
+    attributes = {a.name: a.i for a in made.attribute}
+    axis = attributes.get("axis", 0)
+    if len(made.input) < 2 or not made.input[1]:
+        if at >= 0 and not attributes.get("keepdims", 1):
+            index_ = to.add("Constant", value=numpy_helper.from_array(np.array(at, np.int64)))
+            to.add("Gather", made.input[0], index_, to=node.output[0], axis=axis)
+            return True
+        bounds = (at, at + 1) if at >= 0 else None
+    else:
+        bounds = _bounds(to.constant(made.input[1]), at)
+    if bounds is None:
+        return False
+    start, end = bounds
+    limits = (to.integers(start), to.integers(end), to.integers(axis))
+    to.add("Slice", made.input[0], *limits, to=node.output[0])
+    return True
+
+
+def _bounds(split: np.ndarray | None, at: int) -> tuple[int, int] | None:
+    """Where element `at` begins and ends; `split` is the size of all, or of each."""
+    if split is None or (split.ndim == 0 and at < 0):
+        return None
+    if split.ndim == 0:
+        return at * int(split), (at + 1) * int(split)
+    if not -len(split) <= at < len(split):
+        return None
+    end = int(np.cumsum(split)[at])
+    return end - int(split[at]), end
+
+
+def _without_dead_lists(nodes: list[onnx.NodeProto], outputs: set[str]) -> Iterator[onnx.NodeProto]:
+    """Lists that nothing reads any more."""
+    read = set(outputs)
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        read.update(node.input)
+        for body in bodies_of(node):
+            stack.extend(body.node)
+            read.update(value.name for value in body.output)
+    for node in nodes:
+        if node.op_type not in ("SequenceConstruct", "SplitToSequence") or read.intersection(node.output):
+            yield node
+
+
+# ---------------------------------------------------------------------------------------------- control flow
+
+
+def _known_branch(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """An If that was exported with its condition decided."""
+    condition = to.constant(node.input[0])
+    if condition is None:
+        return False
+    wanted = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
+    branch = next(a.g for a in node.attribute if a.name == wanted)
+    original = next(a.g for a in to.graph.nodes[index].attribute if a.name == wanted)
+    if not any(body.graph is original for body in to.graph.bodies):  # its names are not its own
+        return False
+    for tensor in branch.initializer:
+        to.add("Constant", to=tensor.name, value=tensor)
+    to.extend(branch.node)
+    for inner, outer in zip(branch.output, node.output, strict=True):
+        if outer:
+            to.add("Identity", inner.name, to=outer)
+    return True
+
+
+_REWRITES: dict[tuple[str, str], _Rewrite] = {
+    ("com.microsoft", "BiasGelu"): _gelu,
+    ("com.microsoft", "FastGelu"): _fast_gelu,
+    ("com.microsoft", "FusedConv"): _fused_conv,
+    ("com.microsoft", "FusedGemm"): _fused_gemm,
+    ("com.microsoft", "FusedMatMul"): _fused_matmul,
+    ("com.microsoft", "Gelu"): _gelu,
+    ("com.microsoft", "QuickGelu"): _quick_gelu,
+    ("", "ConcatFromSequence"): _concat_from_sequence,
+    ("", "If"): _known_branch,
+    ("", "SequenceAt"): _sequence_at,
+}
