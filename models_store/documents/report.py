@@ -122,6 +122,11 @@ class Proof(Document):
     waived_nodes: tuple[str, ...] = Field(
         default=(), description="Norms over pruned channels: compared with the norm restricted to the kept channels."
     )
+    given_choices: tuple[str, ...] = Field(
+        default=(),
+        description="Nodes that choose among near ties (TopK, say): both graphs were given one choice, and compared at "
+        "what there was to choose from.",
+    )
 
 
 class KernelRow(Document):
@@ -184,6 +189,7 @@ class Parity(Document):
 
     max_relative_error: float
     tolerance: float
+    given_choices: tuple[str, ...] = Field(default=(), description="As in the proof.")
 
 
 class ReconstructedLayer(Document):

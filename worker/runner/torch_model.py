@@ -6,7 +6,9 @@ import onnx
 
 from models_store.documents.report import Parity
 from worker.engine.graph import sample_inputs
-from worker.engine.torch_form import TorchForm, build, parity
+from worker.engine.graph.choices import choices
+from worker.engine.graph.onnx_graph import OnnxGraph
+from worker.engine.torch_form import TorchForm, build, parity, parity_of_equal_choices
 from worker.runner.diagnosis import BrokenPromise
 
 TOLERANCE = 1e-4
@@ -14,11 +16,14 @@ TOLERANCE = 1e-4
 
 def checked_form(model: onnx.ModelProto, seed: int) -> tuple[TorchForm, Parity]:
     """The form, and how far it is from ONNX Runtime on random inputs. Raises BrokenPromise beyond the tolerance."""
-    form = build(model)
-    error = parity(model, form, sample_inputs(model, seed))
+    form, inputs = build(model), sample_inputs(model, seed)
+    error = parity(model, form, inputs)
+    choosing: tuple[str, ...] = ()
+    if error > TOLERANCE and choices(OnnxGraph(model)):
+        error, choosing = parity_of_equal_choices(model, inputs)
     if error > TOLERANCE:
         raise BrokenPromise(
             "parity_failed",
             f"The torch form differs from ONNX Runtime by {error:.2e}, relative; the tolerance is {TOLERANCE:.0e}.",
         )
-    return form, Parity(max_relative_error=error, tolerance=TOLERANCE)
+    return form, Parity(max_relative_error=error, tolerance=TOLERANCE, given_choices=choosing)

@@ -14,6 +14,7 @@ from graph_builder import GraphBuilder
 from onnx import TensorProto, numpy_helper
 from random_graphs import Network
 
+from worker.engine.errors import EngineError
 from worker.engine.graph import analyze
 from worker.engine.proof import Proof, prove
 from worker.engine.surgery import Plan, prune
@@ -309,3 +310,17 @@ def test_a_declaration_without_a_shape_stays_one():
     declared = model.graph.value_info.add(name=model.graph.initializer[0].name)
     declared.type.tensor_type.elem_type = TensorProto.FLOAT
     assert_correct(cut(model))
+
+
+def test_a_network_for_which_the_runtime_has_no_kernels_is_refused_with_the_reason():
+    """ONNX Runtime convolves nothing in float64."""
+    g = GraphBuilder()
+    model = g.model(g.conv(g.node("Relu", g.conv(g.input((1, 3, 8, 8)), 3, 8)), 8, 4))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    done = cut(model)
+    with pytest.raises(EngineError, match="implementation for Conv") as refused:
+        prove(done.analysis, done.plan, done.pruned)
+    assert "float32" in refused.value.hint

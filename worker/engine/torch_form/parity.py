@@ -10,8 +10,11 @@ import onnxruntime
 import torch
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.choices import choices, with_given_choices
 from worker.engine.graph.inputs import given_inputs
+from worker.engine.graph.onnx_graph import OnnxGraph, node_label
 from worker.engine.graph.runtime import RUNTIME_ERRORS
+from worker.engine.torch_form.builder import build
 from worker.engine.torch_form.form import TorchForm
 from worker.engine.torch_form.operation import TORCH_DTYPES
 from worker.engine.torch_form.single_precision import in_single_precision
@@ -25,6 +28,28 @@ def parity(model: onnx.ModelProto, form: TorchForm, inputs: Mapping[str, np.ndar
     reference = run_onnx(in_single_precision(model), inputs)
     computed = run_form(form, inputs)
     return max((relative_error(a, b) for a, b in zip(reference, computed, strict=True)), default=0.0)
+
+
+def parity_of_equal_choices(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> tuple[float, tuple[str, ...]]:
+    """As `parity`, the torch form being given what ONNX Runtime chose among near ties (TopK, say), and compared at what
+    there was to choose from; and the nodes that choose."""
+    single = in_single_precision(model)
+    graph = OnnxGraph(single)
+    chosen = choices(graph)
+    observed = onnx.ModelProto()
+    observed.CopyFrom(single)
+    given_away = {value.name for value in single.graph.output if value.name in chosen}
+    among = [name for node in chosen.values() for name in graph.nodes[node].input if name in graph.producer]
+    outputs = list(dict.fromkeys([v.name for v in single.graph.output if v.name not in given_away] + among))
+    del observed.graph.output[:]
+    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*outputs, *chosen))
+    reference = dict(zip((*outputs, *chosen), run_onnx(observed, inputs), strict=True))
+    given = {name: reference[name] for name in chosen}
+    del observed.graph.output[len(outputs) :]
+    reader = with_given_choices(observed, given)
+    computed = run_form(build(reader), {**inputs, **given})
+    errors = [relative_error(reference[name], value) for name, value in zip(outputs, computed, strict=True)]
+    return max(errors, default=0.0), tuple(node_label(graph.nodes[node]) for node in chosen.values())
 
 
 def run_onnx(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:

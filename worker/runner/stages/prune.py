@@ -135,6 +135,7 @@ def _proof(proof: engine_proof.Proof) -> Proof:
             ProofRun(input_shapes=run.input_shapes, max_relative_error=run.max_relative_error) for run in proof.runs
         ),
         waived_nodes=proof.waived_nodes,
+        given_choices=proof.given_choices,
     )
 
 
