@@ -42,6 +42,28 @@ def all_sorts_of_gelu(g):
     return g.matmul(g.node("QuickGelu", x, domain=MICROSOFT, alpha=1.5), 9, 4)
 
 
+@idiom(1, 2, 11, 13, 21)
+def pairs_in_the_domain_of_the_runtime(g):
+    """Quantised for an opset whose own ops lack the type, or with UseQDQContribOps; axes come with opset 13."""
+
+    def pair(x, scale, zero, **axis):
+        scale, zero = g.constant(np.asarray(scale, np.float32)), g.constant(zero)
+        steps = g.node("QuantizeLinear", x, scale, zero, domain=MICROSOFT, **axis)
+        return g.node("DequantizeLinear", steps, scale, zero, domain=MICROSOFT, **axis)
+
+    x = pair(g.input(("batch", 3, 8, 8)), 0.03, np.array(120, np.uint8))
+    weight = g.constant(g.rng.integers(-127, 128, (8, 3, 3, 3)).astype(np.int8))
+    wide = g.opset >= 13
+    scale, zero = (np.linspace(0.002, 0.004, 8), np.zeros(8, np.int8)) if wide else (0.003, np.array(0, np.int8))
+    operands = (g.constant(np.asarray(scale, np.float32)), g.constant(zero))
+    weight = g.node("DequantizeLinear", weight, *operands, domain=MICROSOFT, **({"axis": 0} if wide else {}))
+    x = g.node("Relu", g.node("Conv", x, weight, pads=[1] * 4))
+    x = pair(x, 0.0005 if g.opset >= 21 else 0.047, np.array(0, np.int16 if g.opset >= 21 else np.int8))
+    if wide:
+        x = pair(x, np.linspace(0.03, 0.06, 8), np.zeros(8, np.int8), axis=1)
+    return g.conv(x, 8, 4)
+
+
 @idiom(4, 5, 11, 13, 17)
 def lists_of_parts(g):
     """torch.split by one size and by several, unbind, cat and stack on Python lists, as TorchScript writes them."""

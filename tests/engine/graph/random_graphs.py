@@ -580,7 +580,7 @@ def through_an_op_without_a_rule(n: Network, x: Value) -> Value | None:
     if not n.chance(4):
         return None
     n.domains.add("com.microsoft")
-    return n.node("QuickGelu", x, domain="com.microsoft")
+    return n.node("SampleOp", x, domain="com.microsoft")
 
 
 @block("image", "tokens", "vector")

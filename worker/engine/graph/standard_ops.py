@@ -1,6 +1,6 @@
-"""Ops that runtimes and exporters put in place of standard ones, written as these: what ONNX Runtime's optimiser fuses,
-lists of tensors that are taken apart at once, and an If whose condition is known. The graph computes the same, and
-every rule for standard ops holds for it; ONNX Runtime fuses again whatever it would have fused.
+"""Ops that runtimes and exporters put in place of standard ones, written as these: what ONNX Runtime's optimiser fuses
+and its quantiser writes, lists of tensors that are taken apart at once, and an If whose condition is known. The graph
+computes the same, and every rule for standard ops holds for it; ONNX Runtime fuses again whatever it would have fused.
 """
 
 import math
@@ -185,6 +185,29 @@ def _quick_gelu(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
     return True
 
 
+def _quantisation(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """In an opset whose own op takes this scale, this zero point and, if there is one, the axis."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    parameters = [to.graph.constants.get(name) for name in node.input[1:] if name]
+    needed = 13 if "axis" in attributes else 10
+    for parameter in parameters:
+        if parameter is None or parameter.data_type not in _QUANTISED_SINCE:
+            return False
+        needed = max(needed, _QUANTISED_SINCE[parameter.data_type])
+    if to.graph.opset < needed or not attributes.keys() <= {"axis"}:
+        return False
+    to.add(node.op_type, *node.input, to=node.output[0], named=node.name, **attributes)
+    return True
+
+
+_QUANTISED_SINCE: dict[int, int] = {
+    **dict.fromkeys((TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32), 10),
+    TensorProto.FLOAT16: 19,
+    **dict.fromkeys((TensorProto.INT16, TensorProto.UINT16), 21),
+}
+"""Types of scales and zero points -> the first opset whose ops take them."""
+
+
 # ---------------------------------------------------------------------------------------------- lists of tensors
 
 
@@ -287,11 +310,13 @@ def _known_branch(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
 
 _REWRITES: dict[tuple[str, str], _Rewrite] = {
     ("com.microsoft", "BiasGelu"): _gelu,
+    ("com.microsoft", "DequantizeLinear"): _quantisation,
     ("com.microsoft", "FastGelu"): _fast_gelu,
     ("com.microsoft", "FusedConv"): _fused_conv,
     ("com.microsoft", "FusedGemm"): _fused_gemm,
     ("com.microsoft", "FusedMatMul"): _fused_matmul,
     ("com.microsoft", "Gelu"): _gelu,
+    ("com.microsoft", "QuantizeLinear"): _quantisation,
     ("com.microsoft", "QuickGelu"): _quick_gelu,
     ("", "ConcatFromSequence"): _concat_from_sequence,
     ("", "If"): _known_branch,
