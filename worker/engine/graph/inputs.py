@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from worker.engine.graph.onnx_graph import Array, OnnxGraph
+from worker.engine.graph.onnx_graph import Array, OnnxGraph, ints_attribute
 
 _SPATIAL_SIZES = (64, 224, 256, 128, 320, 512, 640, 32, 28)
 _SEQUENCE_SIZES = (16, 1, 64, 128, 400, 1600, 16_000, 32, 28)
@@ -39,16 +39,48 @@ def candidate_sizes(graph: OnnxGraph) -> Iterator[tuple[Sizes, int]]:
     Dynamic leading dimensions are batches, other dynamic dimensions of images are their height and width; dimensions
     of one name are alike. A batch of two keeps the batch apart from the many dimensions of size one.
     """
-    declared = {i.name: declared_shape(i) for i in graph.inputs}
+    single = single_samples(graph)
+    declared = {i.name: [1, *shape] if shape and i.name in single else shape for i, shape in _declared(graph)}
     dynamic_rest = any(not isinstance(d, int) for shape in declared.values() for d in (shape or [])[1:])
     dynamic_batch = any(shape and not isinstance(shape[0], int) for shape in declared.values())
     for size, length in list(zip(_SPATIAL_SIZES, _SEQUENCE_SIZES, strict=True))[: None if dynamic_rest else 1]:
         for batch in _BATCH_SIZES if dynamic_batch else (1,):
             named: dict[str, int] = {}
             sizes = {name: _concrete(shape, batch, size, length, named) for name, shape in declared.items()}
+            sizes.update({name: sizes[name][1:] for name in single})
             first = next(iter(declared.values()), None)
             fixed = first[0] if first and len(first) >= 3 and isinstance(first[0], int) else 1
             yield sizes, batch if dynamic_batch else max(int(fixed), 1)
+
+
+def _declared(graph: OnnxGraph) -> list[tuple[onnx.ValueInfoProto, list[int | str | None] | None]]:
+    return [(value, declared_shape(value)) for value in graph.inputs]
+
+
+def single_samples(graph: OnnxGraph) -> set[str]:
+    """Inputs that are one image without a batch axis, (C, H, W) or (H, W, C): whatever reads them, the network adds
+    the axis in front before anything else than scaling and transposing."""
+    return {i.name for i, shape in _declared(graph) if shape and len(shape) == 3 and _gets_a_batch_axis(graph, i.name)}
+
+
+def _gets_a_batch_axis(graph: OnnxGraph, name: str) -> bool:
+    readers = [graph.nodes[index] for index, _ in graph.consumers.get(name, ())]
+    return bool(readers) and all(
+        _adds_an_axis_in_front(graph, node)
+        if node.op_type == "Unsqueeze"
+        else node.op_type in _PREPARING and _gets_a_batch_axis(graph, node.output[0])
+        for node in readers
+    )
+
+
+_PREPARING = frozenset(["Add", "Cast", "Clip", "Div", "Identity", "Mul", "Sub", "Transpose"])
+
+
+def _adds_an_axis_in_front(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
+    axes = ints_attribute(node, "axes") or []
+    if len(node.input) > 1 and node.input[1] in graph.constants:
+        axes = graph.array(node.input[1]).reshape(-1).tolist()
+    return any(axis % (3 + len(axes)) == 0 for axis in axes)
 
 
 def _concrete(
@@ -89,6 +121,6 @@ def random_inputs(graph: OnnxGraph, sizes: Sizes, seed: int) -> dict[str, Array]
 
 def with_batch(graph: OnnxGraph, sizes: Sizes, batch: int) -> Sizes:
     """The same sizes with another number of samples, where the batch is dynamic."""
-    declared = {i.name: declared_shape(i) for i in graph.inputs}
-    fixed = {name for name, shape in declared.items() if not shape or isinstance(shape[0], int)}
+    fixed = {i.name for i, shape in _declared(graph) if not shape or isinstance(shape[0], int)}
+    fixed.update(single_samples(graph))
     return {name: shape if name in fixed else (batch, *shape[1:]) for name, shape in sizes.items()}

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from worker.engine.graph import sample_inputs
+from worker.engine.graph import OnnxGraph, sample_inputs
+from worker.engine.graph.inputs import single_samples
 from worker.engine.measure.session import cpu_session
 
 WARM_UP_RUNS = 5
@@ -54,10 +55,11 @@ def latency(
 ) -> tuple[Latency, ...]:
     """Time both models, A-B-B-A, once per batch size that the original can take (a fixed batch size stays fixed)."""
     sessions = cpu_session(original, threads), cpu_session(pruned, threads)
+    single = single_samples(OnnxGraph(original))
     rows: dict[int, Latency] = {}
     for done, batch_size in enumerate(batch_sizes):
         inputs = sample_inputs(original, seed, batch_size)
-        actual = next((len(value) for value in inputs.values() if value.ndim), 1)
+        actual = next((len(value) for name, value in inputs.items() if value.ndim and name not in single), 1)
         if actual not in rows:
             rows[actual] = summary(actual, threads, *_take_turns(sessions, inputs, rounds))
         on_progress((done + 1) / len(batch_sizes))

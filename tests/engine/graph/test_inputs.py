@@ -1,0 +1,59 @@
+"""Inputs as networks declare them: with and without a batch axis."""
+
+import numpy as np
+import pytest
+from cuts import assert_correct, cut, run
+from graph_builder import GraphBuilder
+from onnx import ModelProto
+
+from worker.engine.graph import analyze, sample_inputs
+from worker.engine.measure.speed import latency
+
+
+def network(shape, *, opset=17, axis=0, unbatched=False, layout="CHW") -> ModelProto:
+    g = GraphBuilder(opset)
+    x = g.node("Div", g.input(shape), g.constant(np.array(0.5, np.float32)))
+    if layout == "HWC":
+        x = g.transpose(x, 2, 0, 1)
+    if unbatched:
+        x = g.node("Unsqueeze", x, g.ints(axis)) if opset >= 13 else g.node("Unsqueeze", x, axes=[axis])
+    x = g.node("Relu", g.conv(x, 3, 8))
+    return g.model(g.node("GlobalAveragePool", g.conv(x, 8, 4)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "opset", "axis", "layout"),
+    [
+        ((3, 8, 8), 17, 0, "CHW"),
+        ((3, 8, 8), 17, -4, "CHW"),
+        ((3, 8, 8), 11, 0, "CHW"),
+        ((8, 8, 3), 17, 0, "HWC"),
+    ],
+)
+def test_a_single_image_without_a_batch_axis_counts_once(shape, opset, axis, layout):
+    single = network(shape, opset=opset, axis=axis, unbatched=True, layout=layout)
+    batched = analyze(network((1, 3, 8, 8)))
+    assert analyze(single).macs == batched.macs > 0
+    done = cut(single)
+    assert_correct(done)
+    assert len(run(done.pruned)[0]) == 1
+
+
+@pytest.mark.parametrize("layout", ["CHW", "HWC"])
+def test_its_dynamic_height_and_width_are_no_batch(layout):
+    shape = (3, "height", "width") if layout == "CHW" else ("height", "width", 3)
+    model = network(shape, unbatched=True, layout=layout)
+    (image,) = sample_inputs(model, batch=5).values()
+    assert image.shape == ((3, 64, 64) if layout == "CHW" else (64, 64, 3))
+    assert analyze(model).macs == analyze(network((1, 3, 64, 64))).macs
+
+
+def test_a_sound_of_several_samples_keeps_its_batch():
+    g = GraphBuilder(17)
+    model = g.model(g.node("Relu", g.node("Conv", g.input((4, 3, 16)), g.weight(8, 3, 3))))
+    assert analyze(model).macs == 14 * 8 * 3 * 3
+
+
+def test_its_latency_is_one_image_s():
+    model = network((8, 8, 3), unbatched=True, layout="HWC")
+    assert [row.batch_size for row in latency(model, model, (1, 8), rounds=2)] == [1]
