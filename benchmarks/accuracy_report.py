@@ -114,14 +114,23 @@ def _run(rows: Rows, base: str, factor: str, side: str) -> set[str]:
 
 
 def is_among_best(key: str, rows: Rows, count: int) -> bool:
-    """Whether a row's method is one of the best `count` of its side before training, by the mean over the seeds."""
+    """Whether a row's method is one of the best `count` of its side before training, by the mean over the seeds.
+
+    Methods that agree in every figure cut the same network (one without residual streams has inner layers alone): the
+    first of them stands for all, and no second training of it takes another method's place.
+    """
     base, form, side, method, factor, _ = key.split("/")
-    found: defaultdict[str, list[float]] = defaultdict(list)
+    found: defaultdict[str, list[Mapping[str, float]]] = defaultdict(list)
     for other, row in rows.items():
         part = other.split("/")
         if (part[:3], part[4]) == ([base, form, side], factor):
-            found[part[3]].append(max(row["top1"].values()))
-    return method in sorted(found, key=lambda name: -mean(found[name]))[:count]
+            found[part[3]].append({"macs": row["macs_ratio"]} | row["top1"])
+    different = [name for number, name in enumerate(found) if found[name] not in list(found.values())[:number]]
+    return method in sorted(different, key=lambda name: -mean(_before_training(row) for row in found[name]))[:count]
+
+
+def _before_training(figures: Mapping[str, float]) -> float:
+    return max(value for name, value in figures.items() if name != "macs")
 
 
 def show(bases: Mapping[str, float], rows: Rows, methods: Methods) -> None:

@@ -108,3 +108,13 @@ def test_the_best_methods_of_each_side_are_trained():
         "resnet56/option_b/ours/lucky/2x/seed 1": row(0.1, 0.7),
     }
     assert is_among_best(f"{best} 0", lucky, 1)
+
+
+def test_one_network_is_not_trained_twice_under_two_names():
+    twice = ROWS | {
+        f"resnet56/option_b/ours/the same/2x/seed {seed}": ROWS[f"{OPTION_B}/ours/{BEST_OURS}/2x/seed {seed}"]
+        for seed in (0, 1)
+    }
+    assert is_among_best(f"{OPTION_B}/ours/{BEST_OURS}/2x/seed 0", twice, 2)
+    assert not is_among_best("resnet56/option_b/ours/the same/2x/seed 0", twice, 2)
+    assert is_among_best("resnet56/option_b/ours/l2, uniform/2x/seed 0", twice, 2)
