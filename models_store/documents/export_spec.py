@@ -17,6 +17,11 @@ class Export(Document):
         description="pruned.int8.onnx: static quantisation by ONNX Runtime; needs a dataset to calibrate on.",
     )
     int8_calibration_images: int = Field(default=256, ge=1, le=10_000)
+    int8_full_range: bool = Field(
+        default=False,
+        description="Weights in all 8 bits, for processors with VNNI, ARM and accelerators alone. Other x86 processors "
+        "overflow with them; the 7 bits that weights have otherwise are right everywhere.",
+    )
     safetensors: bool = Field(
         default=False,
         description="pruned.safetensors: the weights by their state-dict names, of models uploaded as torchvision "

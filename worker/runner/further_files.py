@@ -54,7 +54,8 @@ def _quantised(bench: Workbench, pruned: Path) -> ExportedFile:
     from worker.engine.export import agreement, quantise
 
     path = bench.folder.out / INT8
-    onnx.save(quantise(load_model(pruned), _calibration(bench), bench.folder.tmp), path)
+    full_range = bench.spec.export.int8_full_range
+    onnx.save(quantise(load_model(pruned), _calibration(bench), bench.folder.tmp, full_range=full_range), path)
     found = agreement(pruned, path, bench.real_inputs())
     return ExportedFile(
         name=path.name, kind="int8", max_relative_error=found.max_relative_error, top1=_top1(bench, path)

@@ -72,6 +72,14 @@ def test_int8_has_quantised_weights_per_channel_and_similar_outputs(images, tmp_
     assert 0 < found.max_relative_error < 0.1
 
 
+@pytest.mark.parametrize(("full_range", "largest"), [(False, 64), (True, 127)])
+def test_int8_weights_leave_a_bit_for_sums_of_two_products_in_16_bits(images, tmp_path, full_range, largest):
+    quantised = quantise(convnet(width=64), images, tmp_path, full_range=full_range)
+    weights = [onnx.numpy_helper.to_array(t) for t in quantised.graph.initializer if len(t.dims) == 4]
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) == largest
+    assert (2 * 255 * largest < 2**15) is not full_range
+
+
 def test_a_model_that_the_quantiser_refuses_is_an_error_with_a_way_out(images, tmp_path):
     with pytest.raises(EngineError, match="cannot quantise") as error:
         quantise(convnet(), [np.zeros((1, 7, 3, 3), np.float32)], tmp_path)
