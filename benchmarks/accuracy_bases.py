@@ -15,6 +15,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from benchmarks.cifar_onnx import SIZE
 from benchmarks.cifar_resnet import OptionA, load_cifar_resnet
 from benchmarks.machine import REPOSITORY
 from benchmarks.zoo import cache
+from worker.engine.recovery.arithmetic import BFLOAT16, suited
 
 SHARED = REPOSITORY.parent / "shared"
 MEAN = (0.485, 0.456, 0.406)
@@ -163,8 +165,18 @@ def _trained(name: str) -> Path:
     return target
 
 
+def precision() -> Literal["auto", "bfloat16"]:
+    """Of all finetuning, the same for both sides: bfloat16 where the device has instructions for it, else float32 in
+    the memory format that a trial chooses."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bfloat16" if BFLOAT16 in suited(device) else "auto"
+
+
 def _train(model: nn.Module, target: Path, epochs: int, rate: float) -> None:
-    """SGD with Nesterov momentum, one cycle of the rate, crops and flips; bfloat16 and channels-last, on the CPU."""
+    """SGD with Nesterov momentum, one cycle of the rate, crops and flips; channels-last, on the CPU, in bfloat16 where
+    it has instructions for it."""
+    device = torch.device("cpu")
+    arithmetic = suited(device)[-1]
     with np.load(cifar10()) as data:
         images, labels = torch.from_numpy(data["x"]).permute(0, 3, 1, 2), torch.from_numpy(data["y"])
     batch, steps = 128, len(labels) // 128
@@ -187,7 +199,7 @@ def _train(model: nn.Module, target: Path, epochs: int, rate: float) -> None:
             rows = order[step * batch : (step + 1) * batch]
             inputs = _augmented(images[rows], rng).contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16):
+            with arithmetic.context(device):
                 loss = functional.cross_entropy(model(inputs).float(), labels[rows])
             loss.backward()
             optimizer.step()

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import torch
 
-from benchmarks.accuracy_bases import MEAN, STD, cifar10, folder, load
+from benchmarks.accuracy_bases import MEAN, STD, cifar10, folder, load, precision
 from benchmarks.accuracy_methods import ALL_OURS, PEERS, cut_ours, cut_peer
 from benchmarks.cifar_onnx import export
 from worker.engine.criteria import Calibration
@@ -98,7 +98,7 @@ class Bench:
                 learning_rate=rate,
                 crop_padding=4,
                 horizontal_flip=True,
-                precision="bfloat16",  # the same for both sides, whatever a trial would choose
+                precision=precision(),
                 seed=self.seed,
             )
             finetune(form, self.data, options)

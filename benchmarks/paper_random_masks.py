@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import results
-from benchmarks.accuracy_bases import SHARED
+from benchmarks.accuracy_bases import SHARED, precision
 from benchmarks.cifar_onnx import export
 from benchmarks.zoo import cache
 from worker.engine.allocation import plan_of
@@ -157,7 +157,7 @@ class Run:
 
     def _trained(self, name: str, model: onnx.ModelProto, masks: Masks, options: FinetuneOptions) -> onnx.ModelProto:
         form = build(model)
-        how = {"crop_padding": 4, "horizontal_flip": True, "precision": "bfloat16", "device": "auto"}
+        how = {"crop_padding": 4, "horizontal_flip": True, "precision": precision(), "device": "auto"}
         options = options.model_copy(update=how)
         checkpoints = Checkpoints(self._path(name).with_suffix(".checkpoint"), every_s=120)
         finetune(

@@ -1,12 +1,13 @@
 """The trial that chooses float32 or bfloat16: it takes what is clearly faster, and leaves the network as it was."""
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from worker.engine.recovery.arithmetic import BFLOAT16, CANDIDATES, FLOAT32, Arithmetic, fastest
+from worker.engine.recovery.arithmetic import BFLOAT16, CANDIDATES, FLOAT32, Arithmetic, fastest, suited
 
 CPU = torch.device("cpu")
 LAST = Arithmetic("float32", channels_last=True)
@@ -34,6 +35,17 @@ def test_what_is_clearly_faster_and_works_is_chosen(seconds, best):
         time.sleep(seconds[arithmetic])
 
     assert fastest(small(), step, CPU) == best
+
+
+def test_bfloat16_is_tried_on_processors_with_instructions_for_it():
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    if "avx2" not in flags:
+        pytest.skip("what instructions there are is told of x86 processors")
+    has_them = bool({"avx512bw", "avx_vnni", "avx_ne_convert"} & flags)
+    assert suited(torch.device("cuda")) == CANDIDATES
+    assert (BFLOAT16 in suited(CPU)) <= has_them
+    assert ("avx512_bf16" in flags) <= (BFLOAT16 in suited(CPU))
+    assert {FLOAT32, LAST} <= set(suited(CPU))
 
 
 def test_a_trial_leaves_no_trace():

@@ -25,7 +25,8 @@ def quantise(
 
     images: calibration batches for the model's one input. BatchNormalization is folded into the layers before it.
     Weights take 7 bits of the 8, and all of them with `full_range`: an x86 processor without VNNI adds pairs of
-    products up in 16 bits, and what does not fit there is cut off. `folder` holds what ONNX Runtime's quantiser puts on disk meanwhile. Raises EngineError where it gives up.
+    products up in 16 bits, and what does not fit there is cut off. `folder` holds what ONNX Runtime's quantiser puts on
+    disk meanwhile. Raises EngineError where it gives up.
     """
     (name,) = [value.name for value in given_inputs(model)]
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)

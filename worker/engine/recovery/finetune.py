@@ -17,7 +17,7 @@ from pydantic import Field
 from worker.engine.data import Augmentation, Dataset, Split
 from worker.engine.errors import EngineError
 from worker.engine.methods import Options
-from worker.engine.recovery.arithmetic import BFLOAT16, CANDIDATES, FLOAT32, MIN_STEPS, Arithmetic, fastest
+from worker.engine.recovery.arithmetic import BFLOAT16, CANDIDATES, FLOAT32, MIN_STEPS, Arithmetic, fastest, suited
 from worker.engine.recovery.checkpoint import (
     Checkpoints,
     Interrupted,
@@ -243,7 +243,7 @@ class _Run:
             inputs, truth = self._on_device(images, labels)
             self._forward(self.network, arithmetic, inputs, truth).backward()  # type: ignore[no-untyped-call]
 
-        found = fastest(self.network, step, self.device)
+        found = fastest(self.network, step, self.device, suited(self.device))
         return CANDIDATES[self.team.from_first(CANDIDATES.index(found))]
 
     def _first_row(self) -> Epoch:
