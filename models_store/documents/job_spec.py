@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Discriminator, Field, FiniteFloat, Tag, TypeAdapter, model_validator
+from pydantic import Discriminator, Field, FiniteFloat, Tag, TypeAdapter, ValidationError, model_validator
 
 from models_store.catalogue import Method, conflicts, find
 from models_store.documents.base import Document
@@ -69,14 +69,24 @@ class Budget(Document):
 class Pruning(ChoosesMethods):
     """Which channels go: methods by name, see `GET /v1/methods`."""
 
-    criterion: Annotated[str, InCatalogue("criterion")] = Field(
-        default="l2", description="How important each channel is."
+    criterion: Annotated[str, InCatalogue("criterion")] | None = Field(
+        default=None,
+        description="How important each channel is. Left out: `refit` where the job has images, else `l2`; `l1`, the "
+        "paper's, with the allocation `heuristic`.",
     )
     criterion_options: MethodOptions = DEFAULTS
-    allocation: Annotated[str, InCatalogue("allocation")] = Field(default="uniform", description="How much goes where.")
+    allocation: Annotated[str, InCatalogue("allocation")] | None = Field(
+        default=None,
+        description="How much goes where. Left out: `latency` where the budget bounds latency, `global` where the "
+        "criterion is left out and the job has images, else `uniform`.",
+    )
     allocation_options: MethodOptions = DEFAULTS
     round_to: int = Field(
-        default=8, ge=1, le=128, description="Channel counts become multiples of this where a layer is wide enough."
+        default=8,
+        ge=1,
+        le=128,
+        description="Channel counts become multiples of this, or of a half, a quarter, … in layers with less than four "
+        "times as many channels.",
     )
     min_ratio: float = Field(default=0.05, ge=0, le=1, description="Smallest share of a layer's channels to keep.")
     exclude: tuple[str, ...] = Field(
@@ -87,6 +97,23 @@ class Pruning(ChoosesMethods):
         description="Also prune channels that a normalisation averages over (LayerNormalization): "
         "the pruned network then differs from the masked one by that norm's statistics.",
     )
+
+    def completed(self, *, images: bool, latency: bool) -> Self:
+        """With methods, and all their options, in place of what was left out: the best for the data and the budget."""
+        criterion, allocation, options = self.criterion, self.allocation, self.criterion_options
+        if allocation is None and latency:
+            allocation = "latency"
+        if criterion is None and allocation == "heuristic":
+            criterion = "l1"
+        elif criterion is None and images:
+            criterion, allocation = "refit", allocation or "global"
+            options = {"normalisation": "none", **options}  # its errors are comparable as they are
+        chosen = {
+            "criterion": criterion or "l2",
+            "criterion_options": options,
+            "allocation": allocation or "uniform",
+        }
+        return self.model_validate({**self.model_dump(), **chosen})
 
 
 class Data(Document):
@@ -178,6 +205,18 @@ class Work(Document):
         return self
 
     @model_validator(mode="after")
+    def _left_out_is_chosen(self) -> Self:
+        try:
+            self.__dict__["pruning"] = self._completed_pruning()
+        except ValidationError as error:  # options without a name are those of the method that is chosen
+            refuse(((("pruning", *fault["loc"]), fault["msg"]) for fault in error.errors()), "bad_option")
+        return self
+
+    def _completed_pruning(self) -> Pruning:
+        """What was left out of it is chosen where the budget and the data are known, else stays open."""
+        return self.pruning
+
+    @model_validator(mode="after")
     def _data_suffice(self) -> Self:
         self.check_data("none" if self.dataset_id is None else "labels" if self.data.labels else "images")
         return self
@@ -222,6 +261,12 @@ class JobSpec(PruningWork):
 
     kind: Literal["prune"] = "prune"
     budget: Budget
+
+    def _completed_pruning(self) -> Pruning:
+        # Masks are drawn at the same rates everywhere, as in the paper.
+        drawn = self.random_masks is not None and self.random_masks.of_channels
+        images = self.dataset_id is not None and not drawn
+        return self.pruning.completed(images=images, latency=self.budget.bounds_latency)
 
     @model_validator(mode="after")
     def _random_masks_fit(self) -> Self:
@@ -302,6 +347,9 @@ class EstimateSpec(Work):
         le=10_000,
         description="Validation images to run the network on; 2 random inputs if none.",
     )
+
+    def _completed_pruning(self) -> Pruning:
+        return self.pruning.completed(images=self.dataset_id is not None, latency=self.budget.bounds_latency)
 
     @model_validator(mode="after")
     def _accuracy_needs_data(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from models_store.documents.base import Document
-from models_store.documents.job_spec import JobSpec
+from models_store.documents.job_spec import JobSpec, Pruning
 
 Sha = Annotated[str, Field(pattern="^([0-9a-f]{40}|[0-9a-f]{64})$", description="The commit, in full.")]
 Text = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -63,9 +63,13 @@ class GateVerdict(Document):
 
 
 class JobTemplate(JobSpec):
-    """A job but for its model, which every run brings or finds."""
+    """A job but for its model, which every run brings or finds. A run may bring a dataset, too, so that what methods
+    are best is left to it."""
 
     model_id: str | None = Field(default=None, pattern=r"^mdl_[0-9a-f]{32}$")  # type: ignore[assignment]
+
+    def _completed_pruning(self) -> Pruning:
+        return self.pruning
 
 
 class RunState(StrEnum):

@@ -2,11 +2,16 @@
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import convnet
-from worker.engine.criteria import Calibration, score
-from worker.engine.graph import analyze
+from worker.engine.criteria import Calibration, covariance, score
+from worker.engine.graph import Analysis, analyze
+
+AS_IT_IS = {"normalisation": "none"}
+IMAGES = Calibration(np.random.default_rng(0).random((48, 3, 12, 12), dtype=np.float32) - 0.5)
 
 
 def with_copies() -> onnx.ModelProto:
@@ -40,3 +45,66 @@ def test_scores_grow_along_the_order_of_removal_and_repeat():
     for group in analysis.groups:
         assert len(set(found[0][group.id])) == len(group)
         assert (found[0][group.id] == found[1][group.id]).all()
+
+
+def with_reader(op: str, weight: np.ndarray, **attributes: int) -> Analysis:
+    """A convolution of 8 channels, and a layer that reads them."""
+    g = GraphBuilder(seed=2)
+    maps = g.node("Relu", g.conv(g.input(("n", 3, 12, 12)), 3, 8))
+    return analyze(g.model(g.node(op, maps, g.constant(weight.astype(np.float32)), **attributes)))
+
+
+def weight_of(*shape: int) -> np.ndarray:
+    """All of it but for what is multiplied with channels 2 and 6, on axis 1."""
+    weight = np.random.default_rng(3).normal(size=shape)
+    weight[:, [2, 6] if shape[1] == 8 else [2]] = 0
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("op", "weight", "attributes"),
+    [
+        ("Conv", weight_of(4, 8, 1, 1), {}),
+        ("Conv", weight_of(6, 4, 3, 3), {"group": 2}),
+        ("ConvTranspose", weight_of(4, 8, 2, 2).swapaxes(0, 1), {}),
+        ("ConvTranspose", weight_of(5, 8, 3, 3).swapaxes(0, 1).reshape(8, 5, 3, 3), {"group": 2}),
+    ],
+)
+def test_what_a_layer_does_not_read_goes_first(op: str, weight: np.ndarray, attributes: dict[str, int]) -> None:
+    scores = score(with_reader(op, weight, **attributes), "refit", AS_IT_IS, calibration=IMAGES)
+    for values in scores.values():  # of a grouped layer, one group per position
+        pairs = np.sort(values)
+        assert pairs[0] < 1e-9
+        assert pairs[-1] > 1e-3
+
+
+def test_layers_too_wide_for_a_refit_are_judged_channel_by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = with_reader("Conv", weight_of(4, 8, 1, 1))
+    exact = score(analysis, "refit", AS_IT_IS, calibration=IMAGES)[0]
+    monkeypatch.setattr(covariance, "MAX_INPUTS", 4)
+    rough = score(analysis, "refit", AS_IT_IS, calibration=IMAGES)[0]
+    assert set(np.argsort(rough)[:2]) == set(np.argsort(exact)[:2]) == {2, 6}
+    assert rough.max() == pytest.approx(1)  # everything, once all are gone
+    assert (rough[exact > 1e-6] > 1e-6).all()
+
+
+def test_portions_of_memory_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = analyze(convnet(width=16))
+    at_once = score(analysis, "refit", AS_IT_IS, calibration=IMAGES)
+    monkeypatch.setattr(covariance, "_PORTION_BYTES", 1)
+    one_by_one = score(analysis, "refit", AS_IT_IS, calibration=IMAGES)
+    assert len(at_once) > 1
+    for group, values in at_once.items():
+        np.testing.assert_array_equal(values, one_by_one[group])
+
+
+def test_where_no_reader_is_known_the_share_of_the_weights_that_is_gone_counts() -> None:
+    """Both factors of the product are computed."""
+    g = GraphBuilder(seed=4)
+    x = g.input(("n", 3, 12, 12))
+    left, right = (g.node("Reshape", g.conv(x, 3, 8), g.constant(np.array([0, 8, 144]))) for _ in range(2))
+    analysis = analyze(g.model(g.node("MatMul", g.node("Transpose", left, perm=[0, 2, 1]), right)))
+    assert analysis.groups
+    for values in score(analysis, "refit", AS_IT_IS, calibration=IMAGES).values():
+        assert 0 < values.min() < 1 / len(values)
+        assert values.max() == pytest.approx(1)

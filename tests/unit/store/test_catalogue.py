@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from models_store import catalogue
 from models_store.catalogue import Method, OnlyWith
-from models_store.documents.job_spec import Budget, JobSpec
+from models_store.documents.job_spec import Budget, EstimateSpec, JobSpec, SweepSpec
+from models_store.documents.pipeline import JobTemplate
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = "mdl_" + "0" * 32
@@ -98,6 +99,66 @@ def test_options_are_spelt_out() -> None:
     pruning = spec(criterion="l1", criterion_options={"aggregation": "max"}).pruning
     assert pruning.criterion_options == {"aggregation": "max", "normalisation": "mean"}
     assert JobSpec(model_id=MODEL, budget=Budget(macs_ratio=0.5)).pruning.criterion_options["aggregation"] == "mean"
+
+
+@pytest.mark.parametrize(
+    ("body", "criterion", "allocation"),
+    [
+        ({}, "l2", "uniform"),
+        ({"dataset_id": DATASET}, "refit", "global"),
+        ({"dataset_id": DATASET, "data": {"labels": False}}, "refit", "global"),
+        ({"dataset_id": DATASET, "pruning": {"allocation": "sensitivity"}}, "refit", "sensitivity"),
+        ({"budget": {"latency_ratio": 0.5}}, "l2", "latency"),
+        ({"dataset_id": DATASET, "budget": {"macs_ratio": 0.5, "latency_ms": 3}}, "refit", "latency"),
+        ({"dataset_id": DATASET, "budget": {"latency_ms": 3}, "pruning": {"criterion": "l1"}}, "l1", "latency"),
+        ({"budget": {"latency_ms": 3}, "pruning": {"allocation": "uniform"}}, "l2", "uniform"),
+        ({"dataset_id": DATASET, "pruning": {"criterion": "taylor"}}, "taylor", "uniform"),
+        ({"dataset_id": DATASET, "pruning": {"allocation": "heuristic"}}, "l1", "heuristic"),
+        ({"dataset_id": DATASET, "random_masks": {}}, "l2", "uniform"),
+        (
+            {"dataset_id": DATASET, "random_masks": {"granularity": "kernel"}, "kernels": {"layout": "free"}},
+            "refit",
+            "global",
+        ),
+    ],
+)
+def test_methods_that_are_left_out_are_the_best_for_data_and_budget(
+    body: dict[str, Any], criterion: str, allocation: str
+) -> None:
+    job = JobSpec.model_validate({"model_id": MODEL, "budget": {"macs_ratio": 0.5}, **body})
+    assert (job.pruning.criterion, job.pruning.allocation) == (criterion, allocation)
+    assert job.pruning.criterion_options == job.pruning.methods()["criterion"].with_defaults(
+        {"normalisation": "none"} if criterion == "refit" else {}
+    )
+
+
+def test_options_without_a_name_are_those_of_the_method_that_is_chosen() -> None:
+    body = {"model_id": MODEL, "dataset_id": DATASET, "budget": {"macs_ratio": 0.5}}
+    job = JobSpec.model_validate({**body, "pruning": {"criterion_options": {"normalisation": "max", "ridge": 0.1}}})
+    assert (job.pruning.criterion_options["normalisation"], job.pruning.criterion_options["ridge"]) == ("max", 0.1)
+    assert "no option 'ridge'" in faults(criterion_options={"ridge": 0.1})["pruning", "criterion_options", "ridge"]
+
+
+def test_each_point_of_a_sweep_has_the_methods_for_its_budget() -> None:
+    body = {"kind": "sweep", "model_id": MODEL, "dataset_id": DATASET}
+    sweep = SweepSpec.model_validate({**body, "budgets": [{"macs_ratio": 0.7}, {"latency_ratio": 0.5}]})
+    chosen = [(job.pruning.criterion, job.pruning.allocation) for job in sweep.jobs()]
+    assert chosen == [("refit", "global"), ("refit", "latency")]
+
+
+def test_an_estimate_has_the_methods_of_the_job_that_it_forecasts() -> None:
+    body = {"kind": "estimate", "model_id": MODEL}
+    assert EstimateSpec.model_validate(body).pruning.criterion == "l2"
+    assert EstimateSpec.model_validate({**body, "dataset_id": DATASET}).pruning.allocation == "global"
+
+
+def test_a_template_leaves_methods_to_its_runs_which_may_bring_images() -> None:
+    template = JobTemplate.model_validate({"budget": {"macs_ratio": 0.5}, "pruning": {"round_to": 4}})
+    assert template.pruning.criterion is None
+    body = {**template.model_dump(mode="json"), "model_id": MODEL}
+    for dataset_id, criterion in ((None, "l2"), (DATASET, "refit")):
+        job = JobSpec.model_validate({**body, "dataset_id": dataset_id})
+        assert (job.pruning.criterion, job.pruning.round_to) == (criterion, 4)
 
 
 def test_a_spec_survives_its_row() -> None:

@@ -11,12 +11,15 @@ from worker.engine.allocation.limits import Limit
 from worker.engine.criteria import Scores
 from worker.engine.graph.analysis import Analysis, Counts
 
+_ROOM = 4
+"""Steps that every width has room for: with two, a narrow layer would be whole, halved or nearly gone."""
+
 
 class Widths:
     """The widths of a model as one vector, a number of units each.
 
-    A width whose units stand for w channels each moves in steps of round_to / gcd(round_to, w) units if it has room
-    for two such steps, else by single units. It never falls below `min_ratio` of its units, nor below one.
+    A width whose units stand for w channels each moves in steps of round_to / gcd(round_to, w) units, halved until it
+    has room for four of them. It never falls below `min_ratio` of its units, nor below one.
     """
 
     def __init__(self, analysis: Analysis, scores: Scores, *, round_to: int, min_ratio: float) -> None:
@@ -26,8 +29,10 @@ class Widths:
         self._best_first = [self._owners(groups, s) for groups, s in zip(analysis.widths, self.scores, strict=True)]
         self._gains = [np.concatenate([[0.0], np.cumsum(np.sort(s)[::-1])]) for s in self.scores]
         self._channels = [max(analysis.groups[g].width for g in groups) for groups in analysis.widths]
-        steps = np.array([round_to // math.gcd(round_to, c) for c in self._channels], dtype=np.int64)
-        self.step = np.where(self.whole >= 2 * steps, steps, 1)
+        steps: Counts = np.array([round_to // math.gcd(round_to, c) for c in self._channels], dtype=np.int64)
+        while (narrow := (self.whole < _ROOM * steps) & (steps > 1)).any():
+            steps = np.where(narrow, steps // 2, steps)
+        self.step: Counts = steps
         floor = np.maximum(np.ceil(self.whole * min_ratio).astype(np.int64), 1)
         self.floor = np.minimum(-(-floor // self.step) * self.step, self.whole)
 
@@ -38,7 +43,7 @@ class Widths:
 
     def round(self, widths: npt.NDArray[np.floating[Any]]) -> Counts:
         """The nearest allowed widths; one close to the whole stays whole, whatever its divisor."""
-        rounded = np.rint(widths / self.step).astype(np.int64) * self.step
+        rounded: Counts = np.rint(widths / self.step).astype(np.int64) * self.step
         rounded = np.where(self.whole - widths < self.step / 2, self.whole, rounded)
         return np.clip(rounded, self.floor, self.whole)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from worker.engine.criteria.covariance import Covariances
 from worker.engine.criteria.evidence import Evidence
-from worker.engine.criteria.observation import observed
-from worker.engine.criteria.readers import Reader, readers_of, seen_by
+from worker.engine.criteria.readers import Reader
 from worker.engine.criteria.registry import CRITERIA, Normalised
+from worker.engine.criteria.weights import rows_per_source
 from worker.engine.criteria.width import Floats, Width
 
-_MAX_INPUTS = 6000
-"""Layers that sum over more are not looked at: their covariances would take gigabytes."""
 _STEPS = 32
 """At most this share of the units left, one in 32, goes at a time."""
+Indices = npt.NDArray[np.intp]
 
 
 class RefitOptions(Normalised):
@@ -43,20 +44,31 @@ class RefitOptions(Normalised):
 )
 def refit(evidence: Evidence, width: Width, options: RefitOptions) -> list[Floats]:
     """The squared error at the next layers' outputs, relative to their variance, once a unit and those less important
-    are gone and least squares has set the weights of the others."""
-    seen = evidence.once("covariances", lambda: _covariances(evidence, options))
-    surgeons = []
-    for reader in readers_of(width):
-        if reader.node in seen:
-            surgeons.append(_Surgeon(reader, width.positions(reader.labels), seen[reader.node], options.ridge))
-    return [_order_of_removal(surgeons, len(width))] if surgeons else []
+    are gone and least squares has set the weights of the others.
+
+    Where no layer is known that sums over the width, the share of its filters' squared weights that is gone.
+    """
+    seen = evidence.once("covariances", lambda: Covariances(evidence, options.calibration_images, options.locations))
+    surgeons = [_surgeon(reader, width, covariance, options.ridge) for reader, covariance in seen.of(width)]
+    return [_order_of_removal(surgeons, len(width))] if surgeons else _share_of_weights(width)
+
+
+def _share_of_weights(width: Width) -> list[Floats]:
+    rows = rows_per_source(width, lambda weights: np.square(weights).sum(axis=1))
+    if not rows:
+        return []
+    energy = np.sum(rows, axis=0)
+    order = np.argsort(energy, kind="stable")
+    gone = np.empty(len(energy))
+    gone[order] = np.cumsum(energy[order]) / max(float(energy.sum()), 1e-30)
+    return [gone]
 
 
 def _order_of_removal(surgeons: list[_Surgeon], units: int) -> Floats:
     """Score = the largest total error up to a unit's removal, the cheapest units going first."""
     scores, left, error = np.zeros(units), np.ones(units, dtype=bool), 0.0
     while left.any():
-        costs = np.where(left, sum(surgeon.costs(left) for surgeon in surgeons), np.inf)
+        costs = np.where(left, sum(surgeon.costs(units) for surgeon in surgeons), np.inf)
         going = np.argsort(costs, kind="stable")[: max(1, int(left.sum()) // _STEPS)]
         for unit in going:
             error = np.nextafter(error + max(float(costs[unit]), 0.0), np.inf)
@@ -67,8 +79,26 @@ def _order_of_removal(surgeons: list[_Surgeon], units: int) -> Floats:
     return scores
 
 
-class _Surgeon:
-    """One reader's inverse covariance and weights, as units are taken away."""
+class _Surgeon(Protocol):
+    """One reader, as units are taken away from it."""
+
+    def costs(self, units: int) -> Floats:
+        """For each unit the error that its removal adds, relative to the variance of the reader's outputs; 0 for one
+        that is gone, or that it does not read."""
+        ...
+
+    def remove(self, units: Indices) -> None: ...
+
+
+def _surgeon(reader: Reader, width: Width, covariance: Floats, ridge: float) -> _Surgeon:
+    unit_of = width.positions(reader.labels)
+    return (
+        _Refitting(reader, unit_of, covariance, ridge) if covariance.ndim == 2 else _Fixed(reader, unit_of, covariance)
+    )
+
+
+class _Refitting:
+    """Least squares sets the weights of what is left."""
 
     def __init__(self, reader: Reader, unit_of: npt.NDArray[np.int64], covariance: Floats, ridge: float) -> None:
         outputs, channels, taps = reader.weight.shape
@@ -79,17 +109,16 @@ class _Surgeon:
         self._energy = max(float(np.einsum("oi,ij,oj->", weight, covariance, weight, optimize=True)), 1e-30)
         self._unit_of = np.repeat(unit_of, taps)
 
-    def costs(self, left: npt.NDArray[np.bool_]) -> Floats:
-        """For each unit that is left, the error that its removal adds: tr(W_u (H^-1_uu)^-1 W_u^T)."""
-        found = np.zeros(len(left))
-        for unit in np.flatnonzero(left):
-            rows = np.flatnonzero(self._unit_of == unit)
-            if len(rows):
-                weight = self._weight[:, rows]
-                found[unit] = np.sum(np.linalg.solve(self._inverse[np.ix_(rows, rows)], weight.T) * weight.T)
+    def costs(self, units: int) -> Floats:
+        """tr(W_u (H^-1_uu)^-1 W_u^T)."""
+        found = np.zeros(units)
+        for which, rows in _alike(self._unit_of):
+            weight = self._weight[:, rows].transpose(1, 2, 0)  # (units, rows of one, outputs)
+            inverse = self._inverse[rows[:, :, None], rows[:, None, :]]
+            found[which] = (np.linalg.solve(inverse, weight) * weight).sum(axis=(1, 2))
         return found / self._energy
 
-    def remove(self, units: npt.NDArray[np.int64]) -> None:
+    def remove(self, units: Indices) -> None:
         rows = np.flatnonzero(np.isin(self._unit_of, units))
         if not len(rows):
             return
@@ -101,36 +130,25 @@ class _Surgeon:
         self._inverse = self._inverse[np.ix_(stays, stays)]
 
 
-@dataclass
-class _Moments:
-    """Sums over sampled rows of x and x xT."""
+class _Fixed:
+    """A layer that sums over too much to be refitted: what a channel adds to its outputs is lost with it."""
 
-    rows: int
-    total: Floats
-    squares: Floats
+    def __init__(self, reader: Reader, unit_of: npt.NDArray[np.int64], covariances: Floats) -> None:
+        each = np.einsum("oct,ctu,ocu->c", reader.weight, covariances, reader.weight, optimize=True)
+        self._each, self._unit_of = each / max(float(each.sum()), 1e-30), unit_of
 
-    def covariance(self) -> Floats:
-        mean = self.total / self.rows
-        return self.squares / self.rows - np.outer(mean, mean)
+    def costs(self, units: int) -> Floats:
+        read = self._unit_of >= 0
+        return np.bincount(self._unit_of[read], self._each[read], minlength=units).astype(np.float64)
+
+    def remove(self, units: Indices) -> None:
+        self._each = np.where(np.isin(self._unit_of, units), 0.0, self._each)
 
 
-def _covariances(evidence: Evidence, options: RefitOptions) -> dict[int, Floats]:
-    """Node -> covariance of what it multiplies with its weights, (channels * taps, the same)."""
-    analysis = evidence.analysis
-    readers = {reader.node: reader for width in evidence.widths for reader in readers_of(width)}
-    readers = {n: reader for n, reader in readers.items() if reader.weight[0].size <= _MAX_INPUTS}
-    found: dict[int, _Moments] = {}
-    if not readers:
-        return {}
-    tensors = [reader.tensor for reader in readers.values()]
-    for arrays, numbers in observed(analysis, tensors, evidence.images(options.calibration_images)):
-        for node, reader in readers.items():
-            rng = np.random.default_rng([evidence.seed, node, int(numbers[0])])
-            patches = seen_by(analysis.graph.nodes[node], arrays[reader.tensor], reader, options.locations, rng)
-            rows = patches.reshape(len(patches), -1).astype(np.float32)
-            size = rows.shape[1]
-            moments = found.setdefault(node, _Moments(0, np.zeros(size), np.zeros((size, size))))
-            moments.rows += len(rows)
-            moments.total += rows.sum(axis=0, dtype=np.float64)
-            moments.squares += rows.T @ rows
-    return {node: moments.covariance() for node, moments in found.items()}
+def _alike(unit_of: npt.NDArray[np.int64]) -> Iterator[tuple[Indices, Indices]]:
+    """Units that have equally many rows, and their rows, (units, rows of one)."""
+    order = np.argsort(unit_of, kind="stable")
+    present, starts, counts = np.unique(unit_of[order], return_index=True, return_counts=True)
+    for count in np.unique(counts[present >= 0]):
+        chosen = (counts == count) & (present >= 0)
+        yield present[chosen], order[starts[chosen][:, None] + np.arange(count)]

@@ -70,7 +70,7 @@ def channel_scores(bench: Workbench) -> Scores:
     pruning = bench.work.pruning
     return score(
         bench.analysis,
-        pruning.criterion,
+        pruning.methods()["criterion"].name,
         pruning.criterion_options,
         seed=bench.work.seed,
         calibration=_calibration(bench),
@@ -102,7 +102,7 @@ def allocate_within(bench: Workbench, scores: Scores, lines: list[Limit]) -> All
         bench.analysis,
         scores,
         lines,
-        method=pruning.allocation,
+        method=pruning.methods()["allocation"].name,
         options=pruning.allocation_options,
         round_to=pruning.round_to,
         min_ratio=pruning.min_ratio,
@@ -174,7 +174,7 @@ def _kept(plan: Plan) -> dict[int, tuple[int, ...]]:
 
 def _told(bench: Workbench, allocation: Allocation, search: SearchTrace) -> AllocationSearch:
     return AllocationSearch(
-        method=bench.work.pruning.allocation,
+        method=bench.work.pruning.methods()["allocation"].name,
         line=allocation.lines[0].name if allocation.lines else "macs_ratio",
         images=search.images,
         candidates=tuple(Candidate(cost=each.cost, top1=each.top1, loss=each.loss) for each in search.evaluated),
