@@ -37,7 +37,8 @@ def calibration_batches(
             "Prune without recovery on calibration images, or with a smaller input size.",
         )
     batches, left = [], fitting
-    for images, _ in split.batches(max(1, min(BATCH_SIZE, fitting // 2)), rng=rng):
+    together = min(BATCH_SIZE, fitting // 2) if all(form.takes_batches for form in forms) else 1
+    for images, _ in split.batches(together, rng=rng):
         batches.append(torch.from_numpy(images[:left]))
         left -= len(batches[-1])
         if left <= 0:

@@ -44,7 +44,7 @@ class Teacher:
 
     def __init__(self, form: TorchForm, temperature: float, device: torch.device) -> None:
         self._head = find_head(form.model)
-        self._network = form.up_to(self._head.logits).eval().to(device)
+        self._network = form.on_batches(form.up_to(self._head.logits).eval()).to(device)
         self._temperature = temperature
 
     def loss(self, logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

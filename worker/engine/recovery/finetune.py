@@ -195,7 +195,7 @@ class _Run:
         self.decay, self.team = decay, team
         self.options, self.dataset, self.device, self.checkpoints = options, dataset, device, checkpoints
         self.objective = _objective(form, dataset, options, device, teacher)
-        self.form, self.network = form, team.joined(form.up_to(*self.objective.values))
+        self.form, self.network = form, form.on_batches(team.joined(form.up_to(*self.objective.values)))
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.steps = options.epochs * math.ceil(len(dataset.train) / options.batch_size)
         self.optimizer = _optimizer(self.parameters, options)

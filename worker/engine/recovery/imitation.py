@@ -84,7 +84,7 @@ class Imitation:
                 "No output of the model can be compared with the original's while it is trained.",
                 "Set finetuning.epochs to 0.",
             )
-        self._teacher = teacher.up_to(*self.values).eval().to(device)
+        self._teacher = teacher.on_batches(teacher.up_to(*self.values).eval()).to(device)
         self._variances = _variances(self._teacher, batches)
 
     def loss(self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -133,7 +133,7 @@ def _try(form: TorchForm, names: list[str], images: torch.Tensor) -> tuple[torch
         return ()
     try:
         with torch.no_grad():
-            found: tuple[torch.Tensor, ...] = form.up_to(*names).eval()(images)
+            found: tuple[torch.Tensor, ...] = form.on_batches(form.up_to(*names).eval())(images)
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         raise EngineError(
             "torch_form_failed",

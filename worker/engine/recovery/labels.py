@@ -55,7 +55,7 @@ def _logits(outputs: Outputs) -> torch.Tensor:
 
 def _check(form: TorchForm, head: Head, images: np.ndarray, classes: int) -> int:
     """Run one small batch: the number of scores per sample, if they fit the labels."""
-    network = form.up_to(head.logits).eval()
+    network = form.on_batches(form.up_to(head.logits).eval())
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():

@@ -40,7 +40,7 @@ class Team(Protocol):
         """The network, on batch statistics of whole batches in place of parts; changed in place."""
         ...
 
-    def stepping(self, network: fx.GraphModule) -> torch.nn.Module:
+    def stepping(self, network: torch.nn.Module) -> torch.nn.Module:
         """The network to go through where gradients are wanted: they are those of the whole batch's mean, if each
         process's loss is `weight` by `processes` times that of the mean of its part."""
         ...
@@ -66,7 +66,7 @@ class Alone:
     def joined(self, network: fx.GraphModule) -> fx.GraphModule:
         return network
 
-    def stepping(self, network: fx.GraphModule) -> torch.nn.Module:
+    def stepping(self, network: torch.nn.Module) -> torch.nn.Module:
         return network
 
 

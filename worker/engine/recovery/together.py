@@ -42,7 +42,7 @@ class Together:
     def joined(self, network: fx.GraphModule) -> fx.GraphModule:
         return synchronise_norms(network, self._group)
 
-    def stepping(self, network: fx.GraphModule) -> torch.nn.Module:
+    def stepping(self, network: torch.nn.Module) -> torch.nn.Module:
         # Buffers agree without being sent: running averages are moved by statistics of whole batches. Weights that the
         # loss does not reach get no gradient, the same ones in every step: a static graph finds that out once.
         with warnings.catch_warnings():

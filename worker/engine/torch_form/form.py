@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import fx
+from torch import fx, nn
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.inputs import declared_shape, given_inputs
+from worker.engine.torch_form.one_by_one import OneByOne, takes_batches
 from worker.engine.torch_form.weights import overwrite, stored_tensors
 
 
@@ -56,6 +59,26 @@ class TorchForm:
         graph.output(tuple(copies[self.values[value]] for value in values))
         graph.eliminate_dead_code(is_impure_node=is_interface)
         return fx.GraphModule(self.module, graph, class_name="OnnxGraph")
+
+    @cached_property
+    def takes_batches(self) -> bool:
+        """Whether images may come together, tried on two of them where the model declares that it takes one."""
+        inputs = given_inputs(self.model)
+        shape = declared_shape(inputs[0]) if len(inputs) == 1 else None
+        sizes = [size for size in shape or [] if isinstance(size, int)]
+        if not sizes or sizes[0] != 1 or len(sizes) != len(shape or []):
+            return True
+        images = torch.rand(2, *sizes[1:], generator=torch.Generator().manual_seed(0))
+        images = images.to(next((p.device for p in self.module.parameters()), "cpu"))
+        was_training = self.module.training
+        try:
+            return takes_batches(self.module.eval(), images)
+        finally:
+            self.module.train(was_training)
+
+    def on_batches(self, network: nn.Module) -> nn.Module:
+        """A network of this form, such as `up_to` makes, as it goes through batches: image by image if it has to."""
+        return network if self.takes_batches else OneByOne(network)
 
     def write_back(self) -> onnx.ModelProto:
         """A copy of the model with the module's weights and running averages, under the same names and stored types."""

@@ -1,0 +1,45 @@
+"""Networks that take one image at a time, whatever their operators could: a shape that was written out at export."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+_TOLERANCE = 1e-3
+
+
+class OneByOne(nn.Module):
+    """Runs a network on each image of a batch and lays its outputs in a row.
+
+    Norms keep their running averages in training, too: those of a single image would not do.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval()
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        each = [self.network(images[row : row + 1]) for row in range(len(images))]
+        return tuple(_row(values) for values in zip(*each, strict=True))
+
+    def train(self, mode: bool = True) -> OneByOne:
+        self.training = mode
+        return self
+
+
+def _row(values: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return torch.cat(values) if values[0].dim() else torch.stack(values)
+
+
+@torch.no_grad()
+def takes_batches(network: nn.Module, images: torch.Tensor) -> bool:
+    """Whether a network in evaluation mode makes of two images together what it makes of each of them."""
+    try:
+        together = network(images)
+    except (RuntimeError, IndexError, ValueError, TypeError):
+        return False
+    return all(
+        a.shape == b.shape and torch.allclose(a.float(), b.float(), _TOLERANCE, _TOLERANCE * float(b.abs().max()))
+        for a, b in zip(together, OneByOne(network)(images), strict=True)
+        if a.numel()
+    )
