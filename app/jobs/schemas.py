@@ -30,7 +30,6 @@ SPEC_EXAMPLES: dict[str, Example] = {
             "model_id": MODEL,
             "dataset_id": DATASET,
             "budget": {"macs_ratio": 0.4},
-            "pruning": {"criterion": "l2", "allocation": "uniform", "round_to": 8},
             "data": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
             "finetuning": {"epochs": 5, "learning_rate": 0.01, "crop_padding": 4, "horizontal_flip": True},
             "label": "first try",

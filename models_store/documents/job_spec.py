@@ -47,7 +47,7 @@ class Budget(Document):
         ge=0,
         le=1,
         description="Top-1 accuracy that may be lost on the test split: 0.01 is one point. Needs a dataset. By itself "
-        "it asks for as few MACs as validation allows right after the cut; beside other lines it is only judged.",
+        "it asks for as few MACs as validation allows before training; beside other lines it is only judged.",
     )
 
     @property

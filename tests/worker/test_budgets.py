@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from models_store.documents.job import JobState
@@ -9,6 +11,9 @@ from models_store.documents.job_spec import Budget
 from models_store.documents.report import Accuracy, AccuracyRows, Cost, LatencyRow, LatencySummary, Report
 from tests.worker.networks import coloured_squares, convnet, fixed_batch
 from tests.worker.plane import Plane
+from worker.engine.data import DataOptions, InputSpec, open_dataset
+from worker.engine.recovery import FinetuneOptions, finetune
+from worker.engine.torch_form import build
 from worker.runner.budget import latency_excess, verdicts
 
 ORIGINAL = Cost(params=100, macs=1000, flops=2000, size_bytes=4000)
@@ -149,17 +154,34 @@ def test_a_search_tells_what_it_looked_at(plane: Plane, inputs: dict[str, str]) 
     assert page.count("candidate: ") == 6
 
 
+def trained(images: bytes, folder: Path) -> bytes:
+    (folder / "images.npz").write_bytes(images)
+    form = build(convnet(classes=12, width=48))
+    dataset = open_dataset(folder / "images.npz", InputSpec.of(form.model), DataOptions())
+    assert finetune(form, dataset, FinetuneOptions(epochs=12, learning_rate=0.05)).best_epoch > 0
+    return form.write_back().SerializeToString()
+
+
 @pytest.mark.slow
-def test_accuracy_alone_asks_for_the_fewest_macs(plane: Plane, inputs: dict[str, str]) -> None:
-    job = plane.submit(
-        **inputs,
-        budget={"max_accuracy_drop": 0.05},
-        pruning={"criterion": "apoz", "round_to": 1},
-        finetuning={"epochs": 1},
-        measuring={"rounds": 3},
-    )
+def test_accuracy_alone_asks_for_the_fewest_macs_that_recovery_leaves_accurate(plane: Plane, tmp_path: Path) -> None:
+    images = coloured_squares(400, classes=12)
+    model_id, _ = plane.upload_model(trained(images, tmp_path))
+    dataset_id, _ = plane.upload_dataset(images, "npz")
     plane.work()
-    plane.wait(job, JobState.SUCCEEDED)
-    report = Report.model_validate(plane.report(job))
-    assert [line.name for line in report.budget] == ["max_accuracy_drop"]
-    assert report.pruned.macs < report.original.macs
+    kept = []
+    for recovery in ({"bn_reestimation": False, "reconstruction": False}, {}):
+        job = plane.submit(
+            model_id=model_id,
+            dataset_id=dataset_id,
+            budget={"max_accuracy_drop": 0.03},
+            pruning={"criterion": "l2", "round_to": 1},
+            recovery=recovery,
+            finetuning={"epochs": 0},
+            measuring={"rounds": 3},
+        )
+        plane.work()
+        plane.wait(job, JobState.SUCCEEDED)
+        report = Report.model_validate(plane.report(job))
+        assert [line.name for line in report.budget] == ["max_accuracy_drop"]
+        kept.append(report.pruned.macs / report.original.macs)
+    assert kept[1] < kept[0] < 1
