@@ -108,3 +108,18 @@ def test_where_no_reader_is_known_the_share_of_the_weights_that_is_gone_counts()
     for values in score(analysis, "refit", AS_IT_IS, calibration=IMAGES).values():
         assert 0 < values.min() < 1 / len(values)
         assert values.max() == pytest.approx(1)
+
+
+def test_small_variations_around_a_large_mean_are_seen() -> None:
+    """The same network, but for a constant that its second layer takes off again."""
+    g = GraphBuilder(seed=6)
+    weight, bias, reader = g.normal(8, 3, 1, 1), np.zeros(8, np.float32), g.constant(g.normal(4, 8, 1, 1))
+    maps = g.node("Conv", g.input(("n", 3, 12, 12)), g.constant(weight), g.constant(bias, "bias"))
+    model = g.model(g.node("Conv", maps, reader))
+    found = []
+    for constant in (0.0, 1000.0):
+        for tensor in model.graph.initializer:
+            if tensor.name == "bias":
+                tensor.CopyFrom(numpy_helper.from_array(bias + np.float32(constant), "bias"))
+        found.append(score(analyze(model), "refit", AS_IT_IS, calibration=IMAGES)[0])
+    np.testing.assert_allclose(found[0], found[1], rtol=0.02, atol=1e-3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,8 @@ from worker.engine.criteria.width import Floats, Width
 MAX_INPUTS = 6000
 """Layers that sum over more are looked at channel by channel: whole covariances would take gigabytes."""
 _PORTION_BYTES = 2**30
+_ROWS = 512
+"""Rows that are multiplied at once: few images fit in a batch of large activations."""
 
 
 class Covariances:
@@ -39,7 +40,7 @@ class Covariances:
 
     def _observed(self, readers: Sequence[Reader]) -> dict[int, Floats]:
         analysis = self._evidence.analysis
-        sums = {reader.node: _Sums.over(reader) for reader in readers}
+        sums = {reader.node: _Sums(reader) for reader in readers}
         images = self._evidence.images(self._images)
         for arrays, numbers in observed(analysis, [reader.tensor for reader in readers], images):
             for reader in readers:
@@ -61,19 +62,15 @@ def _portions(widths: Sequence[Sequence[Reader]]) -> Iterator[list[Reader]]:
     yield list(portion.values())
 
 
-@dataclass
 class _Sums:
     """Sums over rows of x, and of the products of its values: all pairs of them, or those of each channel."""
 
-    rows: int
-    total: Floats
-    products: Floats
-
-    @classmethod
-    def over(cls, reader: Reader) -> _Sums:
+    def __init__(self, reader: Reader) -> None:
         _, channels, taps = reader.weight.shape
         shape = (channels * taps,) * 2 if reader.inputs <= MAX_INPUTS else (channels, taps, taps)
-        return cls(0, np.zeros((channels, taps)), np.zeros(shape))
+        self._rows, self._total, self._products = 0, np.zeros((channels, taps)), np.zeros(shape)
+        self._waiting: list[np.ndarray] = []
+        self._origin: np.ndarray | None = None
 
     @staticmethod
     def bytes_over(reader: Reader) -> int:
@@ -81,17 +78,31 @@ class _Sums:
 
     def add(self, seen: np.ndarray) -> None:
         """(rows, C, taps) float32."""
-        self.rows += len(seen)
-        self.total += seen.sum(axis=0, dtype=np.float64)
-        if self.products.ndim == 2:
-            flat = seen.reshape(len(seen), -1)
-            self.products += flat.T @ flat
+        self._waiting.append(seen)
+        if sum(map(len, self._waiting)) >= _ROWS:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        if not self._waiting:
+            return
+        rows = np.concatenate(self._waiting)
+        self._waiting = []
+        # Where values hardly vary around a large mean, their squares would leave nothing of it in float32.
+        self._origin = rows.mean(axis=0) if self._origin is None else self._origin
+        rows -= self._origin
+        self._rows += len(rows)
+        self._total += rows.sum(axis=0, dtype=np.float64)
+        if self._products.ndim == 2:
+            flat = rows.reshape(len(rows), -1)
+            self._products += flat.T @ flat
         else:
-            by_channel = seen.transpose(1, 2, 0)  # (C, taps, rows)
-            self.products += by_channel @ by_channel.transpose(0, 2, 1)
+            by_channel = rows.transpose(1, 2, 0)  # (C, taps, rows)
+            self._products += by_channel @ by_channel.transpose(0, 2, 1)
 
     def covariance(self) -> Floats:
-        mean = self.total / self.rows
-        if self.products.ndim == 2:
-            return self.products / self.rows - np.outer(mean, mean)
-        return self.products / self.rows - mean[:, :, None] * mean[:, None, :]
+        """Of all rows; this ends the sums."""
+        self._multiply()
+        mean, second = self._total / self._rows, self._products
+        second /= self._rows
+        second -= np.outer(mean, mean) if second.ndim == 2 else mean[:, :, None] * mean[:, None, :]
+        return second

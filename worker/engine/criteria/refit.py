@@ -103,10 +103,11 @@ class _Refitting:
     def __init__(self, reader: Reader, unit_of: npt.NDArray[np.int64], covariance: Floats, ridge: float) -> None:
         outputs, channels, taps = reader.weight.shape
         weight = reader.weight.reshape(outputs, channels * taps)
-        damped = covariance + ridge * max(float(np.diagonal(covariance).mean()), 1e-30) * np.eye(len(covariance))
+        damped = covariance.copy()
+        damped[np.diag_indices_from(damped)] += ridge * max(float(np.diagonal(covariance).mean()), 1e-30)
         self._inverse = np.linalg.inv(damped)
         self._weight = weight
-        self._energy = max(float(np.einsum("oi,ij,oj->", weight, covariance, weight, optimize=True)), 1e-30)
+        self._energy = max(float(((weight @ covariance) * weight).sum()), 1e-30)
         self._unit_of = np.repeat(unit_of, taps)
 
     def costs(self, units: int) -> Floats:
