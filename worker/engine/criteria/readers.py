@@ -24,7 +24,7 @@ class Reader:
     node: int
     tensor: str
     labels: Labels
-    weight: np.ndarray  # (outputs, channels, taps)
+    weight: np.ndarray  # (outputs, channels, taps), float32: the graph's own where it can be
     kernel: tuple[int, ...]
     """Its sides; none of a layer that reads one position at a time."""
 
@@ -51,7 +51,7 @@ def reader_at(analysis: Analysis, node: int, position: int, labels: Labels) -> R
     constant = constant_value(graph, proto.input[1])
     if constant is None:
         return None
-    weight, groups = constant.astype(np.float64), int_attribute(proto, "group", 1)
+    weight, groups = np.asarray(constant, np.float32), int_attribute(proto, "group", 1)
     if proto.op_type == "Conv":
         rows = _dense(weight.reshape(*weight.shape[:2], -1), groups)
         return Reader(node, proto.input[0], labels, rows, weight.shape[2:])
@@ -70,7 +70,7 @@ def _dense(weight: np.ndarray, groups: int) -> np.ndarray:
     if groups == 1:
         return weight
     outputs, channels, taps = weight.shape
-    dense = np.zeros((groups, outputs // groups, groups, channels, taps))
+    dense = np.zeros((groups, outputs // groups, groups, channels, taps), weight.dtype)
     each = np.arange(groups)
     dense[each, :, each] = weight.reshape(groups, outputs // groups, channels, taps)
     return dense.reshape(outputs, groups * channels, taps)

@@ -91,7 +91,7 @@ def _gram(patches: np.ndarray, weight: np.ndarray) -> Floats:
     outputs, channels, _ = weight.shape
     total = np.zeros((channels, channels))
     step = max(1, _CHUNK_BYTES // (8 * outputs * channels))
-    by_channel = weight.transpose(1, 2, 0)  # (C, taps, outputs)
+    by_channel = weight.astype(np.float64).transpose(1, 2, 0)  # (C, taps, outputs)
     for start in range(0, len(patches), step):
         part = patches[start : start + step].astype(np.float64).transpose(1, 0, 2)  # (C, samples, taps)
         added = np.matmul(part, by_channel).reshape(channels, -1)  # (C, samples * outputs)

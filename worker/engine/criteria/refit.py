@@ -102,7 +102,7 @@ class _Refitting:
 
     def __init__(self, reader: Reader, unit_of: npt.NDArray[np.int64], covariance: Floats, ridge: float) -> None:
         outputs, channels, taps = reader.weight.shape
-        weight = reader.weight.reshape(outputs, channels * taps)
+        weight = reader.weight.reshape(outputs, channels * taps).astype(np.float64)
         damped = covariance.copy()
         damped[np.diag_indices_from(damped)] += ridge * max(float(np.diagonal(covariance).mean()), 1e-30)
         self._inverse = np.linalg.inv(damped)
@@ -135,7 +135,8 @@ class _Fixed:
     """A layer that sums over too much to be refitted: what a channel adds to its outputs is lost with it."""
 
     def __init__(self, reader: Reader, unit_of: npt.NDArray[np.int64], covariances: Floats) -> None:
-        each = np.einsum("oct,ctu,ocu->c", reader.weight, covariances, reader.weight, optimize=True)
+        by_channel = reader.weight.transpose(1, 2, 0)  # (C, taps, outputs)
+        each = ((by_channel @ by_channel.transpose(0, 2, 1)) * covariances).sum(axis=(1, 2))
         self._each, self._unit_of = each / max(float(each.sum()), 1e-30), unit_of
 
     def costs(self, units: int) -> Floats:
