@@ -14,12 +14,15 @@ LatencyThreads = Annotated[int | None, typer.Option(help="With which it is measu
 MaxAccuracyDrop = Annotated[
     float | None, typer.Option(help="Top-1 accuracy that may be lost: 0.01 is one point. Needs a dataset.")
 ]
-Criterion = Annotated[str | None, typer.Option(help="How important each channel is: l1, fpgm, taylor, …")]
+Criterion = Annotated[
+    str | None, typer.Option(help="How important each channel is: l1, taylor, …; by the data if left out.")
+]
 CriterionOptions = Annotated[
     list[str] | None, typer.Option("--criterion-option", help="NAME=VALUE of the criterion, as GET /v1/methods lists.")
 ]
 Allocation = Annotated[
-    str | None, typer.Option(help="How much goes where: uniform, global, heuristic, latency, sensitivity, tpe, …")
+    str | None,
+    typer.Option(help="How much goes where: uniform, latency, tpe, …; by data and budget if left out."),
 ]
 AllocationOptions = Annotated[
     list[str] | None, typer.Option("--allocation-option", help="NAME=VALUE of the allocation: evaluations=50")
