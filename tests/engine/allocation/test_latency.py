@@ -10,7 +10,7 @@ from worker.engine.allocation import LatencyTable, allocate, latency_limit, macs
 from worker.engine.allocation.latency_table import Axis, TimedLayer
 from worker.engine.criteria import score
 from worker.engine.graph import Analysis, analyze
-from worker.engine.measure.layer_times import LayerShape, layer_times
+from worker.engine.measure.layer_times import BLOCK, SET, LayerShape, layer_times
 from worker.engine.proof import prove
 from worker.engine.surgery import prune
 
@@ -28,7 +28,8 @@ def table(analysis: Analysis) -> LatencyTable:
 def test_every_layer_is_in_the_table(analysis: Analysis, table: LatencyTable) -> None:
     assert [analysis.graph.nodes[layer.node].op_type for layer in table.layers] == ["Conv", "Conv", "Gemm"]
     assert [(layer.inputs.whole, layer.outputs.whole) for layer in table.layers] == [(3, 64), (64, 64), (64, 4)]
-    assert table.layers[1].times.shape == (3, 3)  # 16, 32 and 64 channels on both sides
+    sides = len({BLOCK, 16, 32, 64})
+    assert table.layers[1].times.shape == (sides, sides)
     assert all((layer.times > 0).all() for layer in table.layers)
     assert table.whole > 0
 
@@ -43,12 +44,33 @@ def test_a_narrower_network_is_estimated_faster(analysis: Analysis, table: Laten
 def test_times_between_the_grid_are_interpolated_by_whole_blocks() -> None:
     side = np.array([1])
     axis = Axis(fixed=0, multiplicity=side, whole=64, shares=(0.0, 0.5, 1.0))
-    assert axis.grid == (16, 32, 64)
+    assert axis.grid == (BLOCK, 32, 64)
     times = np.array([[1.0, 2.0, 4.0], [2.0, 4.0, 8.0], [4.0, 8.0, 16.0]])
     layer = TimedLayer(0, LayerShape("Conv", (1, 8, 8)), axis, axis, times)
-    assert [float(layer.cost(np.array([kept]))) for kept in (16, 32, 64)] == [1.0, 4.0, 16.0]
+    assert [float(layer.cost(np.array([kept]))) for kept in (BLOCK, 32, 64)] == [1.0, 4.0, 16.0]
     assert float(layer.cost(np.array([48]))) == pytest.approx(0.25 * (4 + 8 + 8 + 16))
-    assert float(layer.cost(np.array([33]))) == float(layer.cost(np.array([48])))  # a block is computed whole
+    assert float(layer.cost(np.array([49 - BLOCK]))) == float(layer.cost(np.array([48])))  # a block is computed whole
+
+
+def test_outputs_are_counted_in_sets_of_blocks() -> None:
+    """A layer that takes a set of outputs at a time, and for 1, 2 and 3 blocks at the end 0.5, 0.7 and 0.8 of that."""
+    one = SET * BLOCK
+    inputs = Axis(fixed=8, multiplicity=np.array([0]), whole=8, shares=())
+    outputs = Axis(fixed=0, multiplicity=np.array([1]), whole=4 * one, shares=(0.0, 0.5, 1.0))
+    times = np.array([[0.5, 2.0, 4.0]])
+    layer = TimedLayer(0, LayerShape("Conv", (1, 8, 8)), inputs, outputs, times, (0.5, 0.7, 0.8))
+    for sets, blocks, expected in ((0, 1, 0.5), (0, 3, 0.8), (1, 0, 1.0), (1, 2, 1.7), (3, 1, 3.5), (4, 0, 4.0)):
+        kept = np.array([sets * one + blocks * BLOCK])
+        assert float(layer.cost(kept)) == pytest.approx(expected), (sets, blocks)
+        assert float(layer.cost(kept - BLOCK + 1)) == pytest.approx(expected)  # a block is computed whole
+
+
+def test_parts_of_sets_are_measured() -> None:
+    wide = measure_table(analyze(convnet(width=8 * BLOCK, size=24)))
+    parts = wide.layers[1].parts
+    assert len(parts) == SET - 1
+    assert 0 < parts[0] < parts[1] < parts[2] < 1
+    assert wide.layers[2].parts == ()  # a matrix
 
 
 def test_more_channels_take_longer() -> None:
@@ -92,11 +114,11 @@ def test_neighbouring_widths_do_not_alternate_between_wide_and_narrow() -> None:
 def test_what_gains_no_time_stays_when_the_budget_is_out_of_reach(
     analysis: Analysis, table: LatencyTable, method: str
 ) -> None:
-    """A block of 16 channels is computed whole: fewer of them would cost accuracy for nothing."""
+    """A block of channels is computed whole: fewer of them would cost accuracy for nothing."""
     limit = latency_limit(table, 1e-6)
     found = allocate(analysis, score(analysis, "l2"), [limit], method=method, table=lambda: table)
     assert not found.reached
-    assert all(mask.sum() >= 16 for mask in found.plan.kept.values())
+    assert all(mask.sum() >= BLOCK for mask in found.plan.kept.values())
 
 
 def test_steps_of_part_of_a_block_lead_to_the_next_one(analysis: Analysis, table: LatencyTable) -> None:

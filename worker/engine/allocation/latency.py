@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from worker.engine.allocation.latency_table import BLOCK
 from worker.engine.allocation.limits import Limit
 from worker.engine.allocation.registry import ALLOCATIONS, Floats, Problem
 from worker.engine.graph.analysis import Counts
@@ -20,7 +19,7 @@ class LatencyOptions(Options):
     """How widths move."""
 
     block: int = Field(
-        default=BLOCK,
+        default=16,
         ge=1,
         le=128,
         description="Widths are multiples of this where layers are wide enough: convolutions are computed in blocks.",

@@ -18,15 +18,13 @@ from worker.engine.graph.analysis import Analysis, Counts
 from worker.engine.graph.labels import Dim
 from worker.engine.graph.onnx_graph import attribute
 from worker.engine.graph.runtime import RUNTIME_ERRORS
-from worker.engine.measure.layer_times import LayerShape, layer_times
+from worker.engine.measure.layer_times import BLOCK, SET, LayerShape, layer_times
 from worker.engine.measure.session import cpu_session
-
-BLOCK = 16
-"""ONNX Runtime computes convolutions in blocks of this many channels (AVX-512) and fills the last one up."""
 
 _CONV_SHARES = (0.0, 0.25, 0.5, 1.0)
 _MATRIX_SHARES = (0.0, 1.0)  # a product with a matrix takes as long as reading the matrix does
 _WHOLE_RUNS = 5
+_LEAST_PART = 0.02
 _CONV_ATTRIBUTES = ("auto_pad", "dilations", "kernel_shape", "output_padding", "pads", "strides")
 
 Floats = npt.NDArray[np.float64]
@@ -56,20 +54,22 @@ class Axis:
 
 @dataclass(frozen=True)
 class TimedLayer:
-    """A layer, its two widths, and its milliseconds at the grid of both, (inputs, outputs)."""
+    """A layer, its two widths, and its milliseconds at the grid of both, (inputs, outputs). `parts` are the times of 1,
+    2, … blocks of outputs relative to that of a whole set of them; none where outputs come in no sets."""
 
     node: int
     shape: LayerShape
     inputs: Axis
     outputs: Axis
     times: Floats
+    parts: tuple[float, ...] = ()
 
     def cost(self, kept: Counts) -> Floats:
-        """Milliseconds, (..., G) -> (...): linear between the points of the grid."""
+        """Milliseconds, (..., G) -> (...): linear between the points of the grid, outputs counted in sets."""
         low_in, high_in, share_in = _between(self.inputs, kept)
         if self.shape.group == 0:
             return np.asarray((1 - share_in) * self.times[low_in, 0] + share_in * self.times[high_in, 0])
-        low_out, high_out, share_out = _between(self.outputs, kept)
+        low_out, high_out, share_out = _between(self.outputs, kept, self.parts)
         below = (1 - share_out) * self.times[low_in, low_out] + share_out * self.times[low_in, high_out]
         above = (1 - share_out) * self.times[high_in, low_out] + share_out * self.times[high_in, high_out]
         return np.asarray((1 - share_in) * below + share_in * above)
@@ -113,14 +113,14 @@ def measure_table(
 ) -> LatencyTable:
     """Measure every distinct layer of the model at its grid of widths, and the whole model."""
     found = layer_shapes(analysis, batch)
-    distinct: dict[tuple[LayerShape, tuple[int, ...], tuple[int, ...]], Floats] = {}
+    distinct: dict[tuple[LayerShape, tuple[int, ...], tuple[int, ...]], tuple[Floats, tuple[float, ...]]] = {}
     keys = [(shape, inputs.grid, outputs.grid) for _, shape, inputs, outputs in found]
     for done, key in enumerate(keys):
         if key not in distinct:
-            distinct[key] = _measured(*key, threads)
+            distinct[key] = _measured(*key, threads), _parts(*key, threads)
         on_progress((done + 1) / max(len(keys), 1))
     layers = tuple(
-        TimedLayer(node, shape, inputs, outputs, distinct[key])
+        TimedLayer(node, shape, inputs, outputs, *distinct[key])
         for (node, shape, inputs, outputs), key in zip(found, keys, strict=True)
     )
     table = LatencyTable(layers, 0.0, batch, threads, analysis.full)
@@ -134,6 +134,19 @@ def _measured(shape: LayerShape, inputs: tuple[int, ...], outputs: tuple[int, ..
         return np.array(layer_times(shape, pairs, threads))[:, None]
     pairs = [(i, o) for i in inputs for o in outputs]
     return np.array(layer_times(shape, pairs, threads)).reshape(len(inputs), len(outputs))
+
+
+def _parts(shape: LayerShape, inputs: tuple[int, ...], outputs: tuple[int, ...], threads: int) -> tuple[float, ...]:
+    """Times of 1, 2, … blocks of outputs relative to that of a set, each a little longer than the one before."""
+    if shape.op != "Conv" or shape.group != 1 or len(outputs) < 2 or outputs[-1] <= SET * BLOCK:
+        return ()
+    pairs = [(inputs[-1], blocks * BLOCK) for blocks in range(1, SET + 1)]
+    *parts, whole = layer_times(shape, pairs, threads)
+    found: list[float] = []
+    for number, part in enumerate(parts, start=1):
+        longest = 1 - _LEAST_PART * (SET - number)
+        found.append(min(max(part / whole, (found[-1] if found else 0.0) + _LEAST_PART), longest))
+    return tuple(found)
 
 
 def _whole_model(analysis: Analysis, batch: int, threads: int) -> float:
@@ -240,10 +253,20 @@ def _filled(width: Counts | int, whole: int) -> Counts:
     return np.asarray(np.minimum(-(-np.asarray(width) // BLOCK) * BLOCK, whole))
 
 
-def _between(axis: Axis, kept: Counts) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
+def _in_sets(width: Counts, parts: tuple[float, ...]) -> Floats:
+    """Widths as multiples of what a set of blocks takes; as they are where there are no sets."""
+    if not parts:
+        return np.asarray(width, dtype=np.float64)
+    sets, left = np.divmod(-(-width // BLOCK), SET)
+    return np.asarray(sets + np.array((0.0, *parts))[left])
+
+
+def _between(
+    axis: Axis, kept: Counts, parts: tuple[float, ...] = ()
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
     """Positions in the grid below and above a width, and where it lies between them, 0..1."""
-    grid = np.array(axis.grid, dtype=np.float64)
-    filled = _filled(axis.size(kept), axis.whole)
+    grid = _in_sets(np.array(axis.grid), parts)
+    filled = _in_sets(_filled(axis.size(kept), axis.whole), parts)
     high = np.clip(np.searchsorted(grid, filled), 0, len(grid) - 1)
     low = np.maximum(high - 1, 0)
     gap = np.where(high > low, grid[high] - grid[low], 1.0)
