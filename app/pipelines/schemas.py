@@ -99,7 +99,9 @@ class PipelineView(Listed):
 
     id: str = Field(examples=["pip_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
     name: str
-    job: dict[str, object] = Field(description="The template, every default spelt out.")
+    job: dict[str, object] = Field(
+        description="The template, with every default but methods that are left to the runs."
+    )
     model_name: str | None
     gates: tuple[Gate, ...]
     branches: tuple[str, ...]

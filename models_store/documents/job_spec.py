@@ -266,7 +266,7 @@ class JobSpec(PruningWork):
         # Masks are drawn at the same rates everywhere, as in the paper.
         drawn = self.random_masks is not None and self.random_masks.of_channels
         images = self.dataset_id is not None and not drawn
-        return self.pruning.completed(images=images, latency=self.budget.bounds_latency)
+        return self.pruning.completed(images=images, latency=self.budget.bounds_latency and not drawn)
 
     @model_validator(mode="after")
     def _random_masks_fit(self) -> Self:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from models_store.documents.base import Document
 from models_store.documents.job_spec import JobSpec, Pruning
@@ -69,6 +69,13 @@ class JobTemplate(JobSpec):
     model_id: str | None = Field(default=None, pattern=r"^mdl_[0-9a-f]{32}$")  # type: ignore[assignment]
 
     def _completed_pruning(self) -> Pruning:
+        latency, without = self.budget.bounds_latency, self.dataset_id is None
+        try:
+            self.pruning.completed(images=not without, latency=latency)
+        except ValidationError:
+            if not without:
+                raise
+            self.pruning.completed(images=True, latency=latency)  # options that no run could have are refused now
         return self.pruning
 
 

@@ -8,6 +8,7 @@ from onnx import numpy_helper
 from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import convnet
 from worker.engine.criteria import Calibration, covariance, score
+from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
 
 AS_IT_IS = {"normalisation": "none"}
@@ -123,3 +124,34 @@ def test_small_variations_around_a_large_mean_are_seen() -> None:
                 tensor.CopyFrom(numpy_helper.from_array(bias + np.float32(constant), "bias"))
         found.append(score(analyze(model), "refit", AS_IT_IS, calibration=IMAGES)[0])
     np.testing.assert_allclose(found[0], found[1], rtol=0.02, atol=1e-3)
+
+
+def between(*ops: str, bias: float = 0.0) -> Analysis:
+    """Two convolutions with operators between them, the first one's outputs moved by `bias`."""
+    g = GraphBuilder(seed=7)
+    constant = g.constant(np.full(8, bias, np.float32))
+    maps = g.node("Conv", g.input(("n", 3, 12, 12)), g.constant(g.normal(8, 3, 1, 1)), constant)
+    for op in ops:
+        maps = g.node(op, maps)
+    other = g.node("Conv", maps, g.constant(g.normal(6, 8, 1, 1)))
+    return analyze(g.model(g.node("Conv", g.node("Relu", other), g.constant(g.normal(4, 6, 1, 1)))))
+
+
+def test_values_that_are_no_numbers_are_left_out() -> None:
+    scores = score(between("Sqrt", bias=0.5), "refit", AS_IT_IS, calibration=IMAGES)
+    assert len(np.unique(scores[0])) == 8
+    assert all(np.isfinite(values).all() for values in scores.values())
+
+
+def test_where_all_values_are_no_numbers_the_job_is_told() -> None:
+    with pytest.raises(EngineError, match="infinite") as refused:
+        score(between("Sqrt", bias=-100.0), "refit", AS_IT_IS, calibration=IMAGES)
+    assert "l2" in refused.value.hint
+
+
+def test_what_is_always_the_same_goes_first() -> None:
+    """A constant is made up for by the next layer's bias."""
+    for analysis in (between("Relu", bias=-1000.0), between("Relu", "Sign", bias=1000.0)):
+        dead = score(analysis, "refit", AS_IT_IS, calibration=IMAGES)[0]
+        assert dead.max() < 1e-9
+        assert len(np.unique(dead)) == 8

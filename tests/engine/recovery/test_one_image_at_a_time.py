@@ -53,6 +53,22 @@ def test_it_is_found_out_which_networks_take_batches() -> None:
     assert build(g.model(g.conv(g.input((1, 3, SIZE, SIZE)), 3, 8))).takes_batches
 
 
+def test_a_list_as_long_as_what_was_found_does_not_decide() -> None:
+    g = GraphBuilder()
+    maps = g.node("Relu", g.conv(g.input((1, 3, SIZE, SIZE)), 3, 8))
+    assert build(g.model(maps, g.node("NonZero", maps))).takes_batches
+
+
+def test_images_of_any_size_do_not_hide_that_they_come_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    g = GraphBuilder(seed=5)
+    maps = g.node("Relu", g.conv(g.input((1, 3, "h", "w")), 3, 16))
+    shuffled = g.node("Reshape", maps, g.constant(np.array([8, 2, -1])))
+    shuffled = g.node("Reshape", g.node("Transpose", shuffled, perm=[1, 0, 2]), g.constant(np.array([1, 16, -1])))
+    pooled = g.node("ReduceMean", shuffled, axes=[2], keepdims=0)
+    assert not build(g.model(g.node("MatMul", pooled, g.weight(16, 4)))).takes_batches
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("labels", "distillation"), [(True, 0.0), (True, 0.5), (False, 0.0)])
 def test_a_training_image_by_image_is_that_of_batches(tmp_path: Path, labels: bool, distillation: float) -> None:
     options = FinetuneOptions(epochs=2, batch_size=16, learning_rate=0.05, distillation=distillation, device="cpu")
@@ -73,7 +89,8 @@ def test_norms_keep_their_averages_where_images_come_one_by_one(tmp_path: Path) 
     model = shuffling(1, norm=True)
     form = build(model)
     before = {average.path: form.module.get_buffer(average.path).clone() for average in form.averages}
-    finetune(form, dataset(model, tmp_path, labels=True), FinetuneOptions(epochs=1, learning_rate=0.05, device="cpu"))
+    data, options = dataset(model, tmp_path, labels=True), FinetuneOptions(epochs=1, learning_rate=0.05, device="cpu")
+    assert finetune(form, data, options).best_epoch == 1
     assert before
     assert all((form.module.get_buffer(path) == values).all() for path, values in before.items())
 

@@ -115,6 +115,7 @@ def test_options_are_spelt_out() -> None:
         ({"dataset_id": DATASET, "pruning": {"criterion": "taylor"}}, "taylor", "uniform"),
         ({"dataset_id": DATASET, "pruning": {"allocation": "heuristic"}}, "l1", "heuristic"),
         ({"dataset_id": DATASET, "random_masks": {}}, "l2", "uniform"),
+        ({"dataset_id": DATASET, "random_masks": {}, "budget": {"latency_ratio": 0.5}}, "l2", "uniform"),
         (
             {"dataset_id": DATASET, "random_masks": {"granularity": "kernel"}, "kernels": {"layout": "free"}},
             "refit",
@@ -159,6 +160,18 @@ def test_a_template_leaves_methods_to_its_runs_which_may_bring_images() -> None:
     for dataset_id, criterion in ((None, "l2"), (DATASET, "refit")):
         job = JobSpec.model_validate({**body, "dataset_id": dataset_id})
         assert (job.pruning.criterion, job.pruning.round_to) == (criterion, 4)
+
+
+def test_a_template_with_options_that_no_run_could_have_is_refused() -> None:
+    body = {"budget": {"macs_ratio": 0.5}}
+    for options in ({"ridge": 0.1}, {"aggregation": "max"}):  # with images, and without
+        JobTemplate.model_validate({**body, "pruning": {"criterion_options": options}})
+    with pytest.raises(ValidationError, match="no option 'nonsense'"):
+        JobTemplate.model_validate({**body, "pruning": {"criterion_options": {"nonsense": 1}}})
+    with pytest.raises(ValidationError, match="no option 'aggregation'"):
+        JobTemplate.model_validate(
+            {**body, "dataset_id": DATASET, "pruning": {"criterion_options": {"aggregation": "max"}}}
+        )
 
 
 def test_a_spec_survives_its_row() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from worker.engine.criteria.covariance import Covariances
+from worker.engine.criteria.covariance import Covariances, Observed
 from worker.engine.criteria.evidence import Evidence
 from worker.engine.criteria.readers import Reader
 from worker.engine.criteria.registry import CRITERIA, Normalised
@@ -49,7 +49,7 @@ def refit(evidence: Evidence, width: Width, options: RefitOptions) -> list[Float
     Where no layer is known that sums over the width, the share of its filters' squared weights that is gone.
     """
     seen = evidence.once("covariances", lambda: Covariances(evidence, options.calibration_images, options.locations))
-    surgeons = [_surgeon(reader, width, covariance, options.ridge) for reader, covariance in seen.of(width)]
+    surgeons = [_surgeon(each, width, options.ridge) for each in seen.of(width)]
     return [_order_of_removal(surgeons, len(width))] if surgeons else _share_of_weights(width)
 
 
@@ -68,8 +68,9 @@ def _order_of_removal(surgeons: list[_Surgeon], units: int) -> Floats:
     """Score = the largest total error up to a unit's removal, the cheapest units going first."""
     scores, left, error = np.zeros(units), np.ones(units, dtype=bool), 0.0
     while left.any():
-        costs = np.where(left, sum(surgeon.costs(units) for surgeon in surgeons), np.inf)
-        going = np.argsort(costs, kind="stable")[: max(1, int(left.sum()) // _STEPS)]
+        costs = np.sum([surgeon.costs(units) for surgeon in surgeons], axis=0)
+        there = np.flatnonzero(left)
+        going = there[np.argsort(costs[there], kind="stable")][: max(1, len(there) // _STEPS)]
         for unit in going:
             error = np.nextafter(error + max(float(costs[unit]), 0.0), np.inf)
             scores[unit] = error
@@ -90,11 +91,24 @@ class _Surgeon(Protocol):
     def remove(self, units: Indices) -> None: ...
 
 
-def _surgeon(reader: Reader, width: Width, covariance: Floats, ridge: float) -> _Surgeon:
+def _surgeon(observed: Observed, width: Width, ridge: float) -> _Surgeon:
+    reader, covariance = observed.reader, observed.covariance
     unit_of = width.positions(reader.labels)
-    return (
-        _Refitting(reader, unit_of, covariance, ridge) if covariance.ndim == 2 else _Fixed(reader, unit_of, covariance)
-    )
+    if not observed.varies:
+        return _Indifferent()
+    if covariance.ndim == 2:
+        return _Refitting(reader, unit_of, covariance, ridge)
+    return _Fixed(reader, unit_of, covariance)
+
+
+class _Indifferent:
+    """A layer whose inputs are the same for all images: its bias makes up for any of them."""
+
+    def costs(self, units: int) -> Floats:
+        return np.zeros(units)
+
+    def remove(self, units: Indices) -> None:
+        """Nothing changes."""
 
 
 class _Refitting:

@@ -49,11 +49,13 @@ CANDIDATES = (FLOAT32, Arithmetic("float32", channels_last=True), BFLOAT16)
 
 
 def suited(device: torch.device) -> tuple[Arithmetic, ...]:
-    """The candidates that the device has instructions for."""
+    """The candidates that the device does not have to emulate at many times the cost."""
+    if device.type != "cpu":
+        return CANDIDATES
     # oneDNN, which computes the convolutions, answers for the processor that it runs on.
-    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return tuple(candidate for candidate in CANDIDATES if candidate.precision == "float32")
-    return CANDIDATES
+    mkldnn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    supported = mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return CANDIDATES if supported else tuple(each for each in CANDIDATES if each.precision == "float32")
 
 
 def fastest(

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from worker.engine.errors import EngineError
+from worker.engine.graph import sample_inputs
 from worker.engine.graph.inputs import declared_shape, given_inputs
 from worker.engine.torch_form.one_by_one import OneByOne, takes_batches
 from worker.engine.torch_form.weights import overwrite, stored_tensors
@@ -65,10 +66,10 @@ class TorchForm:
         """Whether images may come together, tried on two of them where the model declares that it takes one."""
         inputs = given_inputs(self.model)
         shape = declared_shape(inputs[0]) if len(inputs) == 1 else None
-        sizes = [size for size in shape or [] if isinstance(size, int)]
-        if not sizes or sizes[0] != 1 or len(sizes) != len(shape or []):
+        if not shape or shape[0] != 1:
             return True
-        images = torch.rand(2, *sizes[1:], generator=torch.Generator().manual_seed(0))
+        ((image,), (other,)) = (sample_inputs(self.model, seed).values() for seed in (0, 1))
+        images = torch.from_numpy(np.concatenate([image, other]))
         images = images.to(next((p.device for p in self.module.parameters()), "cpu"))
         was_training = self.module.training
         try:

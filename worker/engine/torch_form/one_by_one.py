@@ -34,12 +34,19 @@ def _row(values: tuple[torch.Tensor, ...]) -> torch.Tensor:
 @torch.no_grad()
 def takes_batches(network: nn.Module, images: torch.Tensor) -> bool:
     """Whether a network in evaluation mode makes of two images together what it makes of each of them."""
+    # `forward`, as a call of a graph module prints what went wrong.
+    singles = [network.forward(images[row : row + 1]) for row in range(len(images))]
     try:
-        together = network(images)
+        together = network.forward(images)
     except (RuntimeError, IndexError, ValueError, TypeError):
         return False
-    return all(
-        a.shape == b.shape and torch.allclose(a.float(), b.float(), _TOLERANCE, _TOLERANCE * float(b.abs().max()))
-        for a, b in zip(together, OneByOne(network)(images), strict=True)
-        if a.numel()
-    )
+    return all(_same(a, values) for a, values in zip(together, zip(*singles, strict=True), strict=True))
+
+
+def _same(together: torch.Tensor, singles: tuple[torch.Tensor, ...]) -> bool:
+    """Lists of what was found in each image may be of any length: they are not compared."""
+    if len({single.shape for single in singles}) > 1:
+        return True
+    row = _row(singles)
+    near = _TOLERANCE * float(row.abs().max()) if row.numel() else 0.0
+    return together.shape == row.shape and torch.allclose(together.float(), row.float(), _TOLERANCE, near)

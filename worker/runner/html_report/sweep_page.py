@@ -14,12 +14,15 @@ def render_sweep(report: SweepReport) -> str:
     """The page for `report`. Every string in it is escaped."""
     stages = [(name, report.stage_seconds[name]) for name in SWEEP_STAGES if name in report.stage_seconds]
     original = next(point.measured for point in report.points if point.measured)
+    methods = [job.pruning.methods() for job in report.spec.jobs()]
     return (
         environment()
         .get_template("sweep.html")
         .render(
             report=report,
             original=original,
+            criteria=sorted({chosen["criterion"].name for chosen in methods}),
+            allocations=sorted({chosen["allocation"].name for chosen in methods}),
             over_macs=_over_macs(report),
             over_latency=_over_latency(report),
             stages=stages,

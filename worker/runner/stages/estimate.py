@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,21 +63,34 @@ def run(bench: Workbench) -> Estimate:
 
 
 def _allocated(bench: Workbench) -> Estimate:
-    allocation = to_budget(bench, channel_scores(bench))
+    allocation = to_budget(bench, channel_scores(bench).scores)
     bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1) * bench.left.macs})
     return _document(bench, allocation)
 
 
-def channel_scores(bench: Workbench) -> Scores:
-    """By the criterion of the job."""
-    pruning = bench.work.pruning
-    return score(
-        bench.analysis,
-        pruning.methods()["criterion"].name,
-        pruning.criterion_options,
-        seed=bench.work.seed,
-        calibration=_calibration(bench),
-    )
+class Scored(NamedTuple):
+    """The scores of all channels, and how long they took."""
+
+    scores: Scores
+    seconds: float
+
+
+def channel_scores(bench: Workbench) -> Scored:
+    """By the criterion of the job; worked out once for the channels that may be pruned."""
+    pruning, analysis = bench.work.pruning, bench.analysis
+
+    def scored() -> Scored:
+        start = time.monotonic()
+        found = score(
+            analysis,
+            pruning.methods()["criterion"].name,
+            pruning.criterion_options,
+            seed=bench.work.seed,
+            calibration=_calibration(bench),
+        )
+        return Scored(found, time.monotonic() - start)
+
+    return bench.memory.once("scores", analysis, scored)
 
 
 def to_budget(bench: Workbench, scores: Scores) -> Allocation:
