@@ -63,6 +63,7 @@ def test_points_run_on_all_workers_and_the_front_is_of_the_best(plane: Plane) ->
     circles = [each for each in drawn.iter() if each.tag.endswith("circle")]
     assert len(circles) == 2 * 3  # two points and the original, over MACs and over latency
     assert "Fronts" in files["report.html"]
+    assert "<dt>Criterion</dt><dd>refit</dd>" in files["report.html"]  # of its points: the sweep leaves it to them
     told = [event.data["progress"] for event in plane.events(sweep, EventType.PROGRESS)]
     assert told == pytest.approx([1 / 3, 2 / 3, 1.0])
 
