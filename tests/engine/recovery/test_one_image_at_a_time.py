@@ -12,6 +12,7 @@ from tests.worker.networks import coloured_squares, unlabelled
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
+from worker.engine.errors import EngineError
 from worker.engine.graph import analyze
 from worker.engine.recovery import FinetuneOptions, calibration_batches, finetune, reconstruct, reestimate_norms
 from worker.engine.surgery import prune
@@ -93,6 +94,17 @@ def test_norms_keep_their_averages_where_images_come_one_by_one(tmp_path: Path) 
     assert finetune(form, data, options).best_epoch == 1
     assert before
     assert all((form.module.get_buffer(path) == values).all() for path, values in before.items())
+
+
+def test_a_model_that_takes_several_images_and_no_others_is_told_what_to_do(tmp_path: Path) -> None:
+    g = GraphBuilder(seed=5)
+    maps = g.node("Relu", g.conv(g.input((4, 3, SIZE, SIZE)), 3, 16))
+    shuffled = g.node("Transpose", g.node("Reshape", maps, g.constant(np.array([8, 8, PLACES]))), perm=[1, 0, 2])
+    model = g.model(g.node("Reshape", shuffled, g.constant(np.array([4, 16, SIZE, SIZE]))))
+    data = dataset(model, tmp_path, labels=False)
+    with pytest.raises(EngineError, match="single image") as refused:
+        calibration_batches(data.train, 24, (build(model),))
+    assert "dynamic batch" in refused.value.hint
 
 
 def test_recovery_without_training_goes_image_by_image(tmp_path: Path) -> None:

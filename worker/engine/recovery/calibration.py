@@ -24,11 +24,18 @@ def calibration_batches(
     """Batches of at most `samples` images, drawn from the split by `seed`, in the layout of the model's input.
 
     `forms` are those that will be walked at once: of large activations, fewer images are taken. Raises EngineError
-    where not even two images fit.
+    where not even two images fit, and where a form does not run on one.
     """
     rng = np.random.default_rng([seed, 4])
     first, _ = next(split.batches(1))
-    per_image = sum(_held_bytes(form, torch.from_numpy(first)) for form in forms)
+    try:
+        per_image = sum(_held_bytes(form, torch.from_numpy(first)) for form in forms)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise EngineError(
+            "torch_form_failed",
+            f"The model does not run on a single image: {error}.",
+            "Export it with a dynamic batch axis, or prune without recovery on calibration images.",
+        ) from error
     fitting = min(samples, len(split), max_held_bytes // max(per_image, 1))
     if fitting < MIN_IMAGES:
         raise EngineError(
