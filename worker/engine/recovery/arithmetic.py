@@ -1,7 +1,7 @@
 """In which arithmetic a network is trained: float32, or bfloat16 mixed precision, and in which order tensors lie.
 
 What is faster depends on the processor and the network, so a short trial decides. bfloat16 gains much where the
-processor has instructions for it; others are not asked to try it: they would take 15 times as long as in float32.
+processor has instructions for it; others are not asked to try it: emulated it takes many times as long as float32.
 """
 
 from __future__ import annotations
