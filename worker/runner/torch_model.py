@@ -6,9 +6,7 @@ import onnx
 
 from models_store.documents.report import Parity
 from worker.engine.graph import sample_inputs
-from worker.engine.graph.choices import choices
-from worker.engine.graph.onnx_graph import OnnxGraph
-from worker.engine.torch_form import TorchForm, build, parity, parity_of_equal_choices
+from worker.engine.torch_form import TorchForm, build, parity, parity_but_for_rounding
 from worker.runner.diagnosis import BrokenPromise
 
 TOLERANCE = 1e-4
@@ -19,8 +17,8 @@ def checked_form(model: onnx.ModelProto, seed: int) -> tuple[TorchForm, Parity]:
     form, inputs = build(model), sample_inputs(model, seed)
     error = parity(model, form, inputs)
     choosing: tuple[str, ...] = ()
-    if error > TOLERANCE and choices(OnnxGraph(model)):
-        error, choosing = parity_of_equal_choices(model, inputs)
+    if error > TOLERANCE:
+        error, choosing = parity_but_for_rounding(model, inputs)
     if error > TOLERANCE:
         raise BrokenPromise(
             "parity_failed",

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from tests.largest_file import largest_file
 from tests.worker.networks import convnet
 from worker.engine.allocation import allocate, macs_limit
@@ -57,6 +58,32 @@ def test_half_precision_computes_the_same_in_half_the_size(images, keep_io):
     wanted = onnx.TensorProto.FLOAT if keep_io else onnx.TensorProto.FLOAT16
     assert value.type.tensor_type.elem_type == half.graph.output[0].type.tensor_type.elem_type == wanted
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT  # the given model stays
+
+
+def test_half_precision_leaves_nodes_alone_whose_constants_do_not_fit():
+    """An exporter left BatchNormalizations with running variances of millions; sizes are declared as -1."""
+    g = GraphBuilder(13)
+    x = g.conv(g.input(("n", 3, 12, 12), "x"), 3, 8)
+    normed = g.node("BatchNormalization", x, *(g.constant(np.float32([v] * 8)) for v in (1e4, 0.1, 1e3, 9.8e7)))
+    model = g.model(g.conv(g.node("Relu", normed), 8, 4))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    half = to_half_precision(model)
+    onnx.checker.check_model(half)
+    inputs = [{"x": np.random.default_rng(0).random((2, 3, 12, 12), dtype=np.float32)}]
+    assert 0 < agreement(model, half, inputs).max_relative_error < 0.01
+
+
+def test_agreement_of_probabilities_near_zero_is_that_of_their_logits():
+    g = GraphBuilder(17)
+    logits = g.node("Add", g.conv(g.input((1, 3, 12, 12), "x"), 3, 4), g.constant(np.float32(-16)))
+    model = g.model(g.node("Sigmoid", logits))
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    bias = next(t for t in other.graph.initializer if onnx.numpy_helper.to_array(t).size == 1)
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.float32(-13), bias.name))
+    inputs = [{"x": np.random.default_rng(0).random((1, 3, 12, 12), dtype=np.float32)}]
+    assert 0 < agreement(model, to_half_precision(model), inputs).max_relative_error < 0.01
+    assert agreement(model, other, inputs).max_relative_error > 0.1
 
 
 def test_int8_has_quantised_weights_per_channel_and_similar_outputs(images, tmp_path):

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from worker.engine.graph.onnx_graph import OnnxGraph, load_model
+from worker.engine.graph.saturation import saturated
 from worker.engine.measure.session import cpu_session
 
 
 @dataclass(frozen=True)
 class Agreement:
     """max_relative_error: the largest over outputs and inputs of max|a - b| / max|a|. Infinite where shapes differ or
-    one side is not finite."""
+    one side is not finite. What stands behind a sigmoid is compared relative to one: a difference of logits is a factor
+    where probabilities are near zero. What went into the sigmoid is compared besides."""
 
     max_relative_error: float
     compared: int
@@ -26,16 +29,44 @@ def agreement(
 ) -> Agreement:
     """Run both models in ONNX Runtime on the inputs, each in the types that it declares. Raises EngineError where one
     of them does not load."""
-    sessions = [cpu_session(reference), cpu_session(converted)]
+    models = [load_model(model) if isinstance(model, Path) else _copy(model) for model in (reference, converted)]
+    outputs = [value.name for value in models[0].graph.output]
+    causes = _common_causes(*models)
+    for model in models:
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for cause in causes.values() for name in cause)
+    scales = [1.0 if name in causes else 0.0 for name in outputs]
+    sessions = [cpu_session(model) for model in models]
     worst, compared = 0.0, 0
     for feed in inputs:
-        outputs = []
+        results = []
         for session in sessions:
             types = {value.name: value.type for value in session.get_inputs()}
-            outputs.append(session.run(None, {name: _as(types[name], value) for name, value in feed.items()}))
-        for a, b in zip(*outputs, strict=True):
-            worst, compared = max(worst, _error(np.asarray(a), np.asarray(b))), compared + 1
+            results.append(session.run(None, {name: _as(types[name], value) for name, value in feed.items()}))
+        for number, (a, b) in enumerate(zip(*results, strict=True)):
+            scale = scales[number] if number < len(scales) else 0.0
+            worst = max(worst, _error(np.asarray(a), np.asarray(b), scale))
+        compared += len(outputs)
     return Agreement(worst, compared)
+
+
+def _common_causes(reference: onnx.ModelProto, converted: onnx.ModelProto) -> dict[str, list[str]]:
+    """Outputs behind sigmoids -> what goes into these and is no output itself, where both models have all of it."""
+    declared = {value.name for value in reference.graph.output}
+    made = {name for node in converted.graph.node for name in node.output} | {v.name for v in converted.graph.input}
+    behind = saturated(OnnxGraph(reference))
+    known: set[str] = set()
+    found: dict[str, list[str]] = {}
+    for output in declared & set(behind):
+        if behind[output] <= made:
+            found[output] = sorted(behind[output] - declared - known)
+            known |= behind[output]
+    return found
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def _as(declared: str, value: np.ndarray) -> np.ndarray:
@@ -43,7 +74,7 @@ def _as(declared: str, value: np.ndarray) -> np.ndarray:
     return value.astype(types[declared]) if declared in types else value
 
 
-def _error(a: np.ndarray, b: np.ndarray) -> float:
+def _error(a: np.ndarray, b: np.ndarray, scale: float) -> float:
     if a.shape != b.shape:
         return float("inf")
     if not a.size:
@@ -52,4 +83,4 @@ def _error(a: np.ndarray, b: np.ndarray) -> float:
     difference = float(np.abs(a - b).max())
     if not np.isfinite(difference):
         return float("inf")
-    return difference / max(float(np.abs(a).max()), float(np.finfo(np.float32).tiny))
+    return difference / max(float(np.abs(a).max()), scale, float(np.finfo(np.float32).tiny))

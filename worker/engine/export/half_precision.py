@@ -3,28 +3,85 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
+import numpy as np
 import onnx
+from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.onnx_graph import attribute, in_order
+
+_LARGEST = float(np.finfo(np.float16).max)
+_FLOAT32_ONLY = frozenset(
+    ["DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"]
+)
+"""Ops that take no float16, or not in every opset, besides those that the converter knows."""
 
 
 def to_half_precision(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.ModelProto:
     """A copy with float16 weights and arithmetic; with `keep_io` the inputs and outputs stay float32, behind Casts.
 
-    Nodes that have no float16 form stay float32 between Casts. Raises EngineError where the model cannot be converted.
+    Nodes that have no float16 form, or read constants that float16 has no numbers for (running variances of millions,
+    say), stay float32 between Casts. Raises EngineError where the model cannot be converted.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    _forget_negative_sizes(copy.graph)
+    _constants_to_initializers(copy.graph)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # says of each weight beyond float16's range that it was cut off
-            converted: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=keep_io)
+            converted: onnx.ModelProto = convert_float_to_float16(
+                copy,
+                keep_io_types=keep_io,
+                node_block_list=list(_in_single_precision(copy.graph)),
+            )
     except (ValueError, TypeError, AttributeError, KeyError, onnx.shape_inference.InferenceError) as error:
         raise EngineError(
             "half_precision_failed",
             f"The pruned model cannot be converted to float16: {error}.",
             "Leave export.float16 out, and report the model.",
         ) from error
-    return converted
+    return in_order(converted)  # the converter writes its Casts behind everything else
+
+
+def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
+    """A size of -1 stands for any size. Shape inference takes it for a number, and its results keep ONNX Runtime from
+    loading the model."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_value < 0:
+                size.Clear()
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """The converter leaves an initializer in float32 where only float32 nodes read it, and converts every Constant."""
+    nodes = []
+    for node in graph.node:
+        value = attribute(node, "value") if node.op_type == "Constant" else None
+        if value is None:
+            nodes.append(node)
+        else:
+            value.name = node.output[0]
+            graph.initializer.append(value)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _in_single_precision(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of nodes that take no float16, or read a finite constant too large for it. They are given one where they
+    have none."""
+    large = {tensor.name for tensor in graph.initializer if _exceeds(tensor)}
+    for number, node in enumerate(graph.node):
+        if node.op_type in _FLOAT32_ONLY or large.intersection(node.input):
+            node.name = node.name or f"float32_{number}"
+            yield node.name
+
+
+def _exceeds(tensor: TensorProto) -> bool:
+    if tensor.data_type != TensorProto.FLOAT:
+        return False
+    values = np.abs(numpy_helper.to_array(tensor))
+    return bool((values[np.isfinite(values)] > _LARGEST).any())

@@ -2,6 +2,6 @@
 
 from worker.engine.torch_form.builder import build
 from worker.engine.torch_form.form import TorchForm
-from worker.engine.torch_form.parity import parity, parity_of_equal_choices
+from worker.engine.torch_form.parity import parity, parity_but_for_rounding
 
-__all__ = ["TorchForm", "build", "parity", "parity_of_equal_choices"]
+__all__ = ["TorchForm", "build", "parity", "parity_but_for_rounding"]

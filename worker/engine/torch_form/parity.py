@@ -13,7 +13,9 @@ from worker.engine.errors import EngineError
 from worker.engine.graph.choices import choices, with_given_choices
 from worker.engine.graph.inputs import given_inputs
 from worker.engine.graph.onnx_graph import OnnxGraph, node_label
+from worker.engine.graph.precision import settle
 from worker.engine.graph.runtime import RUNTIME_ERRORS
+from worker.engine.graph.saturation import ROUNDING, saturated
 from worker.engine.torch_form.builder import build
 from worker.engine.torch_form.form import TorchForm
 from worker.engine.torch_form.operation import TORCH_DTYPES
@@ -30,25 +32,32 @@ def parity(model: onnx.ModelProto, form: TorchForm, inputs: Mapping[str, np.ndar
     return max((relative_error(a, b) for a, b in zip(reference, computed, strict=True)), default=0.0)
 
 
-def parity_of_equal_choices(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> tuple[float, tuple[str, ...]]:
-    """As `parity`, the torch form being given what ONNX Runtime chose among near ties (TopK, say), and compared at what
-    there was to choose from; and the nodes that choose."""
-    single = in_single_precision(model)
-    graph = OnnxGraph(single)
-    chosen = choices(graph)
-    observed = onnx.ModelProto()
-    observed.CopyFrom(single)
-    given_away = {value.name for value in single.graph.output if value.name in chosen}
-    among = [name for node in chosen.values() for name in graph.nodes[node].input if name in graph.producer]
-    outputs = list(dict.fromkeys([v.name for v in single.graph.output if v.name not in given_away] + among))
-    del observed.graph.output[:]
-    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*outputs, *chosen))
-    reference = dict(zip((*outputs, *chosen), run_onnx(observed, inputs), strict=True))
+def parity_but_for_rounding(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> tuple[float, tuple[str, ...]]:
+    """As `parity`, where rounding alone may set the two apart; and the nodes that choose among near ties (TopK, say).
+
+    The torch form is given what ONNX Runtime chose, and compared at what there was to choose from; what stands behind a
+    sigmoid is compared within the sigmoid's rounding, and what went into it as well; activations are not quantised.
+    """
+    settled = onnx.ModelProto()
+    settled.CopyFrom(model)
+    settle(settled)
+    graph = OnnxGraph(settled)
+    chosen, behind = choices(graph), saturated(graph)
+    wanted = [value.name for value in settled.graph.output if value.name not in chosen]
+    wanted += [name for node in chosen.values() for name in graph.nodes[node].input if name in graph.producer]
+    wanted += [cause for name in tuple(wanted) for cause in sorted(behind.get(name, ())) if cause in graph.producer]
+    outputs = list(dict.fromkeys(wanted))
+    del settled.graph.output[:]
+    settled.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*outputs, *chosen))
+    reference = dict(zip((*outputs, *chosen), run_onnx(settled, inputs), strict=True))
     given = {name: reference[name] for name in chosen}
-    del observed.graph.output[len(outputs) :]
-    reader = with_given_choices(observed, given)
+    del settled.graph.output[len(outputs) :]
+    reader = with_given_choices(settled, given)
     computed = run_form(build(reader), {**inputs, **given})
-    errors = [relative_error(reference[name], value) for name, value in zip(outputs, computed, strict=True)]
+    errors = [
+        relative_error(reference[name], value, ROUNDING if name in behind else 0.0)
+        for name, value in zip(outputs, computed, strict=True)
+    ]
     return max(errors, default=0.0), tuple(node_label(graph.nodes[node]) for node in chosen.values())
 
 
@@ -89,8 +98,9 @@ def run_form(form: TorchForm, inputs: Mapping[str, np.ndarray]) -> list[np.ndarr
         form.module.train(was_training)
 
 
-def relative_error(reference: np.ndarray, computed: np.ndarray) -> float:
-    """max|a - b| / max|a|; infinite where shapes differ or one side is not finite where the other is."""
+def relative_error(reference: np.ndarray, computed: np.ndarray, rounding: float = 0.0) -> float:
+    """max|a - b| beyond the rounding / max|a|; infinite where shapes differ or one side is not finite where the other
+    is."""
     if reference.shape != computed.shape:
         return float("inf")
     if reference.size == 0:
@@ -99,5 +109,5 @@ def relative_error(reference: np.ndarray, computed: np.ndarray) -> float:
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     difference = np.where(same, 0.0, np.abs(a - b))
     largest = float(np.abs(a, where=np.isfinite(a), out=np.zeros_like(a)).max())
-    error = float(difference.max()) / max(largest, float(np.finfo(np.float32).tiny))
+    error = max(float(difference.max()) - rounding, 0.0) / max(largest, float(np.finfo(np.float32).tiny))
     return float("inf") if np.isnan(error) else error

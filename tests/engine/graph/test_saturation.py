@@ -1,0 +1,76 @@
+"""Detectors that see nothing answer with probabilities near zero, where a sigmoid in float32 has no digits left."""
+
+import numpy as np
+import onnx
+import pytest
+from cuts import half
+from graph_builder import GraphBuilder
+from onnx import numpy_helper
+
+from worker.engine.graph import analyze, sample_inputs
+from worker.engine.graph.onnx_graph import OnnxGraph
+from worker.engine.graph.saturation import saturated
+from worker.engine.proof import prove
+from worker.engine.surgery import prune
+from worker.engine.torch_form import build, parity, parity_but_for_rounding
+from worker.runner.torch_model import TOLERANCE, checked_form
+
+
+def detector(seed: int, bias: float = -15.0) -> onnx.ModelProto:
+    """A probability per place, as text and face detectors end: all but zero."""
+    g = GraphBuilder(17, seed=seed)
+    x = g.node("Relu", g.conv(g.input((1, 3, 32, 32)), 3, 16))
+    x = g.conv(g.node("Relu", g.conv(x, 16, 12)), 12, 1, kernel=1)
+    probability = g.node("Sigmoid", g.node("Add", x, g.constant(np.float32(bias))))
+    return g.model(g.reshape(probability, 1, -1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_rounding_of_a_sigmoid_near_zero_is_no_error_of_the_surgery(seed: int):
+    analysis = analyze(detector(seed))
+    plan = half(analysis, seed)
+    assert prove(analysis, plan, prune(analysis, plan)).passed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mistake_before_a_sigmoid_near_zero_is_still_seen(seed: int):
+    analysis = analyze(detector(seed))
+    plan = half(analysis, seed)
+    wrong = prune(analysis, plan)
+    last = next(t for t in wrong.graph.initializer if len(t.dims) == 4 and t.dims[0] == 1)
+    last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last)[:, ::-1].copy(), last.name))
+    assert not prove(analysis, plan, wrong).passed
+
+
+def test_a_wrong_bias_behind_the_last_layer_is_seen_where_the_output_has_no_digits_left():
+    analysis = analyze(detector(0, bias=-40))
+    plan = half(analysis, 0)
+    wrong = prune(analysis, plan)
+    bias = next(t for t in wrong.graph.initializer if numpy_helper.to_array(t).size == 1 and len(t.dims) == 0)
+    bias.CopyFrom(numpy_helper.from_array(np.float32(-41), bias.name))
+    assert not prove(analysis, plan, wrong).passed
+
+
+def test_torch_and_onnxruntime_agree_but_for_the_rounding_of_a_sigmoid():
+    models = [detector(seed) for seed in range(3)]
+    assert any(parity(m, build(m), sample_inputs(m, 0)) > TOLERANCE for m in models)
+    for model in models:
+        assert checked_form(model, 0)[1].max_relative_error < TOLERANCE
+
+
+def test_what_went_into_a_sigmoid_is_compared():
+    """The outputs are within the rounding: what is left of an error is that of the sigmoid's input."""
+    model = detector(0, bias=-40)
+    error, _ = parity_but_for_rounding(model, sample_inputs(model, 0))
+    assert 0 < error < TOLERANCE
+
+
+def test_behind_a_layer_results_have_a_size_of_their_own():
+    g = GraphBuilder(17)
+    gate = g.node("Sigmoid", g.conv(g.input((1, 3, 8, 8)), 3, 3))
+    behind = g.node("Mul", gate, g.constant(np.float32(2)))
+    layer = g.conv(behind, 3, 4)
+    model = g.model(g.node("Relu", layer))
+    found = saturated(OnnxGraph(model))
+    assert set(found) == {gate, behind}
+    assert found[behind] == found[gate] == {model.graph.node[0].output[0]}
