@@ -144,6 +144,13 @@ class Finetuning(Document):
     learning_rate: float = Field(default=0.01, gt=0, le=10)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0, le=1)
+    gradient_clipping: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="Where no norm follows a layer (BatchNormalization folded into convolutions, say), the gradient of "
+        "each of its filters has at most this share of the filter's norm; 0 clips nothing.",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     batch_size: int = Field(default=128, ge=1, le=65_536)
     crop_padding: int = Field(default=0, ge=0, le=64, description="Random crop after padding by this many pixels.")

@@ -227,6 +227,11 @@ class Training(Document):
     validation_samples: int
     precision: str = Field(default="float32", description="In which the steps were computed: float32 or bfloat16.")
     channels_last: bool = Field(default=False, description="Whether images lay channels last in memory.")
+    retreats: int = Field(
+        default=0,
+        description="How often the loss left all bounds: the epoch began anew with the best weights until then, at a "
+        "tenth of the learning rate.",
+    )
     best_epoch: int = Field(description="Chosen on the validation split; 0 is the model before training.")
     epochs: tuple[EpochRow, ...]
 

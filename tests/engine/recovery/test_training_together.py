@@ -15,10 +15,10 @@ import pytest
 import torch
 import trainings
 from onnx import TensorProto, helper, numpy_helper
-from trainings import CASES, WITH_A_CHOICE, WITH_NORMS, WITHOUT_NORMS, Place, weights
+from trainings import CASES, RESIDUAL, WITH_A_CHOICE, WITH_NORMS, WITHOUT_NORMS, Place, weights
 
 from tests.largest_file import largest_file
-from tests.worker.networks import coloured_squares, convnet
+from tests.worker.networks import coloured_squares, convnet, residual_network
 from worker.engine.recovery import SelectiveDecay
 from worker.engine.recovery.team import ALONE
 from worker.engine.recovery.together import rows, weight
@@ -68,6 +68,7 @@ def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder, device = tmp_path_factory.mktemp("team"), request.param
     onnx.save(convnet(width=8), folder / WITH_NORMS)
     onnx.save(without_norms(convnet(width=8)), folder / WITHOUT_NORMS)
+    onnx.save(residual_network(blocks=4, width=8, size=12), folder / RESIDUAL)
     onnx.save(with_a_choice(convnet(width=8)), folder / WITH_A_CHOICE)
     onnx.save(convnet(width=8, seed=5), folder / "teacher.onnx")
     (folder / "images.npz").write_bytes(coloured_squares())

@@ -42,7 +42,7 @@ OPTIONS = FinetuneOptions(
     device="cpu",
     precision="float32",
 )
-WITHOUT_NORMS, WITH_NORMS, WITH_A_CHOICE = "plain.onnx", "norms.onnx", "choice.onnx"
+WITHOUT_NORMS, WITH_NORMS, WITH_A_CHOICE, RESIDUAL = "plain.onnx", "norms.onnx", "choice.onnx", "residual.onnx"
 Train = Callable[["Place", Team], TorchForm]
 
 
@@ -124,6 +124,7 @@ CASES: dict[str, Train] = {
     "distilled": partial(taught, labelled=True),
     "imitating": partial(taught, labelled=False),
     "interrupted": interrupted,
+    "retreating": partial(train, model=RESIDUAL, learning_rate=2.0, gradient_clipping=0.0),
 }
 
 
@@ -133,7 +134,7 @@ def weights(form: TorchForm) -> dict[str, torch.Tensor]:
 
 def diverge(place: Place, team: Team) -> str:
     try:
-        train(place, team, learning_rate=10.0, weight_decay=1.0, epochs=30, label_smoothing=0.0, momentum=0.99)
+        train(place, team, learning_rate=1e30)
     except EngineError as error:
         return error.code
     return "learnt"

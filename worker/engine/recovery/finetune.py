@@ -29,6 +29,7 @@ from worker.engine.recovery.checkpoint import (
 )
 from worker.engine.recovery.distillation import DistillationOptions, Teacher
 from worker.engine.recovery.frozen_masks import FrozenMasks, Masks
+from worker.engine.recovery.gradient_clipping import GradientClipping
 from worker.engine.recovery.imitation import Imitation
 from worker.engine.recovery.labels import Labels
 from worker.engine.recovery.registry import RECOVERIES
@@ -39,6 +40,10 @@ from worker.engine.torch_form import TorchForm
 _NO_MASKS: Masks = {}
 _OBSERVED = 128
 """Training images that tell how much the original's outputs vary."""
+_RETREATS = 3
+_EXPLODED = 100
+"""Times the validation loss before the training: a loss that is larger is as lost as one that is no number."""
+_LEAST_LOSS = 0.01
 _SINGLE_VALUE = "Expected more than 1 value per channel"
 """What torch says where a norm would take the statistics of one value: it has no type of its own."""
 
@@ -51,6 +56,13 @@ class TrainingOptions(Options):
     learning_rate: float = Field(default=0.01, gt=0, le=10, description="At the start.")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
     weight_decay: float = Field(default=5e-4, ge=0, le=1, description="Of kernels and matrices only.")
+    gradient_clipping: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="Where no norm follows a layer, the gradient of each of its filters has at most this share of the "
+        "filter's norm, the last layers aside (Brock et al., ICML 2021, equation 3); 0 clips nothing.",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Spread over all classes.")
     batch_size: int = Field(default=128, ge=1, le=65_536, description="Images per step.")
     crop_padding: int = Field(default=0, ge=0, le=64, description="Random crop after padding by this many pixels.")
@@ -92,6 +104,8 @@ class Training:
     epochs: tuple[Epoch, ...]
     arithmetic: Arithmetic = FLOAT32
     processes: int = 1
+    retreats: int = 0
+    """How often the training diverged, and went on from its best weights at a tenth of the learning rate."""
 
 
 @dataclass
@@ -157,14 +171,17 @@ def finetune(
     `teacher` is the form of the original; it is needed where `options.distillation` is above 0, and where the dataset
     has no labels: all outputs are then trained to be the original's.
 
+    Where the loss leaves all bounds, the epoch begins anew with the best weights so far and a tenth of the learning
+    rate, three times at most.
+
     With `decay` the training prepares a cut: the learning rate stays, and so do the last epoch's weights.
 
     The processes of a `team` call this with the same arguments, and all end with the same weights: but for rounding,
     and for what Dropout draws, those of one process. The first one writes the checkpoints that all go on from, and its
     `told_to_stop` stops all.
 
-    Raises EngineError where the model's outputs do not fit the labels, where the loss is no number any more, and where
-    a batch of one image is too small for a norm.
+    Raises EngineError where the model's outputs do not fit the labels, where the loss leaves all bounds whatever the
+    learning rate, and where a batch of one image is too small for a norm.
     """
     options = options or FinetuneOptions()
     device = _device(options.device)
@@ -197,10 +214,13 @@ class _Run:
         self.objective = _objective(form, dataset, options, device, teacher)
         self.form, self.network = form, form.on_batches(team.joined(form.up_to(*self.objective.values)))
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.steps = options.epochs * math.ceil(len(dataset.train) / options.batch_size)
+        self.steps_per_epoch = math.ceil(len(dataset.train) / options.batch_size)
+        self.steps = options.epochs * self.steps_per_epoch
+        self.retreats = 0
         self.optimizer = _optimizer(self.parameters, options)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate_factor)
         self.augmentation = Augmentation(options.crop_padding, options.horizontal_flip)
+        self.clipping = GradientClipping(form, options.gradient_clipping)
         self.frozen = FrozenMasks(form, masks)
         self.frozen.apply()
 
@@ -218,7 +238,7 @@ class _Run:
             on_epoch(self.rows[0])
         self.stepping = self.team.stepping(self.network)
         for number in range(len(self.rows), self.options.epochs + 1):
-            row = self._epoch(number, on_progress)
+            row = self._converging_epoch(number, on_progress)
             self.rows.append(row)
             if self.decay is not None or _merit(row) > _merit(self.best):
                 self.best, self.weights = row, self._weights()
@@ -228,7 +248,13 @@ class _Run:
         samples = len(self.dataset.train), len(self.dataset.validation)
         curve = tuple(self.rows)
         return Training(
-            _device_name(self.device), *samples, self.best.epoch, curve, self.arithmetic, self.team.processes
+            _device_name(self.device),
+            *samples,
+            self.best.epoch,
+            curve,
+            self.arithmetic,
+            self.team.processes,
+            self.retreats,
         )
 
     def _chosen_arithmetic(self) -> Arithmetic:
@@ -253,6 +279,27 @@ class _Run:
         train_loss, _ = self._validate(self.dataset.train, len(self.dataset.validation))
         return Epoch(0, 0.0, train_loss, loss, top1, time.monotonic() - start)
 
+    def _converging_epoch(self, number: int, on_progress: Callable[[float], None]) -> Epoch:
+        """An epoch, begun anew from the best weights at a tenth of the learning rate where it diverges."""
+        while True:
+            try:
+                return self._epoch(number, on_progress)
+            except _Diverged:
+                if self.retreats == _RETREATS or not math.isfinite(self.best.validation_loss):
+                    raise
+                self._retreat(number)
+
+    def _retreat(self, number: int) -> None:
+        self.retreats += 1
+        self.network.load_state_dict(self.weights)
+        self.frozen.apply()
+        self.optimizer = _optimizer(self.parameters, self.options)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        begin = (number - 1) * self.steps_per_epoch
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate_factor, last_epoch=begin - 1)
+        self.part = _Part(self._rate)
+
     def _epoch(self, number: int, on_progress: Callable[[float], None]) -> Epoch:
         """What is left of one pass over the training split, then the validation."""
         start, before = time.monotonic(), self.part.seconds
@@ -270,8 +317,8 @@ class _Run:
             self._checkpoint()
             on_progress(self.schedule.last_epoch / self.steps)
         loss, top1 = self._validate(self.dataset.validation)
-        if not math.isfinite(loss):
-            raise _diverged(number)
+        if not loss <= _EXPLODED * max(self.rows[0].validation_loss, _LEAST_LOSS):
+            raise _Diverged(number)
         seconds = before + time.monotonic() - start
         return Epoch(number, self.part.learning_rate, self.part.loss / self.part.samples, loss, top1, seconds)
 
@@ -285,7 +332,7 @@ class _Run:
         if size > 1 or self.options.batch_size == 1 or self.part.samples == 0:
             loss = self._step(images, labels, size)
             if not math.isfinite(loss):
-                raise _diverged(number)
+                raise _Diverged(number)
             self.part.loss += loss
             self.part.samples += size
         self.schedule.step()
@@ -302,6 +349,7 @@ class _Run:
         (loss * (counted * self.team.processes / size)).backward()  # type: ignore[no-untyped-call]
         if self.decay is not None:
             self.decay.add_to_gradients(self.form.module, self.schedule.last_epoch / self.steps)
+        self.clipping.apply()
         self.optimizer.step()
         self.frozen.apply()
         (total,) = self.team.total(loss.item() * counted)
@@ -376,6 +424,7 @@ class _Run:
             "rows": [asdict(row) for row in self.rows],
             "best": self.best.epoch,
             "part": asdict(self.part),
+            "retreats": self.retreats,
             "arithmetic": asdict(self.arithmetic),
             "schedule": self.schedule.state_dict(),
             "optimizer": optimizer.values,
@@ -396,6 +445,7 @@ class _Run:
         self.rows = [Epoch(**row) for row in state.values["rows"]]
         self.best = self.rows[state.values["best"]]
         self.part = _Part(**state.values["part"])
+        self.retreats = state.values["retreats"]
         self.arithmetic = Arithmetic(**state.values["arithmetic"])
         self.arithmetic.prepare(self.network)
         return True
@@ -413,9 +463,10 @@ class _Run:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
     def _rate_factor(self, step: int) -> float:
+        left = 0.1**self.retreats
         if self.decay is not None:
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
+            return left
+        return left * 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
 
 
 def _objective(
@@ -471,8 +522,9 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _diverged(epoch: int) -> EngineError:
-    return EngineError("diverged", f"The loss is no number any more in epoch {epoch}.", "Lower the learning rate.")
+class _Diverged(EngineError):
+    def __init__(self, epoch: int) -> None:
+        super().__init__("diverged", f"The loss leaves all bounds in epoch {epoch}.", "Lower the learning rate.")
 
 
 def _batch_too_small() -> EngineError:

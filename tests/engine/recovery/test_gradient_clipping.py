@@ -1,0 +1,113 @@
+"""Networks without norms, as exporters leave them: what is held, by how much, and that they learn."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tests.engine.graph.graph_builder import GraphBuilder
+from tests.worker.networks import coloured_squares, residual_network
+from worker.engine.data import InputSpec, open_dataset
+from worker.engine.recovery import Checkpoints, FinetuneOptions, Interrupted, finetune
+from worker.engine.recovery.gradient_clipping import GradientClipping, unnormalised_weights
+from worker.engine.torch_form import build
+
+OPTIONS = FinetuneOptions(epochs=4, learning_rate=0.05, batch_size=32, device="cpu")
+WILD = OPTIONS.model_copy(update={"epochs": 3, "gradient_clipping": 0.0})
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    path = tmp_path / "squares.npz"
+    path.write_bytes(coloured_squares(size=8))
+    return path
+
+
+def without_norms() -> onnx.ModelProto:
+    """Activations and gradients grow with every block of it."""
+    return residual_network(blocks=10, width=16, size=8)
+
+
+def test_every_layer_without_a_norm_is_held_but_the_last():
+    g = GraphBuilder(17)
+    x = g.input((1, 3, 8, 8))
+    normed = g.node("Relu", g.batch_norm(g.conv(x, 3, 8), 8))
+    plain = g.node("Relu", g.conv(normed, 8, 8))
+    model = g.model(g.conv(plain, 8, 4))
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert unnormalised_weights(model) == tuple(convolutions[1].input[1:])
+
+
+def test_a_norm_may_follow_a_bias_a_residual_sum_or_a_change_of_shape():
+    g = GraphBuilder(17)
+    x = g.node("Relu", g.conv(g.input((1, 8, 8, 8)), 8, 8))
+    summed = g.node("Add", x, g.conv(x, 8, 8))
+    grouped = g.reshape(g.conv(g.node("Relu", g.batch_norm(summed, 8)), 8, 8), 1, 2, -1)
+    normed = g.node("InstanceNormalization", grouped, *(g.constant(np.ones(2, np.float32)) for _ in range(2)))
+    model = g.model(g.conv(g.reshape(normed, 1, 8, 8, 8), 8, 4))
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    assert unnormalised_weights(model) == tuple(first.input[1:])  # its Relu is what the norm does not undo
+
+
+def test_gradients_of_filters_have_at_most_a_share_of_the_filters_norm():
+    form = build(residual_network(2, 16))
+    clipping = GradientClipping(form, 0.02)
+    held = [form.module.get_parameter(form.parameters[name]) for name in unnormalised_weights(form.model)]
+    scale = torch.logspace(-6, 3, 16)
+    for weight in held:
+        weight.grad = torch.ones_like(weight) * scale[: len(weight)].reshape(-1, *(1 for _ in weight.shape[1:]))
+    before = [weight.grad.clone() for weight in held]
+    clipping.apply()
+    for weight, given in zip(held, before, strict=True):
+        if weight.dim() != 4:
+            continue
+        norms, grads, were = (t.flatten(1).norm(dim=1) for t in (weight.detach(), weight.grad, given))
+        assert torch.allclose(grads, were.minimum(0.02 * norms), rtol=1e-4)
+        assert (grads < were).any()
+        assert (grads == were).any()
+
+
+def test_a_network_without_norms_learns_at_a_rate_at_which_it_diverges_without_clipping(squares: Path):
+    model = without_norms()
+    dataset = open_dataset(squares, InputSpec.of(model))
+    held, free = (
+        finetune(build(model), dataset, OPTIONS.model_copy(update={"gradient_clipping": share}))
+        for share in (0.02, 0.0)
+    )
+    assert held.retreats == 0
+    assert held.epochs[held.best_epoch].validation_top1 >= 0.5 > held.epochs[0].validation_top1
+    assert free.retreats > 0
+
+
+def test_a_training_that_diverged_goes_on_at_a_tenth_of_the_rate_from_its_best_weights(squares: Path):
+    model = without_norms()
+    dataset = open_dataset(squares, InputSpec.of(model))
+    found = finetune(build(model), dataset, WILD)
+    assert 0 < found.retreats <= 3
+    assert [row.epoch for row in found.epochs] == list(range(WILD.epochs + 1))
+    assert found.epochs[1].learning_rate <= 0.11 * WILD.learning_rate
+    assert all(math.isfinite(row.validation_loss) for row in found.epochs)
+
+
+def test_a_training_that_diverged_resumes_bit_by_bit(squares: Path, tmp_path: Path):
+    model = without_norms()
+    dataset = open_dataset(squares, InputSpec.of(model))
+    whole = build(model)
+    expected = finetune(whole, dataset, WILD)
+    cuts = 0
+    while True:
+        form, left = build(model), iter(range(5))
+        checkpoints = Checkpoints(tmp_path / "training.safetensors", 0, lambda: next(left, None) is None)  # noqa: B023
+        try:
+            found = finetune(form, dataset, WILD, checkpoints=checkpoints)
+            break
+        except Interrupted:
+            cuts += 1
+    assert cuts > 3
+    assert found.retreats == expected.retreats > 0
+    assert [row.validation_loss for row in found.epochs] == [row.validation_loss for row in expected.epochs]
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(form.module.state_dict()[name], value)
