@@ -127,6 +127,11 @@ class Proof(Document):
         description="Nodes that choose among near ties (TopK, say): both graphs were given one choice, and compared at "
         "what there was to choose from.",
     )
+    excused: float = Field(
+        default=0.0,
+        description="The largest error beyond the tolerance that is rounding: the original changes as much when its "
+        "inputs are moved by their last bits.",
+    )
 
 
 class KernelRow(Document):
@@ -190,6 +195,7 @@ class Parity(Document):
     max_relative_error: float
     tolerance: float
     given_choices: tuple[str, ...] = Field(default=(), description="As in the proof.")
+    excused: float = Field(default=0.0, description="As in the proof.")
 
 
 class ReconstructedLayer(Document):

@@ -342,3 +342,12 @@ def test_wilson_intervals_match_published_values(share, samples, low, high):
 )
 def test_formats(text, expected):
     assert text == expected.replace(" ", formats.SPACE)
+
+
+def test_what_was_excused_as_rounding_and_how_often_a_training_diverged_is_told():
+    whole = sample_report(training=training(3, best=1).model_copy(update={"retreats": 2}))
+    proof = whole.proof.model_copy(update={"excused": 0.0031})
+    text = Page(render(whole.model_copy(update={"proof": proof}))).text
+    assert "rounding" in text
+    assert "left all bounds 2 times" in text
+    assert "rounding" not in Page(render(sample_report())).text

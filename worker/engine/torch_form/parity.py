@@ -14,8 +14,9 @@ from worker.engine.graph.choices import choices, with_given_choices
 from worker.engine.graph.inputs import given_inputs
 from worker.engine.graph.onnx_graph import OnnxGraph, node_label
 from worker.engine.graph.precision import settle
+from worker.engine.graph.rounding import Difference, judged, measured_rounding
 from worker.engine.graph.runtime import RUNTIME_ERRORS
-from worker.engine.graph.saturation import ROUNDING, saturated
+from worker.engine.graph.saturation import saturated
 from worker.engine.torch_form.builder import build
 from worker.engine.torch_form.form import TorchForm
 from worker.engine.torch_form.operation import TORCH_DTYPES
@@ -32,11 +33,14 @@ def parity(model: onnx.ModelProto, form: TorchForm, inputs: Mapping[str, np.ndar
     return max((relative_error(a, b) for a, b in zip(reference, computed, strict=True)), default=0.0)
 
 
-def parity_but_for_rounding(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> tuple[float, tuple[str, ...]]:
+def parity_but_for_rounding(
+    model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], tolerance: float
+) -> tuple[Difference, tuple[str, ...]]:
     """As `parity`, where rounding alone may set the two apart; and the nodes that choose among near ties (TopK, say).
 
-    The torch form is given what ONNX Runtime chose, and compared at what there was to choose from; what stands behind a
-    sigmoid is compared within the sigmoid's rounding, and what went into it as well; activations are not quantised.
+    The torch form is given what ONNX Runtime chose, and compared at what there was to choose from; activations are not
+    quantised; what rounding accounts for is excused (see graph.rounding), and what goes into a sigmoid is compared as
+    well as what comes out of it.
     """
     settled = onnx.ModelProto()
     settled.CopyFrom(model)
@@ -54,11 +58,13 @@ def parity_but_for_rounding(model: onnx.ModelProto, inputs: Mapping[str, np.ndar
     del settled.graph.output[len(outputs) :]
     reader = with_given_choices(settled, given)
     computed = run_form(build(reader), {**inputs, **given})
-    errors = [
-        relative_error(reference[name], value, ROUNDING if name in behind else 0.0)
-        for name, value in zip(outputs, computed, strict=True)
-    ]
-    return max(errors, default=0.0), tuple(node_label(graph.nodes[node]) for node in chosen.values())
+    errors = {name: relative_error(reference[name], value) for name, value in zip(outputs, computed, strict=True)}
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(outputs, run_onnx(reader, inputs), strict=True))
+
+    found = judged(errors, measured_rounding(run, {**inputs, **given}, behind), tolerance)
+    return found, tuple(node_label(graph.nodes[node]) for node in chosen.values())
 
 
 def run_onnx(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -98,9 +104,8 @@ def run_form(form: TorchForm, inputs: Mapping[str, np.ndarray]) -> list[np.ndarr
         form.module.train(was_training)
 
 
-def relative_error(reference: np.ndarray, computed: np.ndarray, rounding: float = 0.0) -> float:
-    """max|a - b| beyond the rounding / max|a|; infinite where shapes differ or one side is not finite where the other
-    is."""
+def relative_error(reference: np.ndarray, computed: np.ndarray) -> float:
+    """max|a - b| / max|a|; infinite where shapes differ or one side is not finite where the other is."""
     if reference.shape != computed.shape:
         return float("inf")
     if reference.size == 0:
@@ -109,5 +114,5 @@ def relative_error(reference: np.ndarray, computed: np.ndarray, rounding: float 
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     difference = np.where(same, 0.0, np.abs(a - b))
     largest = float(np.abs(a, where=np.isfinite(a), out=np.zeros_like(a)).max())
-    error = max(float(difference.max()) - rounding, 0.0) / max(largest, float(np.finfo(np.float32).tiny))
+    error = float(difference.max()) / max(largest, float(np.finfo(np.float32).tiny))
     return float("inf") if np.isnan(error) else error

@@ -78,6 +78,7 @@ def _both(channels: Proof, kernels: Proof) -> Proof:
             "max_relative_error": max(channels.max_relative_error, kernels.max_relative_error),
             "compared_tensors": channels.compared_tensors + kernels.compared_tensors,
             "runs": (*channels.runs, *kernels.runs),
+            "excused": max(channels.excused, kernels.excused),
         }
     )
 
@@ -136,6 +137,7 @@ def _proof(proof: engine_proof.Proof) -> Proof:
         ),
         waived_nodes=proof.waived_nodes,
         given_choices=proof.given_choices,
+        excused=proof.excused,
     )
 
 

@@ -1,0 +1,73 @@
+"""Graphs that make much of the last bit: what rounding accounts for is excused, and nothing else."""
+
+import numpy as np
+import onnx
+import pytest
+from cuts import half
+from graph_builder import GraphBuilder
+from onnx import numpy_helper
+
+from worker.engine.graph import analyze, sample_inputs
+from worker.engine.graph.rounding import judged, measured_rounding
+from worker.engine.proof import prove
+from worker.engine.surgery import prune
+from worker.engine.torch_form import build, parity
+from worker.runner.torch_model import TOLERANCE, checked_form
+
+
+def badly_scaled(seed: int, factor: float = 3e3) -> onnx.ModelProto:
+    """Large numbers, of which the digits behind the point are what counts."""
+    g = GraphBuilder(17, seed=seed)
+    x = g.node("Relu", g.conv(g.input((1, 3, 16, 16)), 3, 256))
+    x = g.conv(g.node("Relu", g.conv(x, 256, 64)), 64, 4, kernel=1)
+    return g.model(g.node("Sin", g.node("Mul", x, g.constant(np.float32(factor)))))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_rounding_accounts_for_is_excused_in_proofs(seed: int):
+    analysis = analyze(badly_scaled(seed))
+    plan = half(analysis, seed)
+    proof = prove(analysis, plan, prune(analysis, plan))
+    assert proof.passed
+    assert proof.max_relative_error < proof.tolerance < proof.excused < 0.01
+
+
+def test_a_mistake_is_not():
+    analysis = analyze(badly_scaled(0))
+    plan = half(analysis, 0)
+    wrong = prune(analysis, plan)
+    factor = next(t for t in wrong.graph.initializer if numpy_helper.to_array(t).max() > 1e3)
+    factor.CopyFrom(numpy_helper.from_array(np.float32(2e3), factor.name))
+    proof = prove(analysis, plan, wrong)
+    assert not proof.passed
+    assert proof.max_relative_error > 0.01
+
+
+def test_what_rounding_accounts_for_is_excused_between_torch_and_onnxruntime():
+    model = badly_scaled(0)
+    assert parity(model, build(model), sample_inputs(model, 0)) > TOLERANCE
+    _, found = checked_form(model, 0)
+    assert found.max_relative_error < TOLERANCE < found.excused
+
+
+def test_a_graph_of_good_scale_has_rounding_of_a_few_last_bits():
+    inputs = {"x": np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32), "n": np.arange(3)}
+    weights = np.random.default_rng(1).standard_normal((8, 8)).astype(np.float32)
+    found = measured_rounding(lambda given: {"y": given["x"] @ weights, "n": given["n"]}, inputs, {})
+    assert set(found) == {"y"}
+    assert 0 < found["y"] < 1e-5
+
+
+def test_rounding_excuses_a_hundredth_at_most_but_behind_sigmoids():
+    def run(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: np.sin(1e9 * given["x"]) for name in ("y", "saturated")}
+
+    found = measured_rounding(run, {"x": np.linspace(0.5, 1, 9, dtype=np.float32)}, {"saturated": ()})
+    assert found["y"] == 0.01
+    assert found["saturated"] > 1
+
+
+def test_only_errors_beyond_the_tolerance_are_excused_and_told():
+    errors = {"small": 1e-6, "excused": 5e-3, "wrong": 2e-2}
+    found = judged(errors, {"small": 1.0, "excused": 6e-3, "wrong": 1e-2}, 1e-4)
+    assert found == (2e-2, 5e-3)
