@@ -32,6 +32,25 @@ def test_every_rule_has_a_case():
     assert set(RULES) - {"Constant"} == {case.op for case in CASES}
 
 
+@pytest.mark.parametrize("quantised_to", [np.uint8, np.int8])
+def test_ops_on_integers_are_given_the_quantised_numbers_as_integers(quantised_to):
+    """A layer in ONNX Runtime's QOperator form: QuantizeLinear has a torch rule, QLinearConv has none."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-99, 99, (4, 3, 3, 3)).astype(np.int8)
+    scale = numpy_helper.from_array(np.float32(0.02), "scale")
+    tensors = [scale, numpy_helper.from_array(quantised_to(3), "zero"), numpy_helper.from_array(weights, "w")]
+    tensors += [numpy_helper.from_array(np.float32(0.3), "out_scale"), numpy_helper.from_array(np.int8(0), "w_zero")]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("QLinearConv", ["q", "scale", "zero", "w", "scale", "w_zero", "out_scale", "zero"], ["y"]),
+        helper.make_node("DequantizeLinear", ["y", "out_scale", "zero"], ["z"]),
+    ]
+    x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    graph = helper.make_graph(nodes, "graph", [typed("x", x)], [helper.make_empty_tensor_value_info("z")], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    assert parity(model, build(model), {"x": x}) <= TOLERANCE
+
+
 def graph_of(case: Case, opset: int, stored: bool):
     """The case as model and the inputs to feed. With everything stored, a counter of the batch keeps one input."""
     values, feed, tensors, names = [], {}, [], []

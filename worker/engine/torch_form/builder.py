@@ -240,7 +240,8 @@ class _Builder:
         if any(name in self.learned for name in names) and not runs_detached(node):
             raise operation.unsupported("it has no torch rule and lies on a gradient path")
         path = f"operators.n{len(self.members)}"
-        self.members[path] = ForeignNode(node, self.model, names)
+        elem_types = [self.types.get(name, StaticType()).elem_type for name in names]
+        self.members[path] = ForeignNode(node, self.model, names, elem_types)
         called = self.graph.call_module(path, tuple(self._tensor(name) for name in names) or (self.anchor,))
         called.meta["onnx_node"] = operation.name
         return operation.unpack(called, len(node.output))

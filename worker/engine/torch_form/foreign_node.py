@@ -5,6 +5,8 @@ Imported only where a graph has one: the decorator loads torch's compiler, and m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 import onnxruntime
 import torch
@@ -16,19 +18,29 @@ _ELEM_TYPES = {dtype: elem_type for elem_type, dtype in reversed(TORCH_DTYPES.it
 
 
 class ForeignNode(torch.nn.Module):
-    """One ONNX node as module: tensors in, tuple of tensors out. The session is made at the first call."""
+    """One ONNX node as module: tensors in, tuple of tensors out. The session is made at the first call.
 
-    def __init__(self, node: NodeProto, model: onnx.ModelProto, names: list[str]) -> None:
+    `elem_types` are those of the named inputs, as far as they are known: quantised numbers come as floats (see
+    rules.quantization) and are made integers again."""
+
+    def __init__(
+        self, node: NodeProto, model: onnx.ModelProto, names: list[str], elem_types: Sequence[int | None] = ()
+    ) -> None:
         super().__init__()
         self.node = node
         self.names = names
+        self._integers = {
+            name: TORCH_DTYPES[elem_type]
+            for name, elem_type in zip(names, elem_types, strict=False)
+            if elem_type in TORCH_DTYPES and not TORCH_DTYPES[elem_type].is_floating_point
+        }
         self.opsets = list(model.opset_import)
         self.ir_version = model.ir_version
         self._sessions: dict[tuple[torch.dtype, ...], onnxruntime.InferenceSession] = {}
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        arguments = tensors[: len(self.names)]
+        arguments = [t.to(self._integers.get(name, t.dtype)) for name, t in zip(self.names, tensors, strict=False)]
         session = self._session(tuple(t.dtype for t in arguments))
         feed = {name: t.detach().cpu().numpy() for name, t in zip(self.names, arguments, strict=True)}
         results = session.run(None, feed)
