@@ -1,12 +1,17 @@
 """Inputs as networks declare them: with and without a batch axis."""
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 from cuts import assert_correct, cut, run
 from graph_builder import GraphBuilder
 from onnx import ModelProto
 
-from worker.engine.graph import analyze, sample_inputs
+from worker.engine.data import InputSpec
+from worker.engine.export import agreement, to_half_precision
+from worker.engine.graph import analyze, load_model, sample_inputs
 from worker.engine.measure.speed import latency
 
 
@@ -57,3 +62,18 @@ def test_a_sound_of_several_samples_keeps_its_batch():
 def test_its_latency_is_one_image_s():
     model = network((8, 8, 3), unbatched=True, layout="HWC")
     assert [row.batch_size for row in latency(model, model, (1, 8), rounds=2)] == [1]
+
+
+def test_sizes_declared_as_minus_one_are_any_sizes(tmp_path: Path):
+    model = network((1, 3, 8, 8))
+    for size in model.graph.input[0].type.tensor_type.shape.dim:
+        size.dim_value = -1 if size.dim_value != 3 else 3
+    onnx.save(model, tmp_path / "model.onnx")
+    loaded = load_model(tmp_path / "model.onnx")
+    spec = InputSpec.of(loaded)
+    assert (spec.channels, spec.height, spec.width) == (3, None, None)
+    done = cut(loaded)
+    assert_correct(done)
+    half = to_half_precision(done.pruned)
+    inputs = [{"input_1": np.random.default_rng(0).random((2, 3, 9, 9), dtype=np.float32)}]
+    assert agreement(done.pruned, half, inputs).max_relative_error < 0.01

@@ -28,7 +28,6 @@ def to_half_precision(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.M
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    _forget_negative_sizes(copy.graph)
     _constants_to_initializers(copy.graph)
     try:
         with warnings.catch_warnings():
@@ -45,15 +44,6 @@ def to_half_precision(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.M
             "Leave export.float16 out, and report the model.",
         ) from error
     return in_order(converted)  # the converter writes its Casts behind everything else
-
-
-def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
-    """A size of -1 stands for any size. Shape inference takes it for a number, and its results keep ONNX Runtime from
-    loading the model."""
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for size in value.type.tensor_type.shape.dim:
-            if size.dim_value < 0:
-                size.Clear()
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:

@@ -25,11 +25,22 @@ RANDOM_OPS = frozenset(
 def load_model(path: Path | str) -> onnx.ModelProto:
     """Read an ONNX file without touching external data. Raises EngineError where the bytes are no ONNX model."""
     try:
-        return onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
         raise EngineError(
             "not_onnx", f"The file cannot be read as an ONNX model: {error}", "Export the model to ONNX again."
         ) from error
+    _forget_negative_sizes(model.graph)
+    return model
+
+
+def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
+    """Paddle's converter declares sizes of -1 where any size will do. All that reads shapes takes them for numbers:
+    onnx's shape inference, and through its results ONNX Runtime, too."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_value < 0:
+                size.Clear()
 
 
 def load_bundle(path: Path | str) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from worker.engine.data import Split
+from worker.engine.graph import load_model
 from worker.engine.measure.classifier import Head, find_head, losses, predicted_classes
 from worker.engine.measure.images import batch_size, run_images
 from worker.engine.measure.session import cpu_session
@@ -36,7 +37,7 @@ def evaluate(
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> Evaluation:
     """Run a model over a split that has `classes` classes. Raises EngineError where its outputs are no class scores."""
-    proto = onnx.load(model, load_external_data=False) if isinstance(model, Path) else model
+    proto = load_model(model) if isinstance(model, Path) else model
     head, session = find_head(proto), cpu_session(model, threads)
     scores, labels = [], []
     for batch, truth in split.batches(batch_size(session)):

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import onnx
 
-from worker.engine.graph import sample_inputs
+from worker.engine.graph import load_model, sample_inputs
 from worker.engine.measure.session import cpu_session
 
 ROUNDS = 3
@@ -39,7 +38,7 @@ def peak_memory(original: Path, pruned: Path, threads: int = 1, seed: int = 0) -
     as the model insists on. None where a process did not come to its end, or the system is not Linux."""
     if not sys.platform.startswith("linux"):
         return None
-    inputs = sample_inputs(onnx.load(original, load_external_data=False), seed, 1)
+    inputs = sample_inputs(load_model(original), seed, 1)
     pages = list(_library_pages())
     taken: tuple[list[int], list[int]] = ([], [])
     for _ in range(ROUNDS):
