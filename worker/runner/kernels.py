@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from models_store.documents.kernels import Kernels
 from models_store.documents.report import KernelReport, KernelRow, MaskSearch
 from worker.engine import proof as engine_proof
 from worker.engine.graph import analyze, load_model
+from worker.engine.graph.onnx_graph import OnnxGraph
 from worker.engine.kernels import Skipped, Target, find_targets, group_kernels
 from worker.engine.kernels.grouped import GroupedLayer
 from worker.engine.kernels.layouts import mask_of
@@ -147,6 +147,7 @@ def _report(bench: Workbench, wanted: Kernels, rows: Iterable[KernelRow], note: 
 
 def conv_weights(model: onnx.ModelProto) -> tuple[int, int]:
     """Weights of all convolutions of the main graph, without biases: how many are stored, how many are not zero."""
-    names = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
-    stored = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name in names]
+    graph = OnnxGraph(model)
+    names = {node.input[1] for node in model.graph.node if node.op_type == "Conv"} & set(graph.constants)
+    stored = [graph.array(name) for name in names]
     return sum(value.size for value in stored), sum(int(np.count_nonzero(value)) for value in stored)

@@ -64,6 +64,17 @@ def test_its_latency_is_one_image_s():
     assert [row.batch_size for row in latency(model, model, (1, 8), rounds=2)] == [1]
 
 
+def test_another_batch_is_that_of_every_dimension_of_its_name():
+    """The states of recurrent layers have it second."""
+    g = GraphBuilder()
+    x, state = g.input(("batch", 5, 8), "x"), g.input((2, "batch", 8), "state")
+    model = g.model(g.node("Add", g.transpose(x, 1, 0, 2), g.node("ReduceSum", state, g.ints(0))))
+    assert {name: value.shape for name, value in sample_inputs(model, batch=3).items()} == {
+        "x": (3, 5, 8),
+        "state": (2, 3, 8),
+    }
+
+
 def test_sizes_declared_as_minus_one_are_any_sizes(tmp_path: Path):
     model = network((1, 3, 8, 8))
     for size in model.graph.input[0].type.tensor_type.shape.dim:

@@ -17,6 +17,7 @@ from worker.engine.graph.onnx_graph import OnnxGraph, node_label
 from worker.engine.graph.propagation import Propagation, Slot, Source
 from worker.engine.graph.shared_vectors import with_own_vectors
 from worker.engine.graph.standard_ops import with_standard_ops
+from worker.engine.graph.stored_weights import with_initializers
 
 Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
@@ -189,7 +190,7 @@ def analyze(model: onnx.ModelProto, *, allow_inexact: bool = False, exclude: tup
     names nodes or weights whose output channels stay. Raises EngineError where the model cannot be run at all, or a
     name in `exclude` does not exist.
     """
-    graph = OnnxGraph(with_own_vectors(with_computed_weights(with_standard_ops(model))))
+    graph = OnnxGraph(with_own_vectors(with_computed_weights(with_initializers(with_standard_ops(model)))))
     facts = observe(graph)
     propagation = _best_propagation(graph, facts, allow_inexact)
     _exclude(propagation, exclude)

@@ -120,7 +120,17 @@ def random_inputs(graph: OnnxGraph, sizes: Sizes, seed: int) -> dict[str, Array]
 
 
 def with_batch(graph: OnnxGraph, sizes: Sizes, batch: int) -> Sizes:
-    """The same sizes with another number of samples, where the batch is dynamic."""
-    fixed = {i.name for i, shape in _declared(graph) if not shape or isinstance(shape[0], int)}
-    fixed.update(single_samples(graph))
-    return {name: shape if name in fixed else (batch, *shape[1:]) for name, shape in sizes.items()}
+    """The same sizes with another number of samples, where the batch is dynamic: the first dimension, and others of its
+    name, such as that of the states of recurrent layers."""
+    single = single_samples(graph)
+    declared = {i.name: shape or [] for i, shape in _declared(graph) if i.name not in single}
+    named = {shape[0] for shape in declared.values() if shape and isinstance(shape[0], str)}
+
+    def is_batch(name: str, axis: int) -> bool:
+        dimension = declared[name][axis] if name in declared and axis < len(declared[name]) else 0
+        return dimension in named or (axis == 0 and dimension is None)
+
+    return {
+        name: tuple(batch if is_batch(name, axis) else size for axis, size in enumerate(shape))
+        for name, shape in sizes.items()
+    }

@@ -1,0 +1,34 @@
+"""Weights that stand in Constant nodes, as Paddle's converter writes them, made initializers like all others."""
+
+import onnx
+from onnx import TensorProto
+
+from worker.engine.graph.onnx_graph import attribute
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_INITIALIZERS_ALONE = 4
+"""The IR version from which an initializer need not be an input as well."""
+
+
+def with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with floating-point Constants of more than one number as initializers, or the model itself where there
+    are none. Constants in the bodies of control flow stay."""
+    lifted = {node.output[0] for node in model.graph.node if _holds_weights(node)}
+    if not lifted or model.ir_version < _INITIALIZERS_ALONE:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    for node in model.graph.node:
+        if node.output and node.output[0] in lifted:
+            tensor = result.graph.initializer.add()
+            tensor.CopyFrom(attribute(node, "value"))
+            tensor.name = node.output[0]
+        else:
+            result.graph.node.append(node)
+    return result
+
+
+def _holds_weights(node: onnx.NodeProto) -> bool:
+    value = attribute(node, "value") if node.op_type == "Constant" else None
+    return value is not None and value.data_type in _FLOATS and any(size > 1 for size in value.dims)
