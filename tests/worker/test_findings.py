@@ -80,3 +80,14 @@ def test_nodes_outside_torch() -> None:
     (warning,) = _warnings(nodes_outside_torch=tuple(f"n{i}" for i in range(12)))
     assert "12 nodes" in warning
     assert "n9 and 2 more" in warning
+
+
+def test_kernels_come_off_on_top_of_the_budget() -> None:
+    budget = (BudgetVerdict(name="macs_ratio", goal=0.5, value=0.3, verdict="met"),)
+    (rounded,), (on_top,) = _warnings(budget=budget), _warnings(budget=budget, kernels=True)
+    assert "multiples of 8" in rounded
+    assert on_top == (
+        "30.0% of the MACs remain where 50.0% were allowed: "
+        "the budget is what channels are pruned to, and the kernels came off on top."
+    )
+    assert _warnings(budget=budget, round_to=1) == ()

@@ -10,6 +10,7 @@ from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, Layer
 _PINNED_SHARE = 0.1
 _ROUNDING_GAP = 0.01
 _FEWER_MACS = 0.95
+_KERNELS_ON_TOP = "the budget is what channels are pruned to, and the kernels came off on top."
 
 
 def warnings(
@@ -22,12 +23,14 @@ def warnings(
     round_to: int,
     nodes_outside_torch: tuple[str, ...],
     methods: Iterable[Method] = (),
+    kernels: bool = False,
 ) -> tuple[str, ...]:
     """All that apply, the gravest first."""
+    why = _KERNELS_ON_TOP if kernels else _rounded(round_to) if round_to > 1 else ""
     return (
         *_no_gain(latency, pruned.macs / max(original.macs, 1)),
         *_pinned(layers, original.macs),
-        *(text for line in budget if line.name == "macs_ratio" for text in _rounded(line, round_to, len(budget))),
+        *(text for line in budget if line.name == "macs_ratio" and len(budget) == 1 for text in _left(line, why)),
         *_outside_torch(nodes_outside_torch),
         *reconstructed(methods),
     )
@@ -55,12 +58,14 @@ def _pinned(layers: tuple[LayerRow, ...], macs: int) -> Iterable[str]:
         )
 
 
-def _rounded(budget: BudgetVerdict, round_to: int, lines: int) -> Iterable[str]:
-    if lines == 1 and budget.verdict == "met" and budget.goal - budget.value > _ROUNDING_GAP and round_to > 1:
-        yield (
-            f"{budget.value:.1%} of the MACs remain where {budget.goal:.1%} were allowed: channel counts are "
-            f"multiples of {round_to} where layers are wide enough. A smaller round_to comes closer."
-        )
+def _left(budget: BudgetVerdict, why: str) -> Iterable[str]:
+    """Much less remains than was allowed."""
+    if why and budget.verdict == "met" and budget.goal - budget.value > _ROUNDING_GAP:
+        yield f"{budget.value:.1%} of the MACs remain where {budget.goal:.1%} were allowed: {why}"
+
+
+def _rounded(round_to: int) -> str:
+    return f"channel counts are multiples of {round_to} where layers are wide enough. A smaller round_to comes closer."
 
 
 def reconstructed(methods: Iterable[Method]) -> Iterable[str]:

@@ -88,6 +88,7 @@ def _assemble(bench: Workbench) -> Report:
             round_to=bench.spec.pruning.round_to,
             nodes_outside_torch=finetuned.nodes_outside_torch if finetuned else (),
             methods=bench.spec.pruning.methods().values(),
+            kernels=pruned.kernels is not None,
         ),
         machine=_machine(bench),
         artifacts=(exported.artifact, *exported.further_artifacts),
