@@ -106,8 +106,9 @@ def compare(
     """
     chosen = choices(analysis.graph)
     behind = saturated(analysis.graph)
-    causes = [name for output in analysis.graph.model.graph.output for name in sorted(behind.get(output.name, ()))]
-    taps = [*dict.fromkeys([*_taps(analysis), *_chosen_from(analysis, chosen.values()), *causes])]
+    among = _chosen_from(analysis, chosen.values())
+    causes = [cause for name in (*analysis.graph.outputs, *among) for cause in sorted(behind.get(name, ()))]
+    taps = [*dict.fromkeys([*_taps(analysis), *among, *causes])]
     try:
         expected_session = _session(expected_model, [*taps, *chosen])
     except RUNTIME_ERRORS as error:  # in float64, say, ONNX Runtime has no convolution

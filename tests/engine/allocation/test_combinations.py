@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 from espalier.demo_network import as_input, digits
 from models_store import catalogue
 from worker.engine.allocation import LatencyTable, Memory, allocate, macs_limit, measure_table
+from worker.engine.allocation.latency_table import TimedLayer
 from worker.engine.criteria import Calibration, Scores, score
 from worker.engine.data import Dataset
 from worker.engine.graph import Analysis, analyze
@@ -107,13 +110,25 @@ def test_so_it_is_with_every_other_pair(
     check(digits_analysis, digits_dataset, table, scored(criterion), remembered(criterion), allocation)
 
 
+def in_blocks(table: LatencyTable) -> LatencyTable:
+    """Times that do not follow MACs, and are the same whatever else this machine does: a block of eight inputs and
+    outputs costs alike in every layer, however large its images are, and each layer costs something."""
+
+    def times(layer: TimedLayer) -> np.ndarray:
+        inputs, outputs = (-(-np.array(axis.grid) // 8) for axis in (layer.inputs, layer.outputs))
+        return np.add(0.5, np.outer(inputs, outputs)[:, : layer.times.shape[1]])
+
+    layers = tuple(replace(layer, times=times(layer), parts=()) for layer in table.layers)
+    return replace(table, layers=layers, rest=0.0)
+
+
 @pytest.mark.parametrize("ratio", [0.7, 0.5, 0.3])
 @pytest.mark.parametrize("criterion", ["l2", "random"])
-def test_widths_chosen_by_time_are_no_slower_than_uniform_ones(
+def test_widths_chosen_by_time_are_faster_than_uniform_ones_where_time_does_not_follow_macs(
     digits_analysis: Analysis, table: LatencyTable, scored, criterion: str, ratio: float
 ) -> None:
-    """At the same budget of MACs, by the same table of layer times. Steps are chosen one by one for what they save, and
-    times are measured: a twentieth is allowed for both."""
+    """At the same budget of MACs, by the same table of layer times."""
+    table = in_blocks(table)
     times = {}
     for allocation in ("uniform", "latency"):
         found = allocate(
@@ -125,4 +140,4 @@ def test_widths_chosen_by_time_are_no_slower_than_uniform_ones(
         )
         assert found.reached
         times[allocation] = float(table.cost(found.plan.counts(digits_analysis)))
-    assert times["latency"] <= 1.05 * times["uniform"]
+    assert times["latency"] < times["uniform"]

@@ -51,6 +51,23 @@ def test_a_wrong_bias_behind_the_last_layer_is_seen_where_the_output_has_no_digi
     assert not prove(analysis, plan, wrong).passed
 
 
+def test_a_wrong_bias_is_seen_where_saturated_scores_only_choose():
+    """The scores are no output, a layer comes after them, and what they choose is given to both graphs."""
+    g = GraphBuilder(17, seed=0)
+    x = g.node("Relu", g.conv(g.input((1, 3, 16, 16)), 3, 16))
+    boxes = g.reshape(g.conv(x, 16, 4, kernel=1), 1, 4, -1)
+    logits = g.node("Add", g.conv(x, 16, 1, kernel=1), g.constant(np.float32(-40)))
+    _, best = g.node("TopK", g.reshape(g.node("Sigmoid", logits), 1, 1, -1), g.ints(9), outputs=2)
+    chosen = g.node("GatherElements", boxes, g.node("Tile", best, g.ints(1, 4, 1)), axis=2)
+    analysis = analyze(g.model(g.matmul(chosen, 9, 5)))
+    plan = half(analysis, 0)
+    right, wrong = prune(analysis, plan), prune(analysis, plan)
+    bias = next(t for t in wrong.graph.initializer if numpy_helper.to_array(t).size == 1 and len(t.dims) == 0)
+    bias.CopyFrom(numpy_helper.from_array(np.float32(-41), bias.name))
+    assert prove(analysis, plan, right).passed
+    assert not prove(analysis, plan, wrong).passed
+
+
 def test_torch_and_onnxruntime_agree_but_for_the_rounding_of_a_sigmoid():
     models = [detector(seed) for seed in range(3)]
     assert any(parity(m, build(m), sample_inputs(m, 0)) > TOLERANCE for m in models)

@@ -31,10 +31,10 @@ def agreement(
     of them does not load."""
     models = [load_model(model) if isinstance(model, Path) else _copy(model) for model in (reference, converted)]
     outputs = [value.name for value in models[0].graph.output]
-    causes = _common_causes(*models)
+    saturating, causes = _saturating(*models)
     for model in models:
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for cause in causes.values() for name in cause)
-    scales = [1.0 if name in causes else 0.0 for name in outputs]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in causes)
+    scales = [1.0 if name in saturating else 0.0 for name in (*outputs, *causes)]
     sessions = [cpu_session(model) for model in models]
     worst, compared = 0.0, 0
     for feed in inputs:
@@ -42,25 +42,19 @@ def agreement(
         for session in sessions:
             types = {value.name: value.type for value in session.get_inputs()}
             results.append(session.run(None, {name: _as(types[name], value) for name, value in feed.items()}))
-        for number, (a, b) in enumerate(zip(*results, strict=True)):
-            scale = scales[number] if number < len(scales) else 0.0
+        for a, b, scale in zip(*results, scales, strict=True):
             worst = max(worst, _error(np.asarray(a), np.asarray(b), scale))
         compared += len(outputs)
     return Agreement(worst, compared)
 
 
-def _common_causes(reference: onnx.ModelProto, converted: onnx.ModelProto) -> dict[str, list[str]]:
-    """Outputs behind sigmoids -> what goes into these and is no output itself, where both models have all of it."""
+def _saturating(reference: onnx.ModelProto, converted: onnx.ModelProto) -> tuple[set[str], list[str]]:
+    """The outputs behind sigmoids, and what goes into these and is no output itself, where both models have it."""
     declared = {value.name for value in reference.graph.output}
-    made = {name for node in converted.graph.node for name in node.output} | {v.name for v in converted.graph.input}
-    behind = saturated(OnnxGraph(reference))
-    known: set[str] = set()
-    found: dict[str, list[str]] = {}
-    for output in declared & set(behind):
-        if behind[output] <= made:
-            found[output] = sorted(behind[output] - declared - known)
-            known |= behind[output]
-    return found
+    made = {name for node in converted.graph.node for name in node.output}
+    behind = {name: causes for name, causes in saturated(OnnxGraph(reference)).items() if causes <= made}
+    outputs = declared & set(behind)
+    return outputs, sorted(set().union(*(behind[name] for name in outputs)) - declared)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

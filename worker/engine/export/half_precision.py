@@ -11,7 +11,8 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from worker.engine.errors import EngineError
-from worker.engine.graph.onnx_graph import attribute, in_order
+from worker.engine.graph.onnx_graph import in_order
+from worker.engine.graph.stored_weights import with_initializers
 
 _LARGEST = float(np.finfo(np.float16).max)
 _FLOAT32_ONLY = frozenset(
@@ -27,8 +28,8 @@ def to_half_precision(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.M
     say), stay float32 between Casts. Raises EngineError where the model cannot be converted.
     """
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    _constants_to_initializers(copy.graph)
+    # The converter leaves an initializer in float32 where only float32 nodes read it, and converts every Constant.
+    copy.CopyFrom(with_initializers(model, scalars=True))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # says of each weight beyond float16's range that it was cut off
@@ -44,20 +45,6 @@ def to_half_precision(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.M
             "Leave export.float16 out, and report the model.",
         ) from error
     return in_order(converted)  # the converter writes its Casts behind everything else
-
-
-def _constants_to_initializers(graph: onnx.GraphProto) -> None:
-    """The converter leaves an initializer in float32 where only float32 nodes read it, and converts every Constant."""
-    nodes = []
-    for node in graph.node:
-        value = attribute(node, "value") if node.op_type == "Constant" else None
-        if value is None:
-            nodes.append(node)
-        else:
-            value.name = node.output[0]
-            graph.initializer.append(value)
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 def _in_single_precision(graph: onnx.GraphProto) -> Iterator[str]:

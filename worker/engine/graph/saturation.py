@@ -17,13 +17,13 @@ _SATURATING = frozenset({"Sigmoid", "HardSigmoid"})
 
 def saturated(graph: OnnxGraph) -> dict[str, frozenset[str]]:
     """Tensors of the main graph that are made of sigmoids' results, without a layer in between, and the inputs of these
-    sigmoids. Behind a layer, results have a size of their own again."""
+    sigmoids as far as the graph computes them. Behind a layer, results have a size of their own again."""
     found: dict[str, frozenset[str]] = {}
     for node, scope in zip(graph.nodes, graph.scope, strict=True):
         if scope or node.op_type in LAYER_OPS:
             continue
         if node.op_type in _SATURATING:
-            causes = frozenset({node.input[0]})
+            causes = frozenset({node.input[0]} & set(graph.producer))
         else:
             causes = frozenset().union(*(found.get(name, frozenset()) for name in node.input))
         if causes:

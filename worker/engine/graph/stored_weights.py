@@ -10,10 +10,10 @@ _INITIALIZERS_ALONE = 4
 """The IR version from which an initializer need not be an input as well."""
 
 
-def with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with floating-point Constants of more than one number as initializers, or the model itself where there
-    are none. Constants in the bodies of control flow stay."""
-    lifted = {node.output[0] for node in model.graph.node if _holds_weights(node)}
+def with_initializers(model: onnx.ModelProto, *, scalars: bool = False) -> onnx.ModelProto:
+    """The model with floating-point Constants as initializers, those of one number only with `scalars`, or the model
+    itself where there are none. Constants in the bodies of control flow stay."""
+    lifted = {node.output[0] for node in model.graph.node if _holds_weights(node, scalars)}
     if not lifted or model.ir_version < _INITIALIZERS_ALONE:
         return model
     result = onnx.ModelProto()
@@ -29,6 +29,6 @@ def with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _holds_weights(node: onnx.NodeProto) -> bool:
+def _holds_weights(node: onnx.NodeProto, scalars: bool) -> bool:
     value = attribute(node, "value") if node.op_type == "Constant" else None
-    return value is not None and value.data_type in _FLOATS and any(size > 1 for size in value.dims)
+    return value is not None and value.data_type in _FLOATS and (scalars or any(size > 1 for size in value.dims))

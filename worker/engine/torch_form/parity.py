@@ -49,7 +49,7 @@ def parity_but_for_rounding(
     chosen, behind = choices(graph), saturated(graph)
     wanted = [value.name for value in settled.graph.output if value.name not in chosen]
     wanted += [name for node in chosen.values() for name in graph.nodes[node].input if name in graph.producer]
-    wanted += [cause for name in tuple(wanted) for cause in sorted(behind.get(name, ())) if cause in graph.producer]
+    wanted += [cause for name in tuple(wanted) for cause in sorted(behind.get(name, ()))]
     outputs = list(dict.fromkeys(wanted))
     del settled.graph.output[:]
     settled.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*outputs, *chosen))
