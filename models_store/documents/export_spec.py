@@ -29,10 +29,21 @@ class Export(Document):
     )
 
 
+Kind = Literal["float16", "int8", "safetensors"]
+
+
 class ExportedFile(Document):
     """A further file, checked against pruned.onnx by running both in ONNX Runtime."""
 
     name: str
-    kind: Literal["float16", "int8", "safetensors"]
+    kind: Kind
     max_relative_error: float | None = Field(description="Of its outputs; None for safetensors, which hold no graph.")
     top1: float | None = Field(description="On the test split, by ONNX Runtime; None without data.")
+
+
+class MissingFile(Document):
+    """A further file that the job was asked for and could not make. The rest of its work stands."""
+
+    name: str
+    kind: Kind
+    reason: str

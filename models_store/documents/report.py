@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from models_store.documents.base import Document
-from models_store.documents.export_spec import ExportedFile
+from models_store.documents.export_spec import ExportedFile, MissingFile
 from models_store.documents.job_spec import Budget, JobSpec
 
 
@@ -312,6 +312,9 @@ class Report(Document):
     recovery: RecoveryResult | None = None
     training: Training | None
     exports: tuple[ExportedFile, ...] = Field(default=(), description="Files of the model beside pruned.onnx.")
+    missing_exports: tuple[MissingFile, ...] = Field(
+        default=(), description="Files that were asked for and could not be made, and why."
+    )
     warnings: tuple[str, ...]
     machine: Machine
     artifacts: tuple[Artifact, ...] = Field(description="The files beside this report, with their digests.")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from models_store.documents.export_spec import MissingFile
 from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, LatencySummary, LayerRow
 from worker.runner.findings import warnings
 
@@ -52,6 +53,12 @@ def _warnings(**changes: Any) -> tuple[str, ...]:
 
 def test_nothing_to_say() -> None:
     assert _warnings() == ()
+
+
+def test_a_file_that_is_missing_comes_first() -> None:
+    missing = MissingFile(name="pruned.int8.onnx", kind="int8", reason="No calibration.")
+    first, _ = _warnings(missing=(missing,), latency=(_latency(1.0),))
+    assert first == "pruned.int8.onnx could not be made: No calibration."
 
 
 def test_latency_did_not_follow() -> None:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
+from models_store.documents.export_spec import ExportedFile, MissingFile
 from tests.worker.networks import coloured_squares, convnet, fixed_batch, unlabelled
 from worker.order import InputFile, Order
 from worker.runner.further_files import further_files
@@ -76,8 +78,23 @@ def test_int8_is_calibrated_and_compared_on_few_images(make_bench: MakeBench, ba
     model = convnet() if batch is None else fixed_batch(convnet(), batch)
     bench = make_bench(model, unlabelled(coloured_squares(images)), export={"int8": True})
     (file,) = further_files(bench, bench.model_file.path)
+    assert isinstance(file, ExportedFile)
     assert file.max_relative_error is not None
     assert 0 < file.max_relative_error < 0.2
+
+
+def test_a_file_that_cannot_be_made_is_left_out_with_the_reason(make_bench: MakeBench) -> None:
+    """Logits of millions are no numbers in float16; the other file is made all the same."""
+    model = convnet()
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "fc.weight")
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1e8), weight.name))
+    bench = make_bench(model, coloured_squares(40), export={"float16": True, "float16_io": True, "int8": True})
+    half, integers = further_files(bench, bench.model_file.path)
+    assert isinstance(half, MissingFile)
+    assert half.name == "pruned.fp16.onnx"
+    assert "differs" in half.reason
+    assert isinstance(integers, ExportedFile)
+    assert [path.name for path in bench.folder.out.iterdir()] == [integers.name]
 
 
 def test_rounds_do_not_count_the_seconds_of_their_stage_again(make_bench: MakeBench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from models_store.catalogue import Method
+from models_store.documents.export_spec import MissingFile
 from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, LayerRow
 
 _PINNED_SHARE = 0.1
@@ -24,10 +25,12 @@ def warnings(
     nodes_outside_torch: tuple[str, ...],
     methods: Iterable[Method] = (),
     kernels: bool = False,
+    missing: tuple[MissingFile, ...] = (),
 ) -> tuple[str, ...]:
     """All that apply, the gravest first."""
     why = _KERNELS_ON_TOP if kernels else _rounded(round_to) if round_to > 1 else ""
     return (
+        *(f"{file.name} could not be made: {file.reason}" for file in missing),
         *_no_gain(latency, pruned.macs / max(original.macs, 1)),
         *_pinned(layers, original.macs),
         *(text for line in budget if line.name == "macs_ratio" and len(budget) == 1 for text in _left(line, why)),

@@ -2,64 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 
-from models_store.documents.export_spec import ExportedFile
+from models_store.documents.export_spec import ExportedFile, Kind, MissingFile
 from worker.engine.errors import EngineError
 from worker.engine.graph import load_model, sample_inputs
+from worker.engine.measure.forked import in_fork
 from worker.engine.measure.images import filled_up
 from worker.runner.accuracy import accuracy
-from worker.runner.diagnosis import BrokenPromise
+from worker.runner.diagnosis import BrokenPromise, is_out_of_memory
 from worker.runner.workbench import Workbench
 
-FLOAT16, INT8, SAFETENSORS = "pruned.fp16.onnx", "pruned.int8.onnx", "pruned.safetensors"
 TOLERANCE = 0.05
 """Of float16, relative to the largest output: more is a mistake, not rounding."""
 _BATCH = 32
 
 
-def further_files(bench: Workbench, pruned: Path) -> Iterator[ExportedFile]:
-    """Make what the job asks for out of the pruned model. Raises EngineError where it cannot be made."""
+class _Wanted(NamedTuple):
+    kind: Kind
+    name: str
+    make: Callable[[Workbench, Path, Path], float | None]
+    """Writes the file made of the pruned one; how far its outputs are off, where it has any."""
+
+
+def further_files(bench: Workbench, pruned: Path) -> Iterator[ExportedFile | MissingFile]:
+    """Make what the job asks for out of the pruned model. A file that cannot be made is left out, with the reason: the
+    model that it was to be made of is finished, and is what the job was for."""
     wanted = bench.spec.export
-    if wanted.float16:
-        yield _half_precision(bench, pruned)
-    if wanted.int8:
-        yield _quantised(bench, pruned)
-    if wanted.safetensors:
-        yield _state_dict(bench, pruned)
+    for each in _FILES:
+        if getattr(wanted, each.kind):
+            yield _made(bench, pruned, each)
 
 
-def _half_precision(bench: Workbench, pruned: Path) -> ExportedFile:
-    from worker.engine.export import agreement, to_half_precision
+def _made(bench: Workbench, pruned: Path, wanted: _Wanted) -> ExportedFile | MissingFile:
+    path = bench.folder.out / wanted.name
+    try:
+        error = wanted.make(bench, pruned, path)
+        top1 = _top1(bench, path) if error is not None else None
+    except (EngineError, BrokenPromise) as failure:
+        if is_out_of_memory(failure):
+            raise
+        path.unlink(missing_ok=True)
+        return MissingFile(name=wanted.name, kind=wanted.kind, reason=str(failure))
+    return ExportedFile(name=wanted.name, kind=wanted.kind, max_relative_error=error, top1=top1)
 
-    path = bench.folder.out / FLOAT16
+
+def _half_precision(bench: Workbench, pruned: Path, path: Path) -> float:
+    from worker.engine.export import to_half_precision
+
     model = load_model(pruned)
     onnx.save(to_half_precision(model, keep_io=not bench.spec.export.float16_io), path)
-    found = agreement(pruned, path, bench.real_inputs() or [sample_inputs(model, bench.spec.seed)])
-    if found.max_relative_error > TOLERANCE:
+    error = _compared(pruned, path, bench.real_inputs() or [sample_inputs(model, bench.spec.seed)])
+    if error > TOLERANCE:
         raise BrokenPromise(
-            "half_precision_failed",
-            f"The float16 model differs from the float32 one by {found.max_relative_error:.2e}, relative.",
+            "half_precision_failed", f"The float16 model differs from the float32 one by {error:.2e}, relative."
         )
-    return ExportedFile(
-        name=path.name, kind="float16", max_relative_error=found.max_relative_error, top1=_top1(bench, path)
-    )
+    return error
 
 
-def _quantised(bench: Workbench, pruned: Path) -> ExportedFile:
-    from worker.engine.export import agreement, quantise
+def _quantised(bench: Workbench, pruned: Path, path: Path) -> float:
+    from worker.engine.export import quantise
 
-    path = bench.folder.out / INT8
     full_range = bench.spec.export.int8_full_range
     onnx.save(quantise(load_model(pruned), _calibration(bench), bench.folder.tmp, full_range=full_range), path)
-    found = agreement(pruned, path, bench.real_inputs())
-    return ExportedFile(
-        name=path.name, kind="int8", max_relative_error=found.max_relative_error, top1=_top1(bench, path)
-    )
+    return _compared(pruned, path, bench.real_inputs())
+
+
+def _compared(pruned: Path, path: Path, inputs: list[dict[str, np.ndarray]]) -> float:
+    """The largest relative difference of their outputs. Raises EngineError where the file does not run."""
+    from worker.engine.export import agreement
+
+    def found() -> float:
+        return agreement(pruned, path, inputs).max_relative_error
+
+    if not _survived(found):
+        raise EngineError(
+            "runtime_died", "ONNX Runtime dies while it loads or runs the file.", "Use pruned.onnx, which it runs."
+        )
+    return found()
+
+
+def _survived(work: Callable[[], object]) -> bool:
+    """Whether a process comes to the end of it, be it an exception: that comes again in this one."""
+
+    def attempt() -> str:
+        with suppress(Exception):
+            work()
+        return ""
+
+    return in_fork(attempt) is not None
 
 
 def _calibration(bench: Workbench) -> Iterator[np.ndarray]:
@@ -76,7 +113,7 @@ def _calibration(bench: Workbench) -> Iterator[np.ndarray]:
         left -= len(images)
 
 
-def _state_dict(bench: Workbench, pruned: Path) -> ExportedFile:
+def _state_dict(bench: Workbench, pruned: Path, path: Path) -> None:
     from worker.engine.export import save_state_dict
 
     if bench.model_file.format != "torchvision":
@@ -85,9 +122,7 @@ def _state_dict(bench: Workbench, pruned: Path) -> ExportedFile:
             "The model was uploaded as ONNX: no torchvision architecture is known to hold its weights.",
             "Leave export.safetensors out, or upload the weights as safetensors of a torchvision architecture.",
         )
-    path = bench.folder.out / SAFETENSORS
     save_state_dict(bench.original, load_model(pruned), bench.model_file.details["architecture"], path)
-    return ExportedFile(name=path.name, kind="safetensors", max_relative_error=None, top1=None)
 
 
 def _top1(bench: Workbench, path: Path) -> float | None:
@@ -95,3 +130,10 @@ def _top1(bench: Workbench, path: Path) -> float | None:
         return None
     found, _ = accuracy(bench, path)
     return found.top1
+
+
+_FILES = (
+    _Wanted("float16", "pruned.fp16.onnx", _half_precision),
+    _Wanted("int8", "pruned.int8.onnx", _quantised),
+    _Wanted("safetensors", "pruned.safetensors", _state_dict),
+)

@@ -13,19 +13,9 @@ import onnxruntime
 from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis
 from worker.engine.graph.inputs import random_inputs
+from worker.engine.graph.runtime import RUNTIME_ERRORS
 
 _HINT = "Check that onnxruntime loads and runs the file, with inputs of the shapes that it declares."
-_state = onnxruntime.capi.onnxruntime_pybind11_state
-_REFUSALS = (
-    _state.EPFail,
-    _state.Fail,
-    _state.InvalidArgument,
-    _state.InvalidGraph,
-    _state.InvalidProtobuf,
-    _state.NoSuchFile,
-    _state.NotImplemented,
-    _state.RuntimeException,
-)
 
 
 def load(path: Path) -> onnxruntime.InferenceSession:
@@ -35,7 +25,7 @@ def load(path: Path) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except _REFUSALS as error:
+    except RUNTIME_ERRORS as error:
         message = f"ONNX Runtime cannot load the model: {str(error)[:1000]}"
         raise EngineError("model_does_not_load", message, _HINT) from error
 
@@ -44,6 +34,6 @@ def try_to_run(session: onnxruntime.InferenceSession, analysis: Analysis) -> Non
     """Run on random inputs at the size of the analysis. Raises EngineError where that fails."""
     try:
         session.run(None, random_inputs(analysis.graph, analysis.facts.sizes, seed=0))
-    except _REFUSALS as error:
+    except RUNTIME_ERRORS as error:
         message = f"ONNX Runtime cannot run the model: {str(error)[:1000]}"
         raise EngineError("model_does_not_run", message, _HINT) from error

@@ -20,6 +20,7 @@ from worker.engine.criteria import score
 from worker.engine.errors import EngineError
 from worker.engine.export import agreement, quantise, save_state_dict, to_half_precision
 from worker.engine.graph import analyze
+from worker.engine.measure.forked import in_fork
 from worker.engine.surgery import prune
 
 LOADER = Path(__file__).resolve().parents[3] / "examples" / "load_slim.py"
@@ -70,6 +71,18 @@ def test_half_precision_leaves_nodes_alone_whose_constants_do_not_fit():
     onnx.checker.check_model(half)
     inputs = [{"x": np.random.default_rng(0).random((2, 3, 12, 12), dtype=np.float32)}]
     assert 0 < agreement(model, half, inputs).max_relative_error < 0.01
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (1, 2, 0), None])
+def test_a_sequence_turned_before_it_is_classified_does_not_kill_the_runtime(order):
+    """As recognisers of text have it behind their recurrent layers."""
+    g = GraphBuilder(17)
+    x = g.input((4, 4, 4), "x")
+    turned = g.node("Transpose", x, **({"perm": order} if order else {}))
+    model = g.model(g.node("MatMul", turned, g.constant(np.ones((4, 5), np.float32))))
+    inputs = [{"x": np.random.default_rng(0).random((4, 4, 4), dtype=np.float32)}]
+    half = to_half_precision(model, keep_io=False)
+    assert in_fork(lambda: str(agreement(model, half, inputs).max_relative_error < 0.01)) == "True"
 
 
 def test_agreement_of_probabilities_near_zero_is_that_of_their_logits():

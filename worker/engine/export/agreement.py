@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 
+from worker.engine.errors import EngineError
 from worker.engine.graph.onnx_graph import OnnxGraph, load_model
+from worker.engine.graph.runtime import RUNTIME_ERRORS
 from worker.engine.graph.saturation import saturated
 from worker.engine.measure.session import cpu_session
 
@@ -28,7 +31,7 @@ def agreement(
     reference: onnx.ModelProto | Path, converted: onnx.ModelProto | Path, inputs: Sequence[Mapping[str, np.ndarray]]
 ) -> Agreement:
     """Run both models in ONNX Runtime on the inputs, each in the types that it declares. Raises EngineError where one
-    of them does not load."""
+    of them does not load or run."""
     models = [load_model(model) if isinstance(model, Path) else _copy(model) for model in (reference, converted)]
     outputs = [value.name for value in models[0].graph.output]
     saturating, causes = _saturating(*models)
@@ -38,14 +41,22 @@ def agreement(
     sessions = [cpu_session(model) for model in models]
     worst, compared = 0.0, 0
     for feed in inputs:
-        results = []
-        for session in sessions:
-            types = {value.name: value.type for value in session.get_inputs()}
-            results.append(session.run(None, {name: _as(types[name], value) for name, value in feed.items()}))
+        results = [_run(session, feed) for session in sessions]
         for a, b, scale in zip(*results, scales, strict=True):
             worst = max(worst, _error(np.asarray(a), np.asarray(b), scale))
         compared += len(outputs)
     return Agreement(worst, compared)
+
+
+def _run(session: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    types = {value.name: value.type for value in session.get_inputs()}
+    try:
+        found: list[np.ndarray] = session.run(None, {name: _as(types[name], value) for name, value in feed.items()})
+    except RUNTIME_ERRORS as error:
+        raise EngineError(
+            "not_runnable", f"ONNX Runtime cannot run the model: {str(error)[:1000]}", "Use the float32 model."
+        ) from error
+    return found
 
 
 def _saturating(reference: onnx.ModelProto, converted: onnx.ModelProto) -> tuple[set[str], list[str]]:

@@ -48,13 +48,34 @@ def to_half_precision(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.M
 
 
 def _in_single_precision(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of nodes that take no float16, or read a finite constant too large for it. They are given one where they
-    have none."""
+    """Names of nodes that take no float16, read a finite constant too large for it, or kill ONNX Runtime in it. They
+    are given one where they have none."""
     large = {tensor.name for tensor in graph.initializer if _exceeds(tensor)}
+    deadly = set(_batch_transposes(graph))
     for number, node in enumerate(graph.node):
-        if node.op_type in _FLOAT32_ONLY or large.intersection(node.input):
+        if node.op_type in _FLOAT32_ONLY or large.intersection(node.input) or deadly.intersection(node.output):
             node.name = node.name or f"float32_{number}"
             yield node.name
+
+
+def _batch_transposes(graph: onnx.GraphProto) -> Iterator[str]:
+    """Outputs of Transposes of the first axis between float16 and a MatMul with constant weights: ONNX Runtime (1.31)
+    fuses these into something that it dies of while it loads the model."""
+    weights = {tensor.name for tensor in graph.initializer}
+    multiplied = {
+        name
+        for node in graph.node
+        if node.op_type == "MatMul" and weights.intersection(node.input)
+        for name in node.input
+    }
+    for node in graph.node:
+        if node.op_type == "Transpose" and multiplied.intersection(node.output) and _order(node)[:1] != [0]:
+            yield node.output[0]
+
+
+def _order(node: onnx.NodeProto) -> list[int]:
+    """The axes in their new order; none where they are reversed."""
+    return next((list(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), [])
 
 
 def _exceeds(tensor: TensorProto) -> bool:

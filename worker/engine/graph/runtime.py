@@ -13,9 +13,11 @@ from worker.engine.graph.onnx_graph import Array
 
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 RUNTIME_ERRORS = (
+    _STATE.EPFail,
     _STATE.Fail,
     _STATE.InvalidArgument,
     _STATE.InvalidGraph,
+    _STATE.InvalidProtobuf,
     _STATE.NoSuchFile,
     _STATE.NotImplemented,
     _STATE.RuntimeException,

@@ -1,32 +1,28 @@
 """Peak memory of a model: the resident memory that loading its file in ONNX Runtime and running one sample adds.
 
 Measured in processes of their own, each forked for one load and one run, so that what earlier work left behind counts
-for nothing. A fork and not a new program, because a confined job may start none.
+for nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
-import signal
 import statistics
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from worker.engine.graph import load_model, sample_inputs
+from worker.engine.measure.forked import in_fork
 from worker.engine.measure.session import cpu_session
 
 ROUNDS = 3
 MAX_SECONDS = 120  # of one load and one run
 _RUSAGE_UNIT = 1024  # bytes, of ru_maxrss on Linux
 _LIBRARIES = ("onnxruntime", "libstdc++", "libc.so", "libm.so")
-_PR_SET_PDEATHSIG = 1
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 _MMAP_FROM_BYTES = 128 * 2**10
 
@@ -52,36 +48,18 @@ def peak_memory(original: Path, pruned: Path, threads: int = 1, seed: int = 0) -
 
 def _peak(path: Path, inputs: Mapping[str, np.ndarray], threads: int, pages: list[int]) -> int | None:
     """Bytes, of one process; None where it did not come to its end."""
-    _libc.malloc_trim(0)  # what was freed here would be used again there without being counted
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads of this process: none is used there
-        child = os.fork()
-    if child == 0:
-        os.close(reading)
-        _measure(path, inputs, threads, pages, writing)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as told:
-        found = told.read()
-    os.waitpid(child, 0)
-    return int(found) if found else None
 
-
-def _measure(path: Path, inputs: Mapping[str, np.ndarray], threads: int, pages: list[int], writing: int) -> NoReturn:
-    """In the forked process: say the bytes and end, whatever happens."""
-    try:
-        for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
-            signal.signal(caught, signal.SIG_DFL)
-        signal.alarm(MAX_SECONDS)
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nothing measures for a job that has ended
+    def measure() -> str:
         _libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_FROM_BYTES)  # large blocks come from the system and go back to it
         for page in pages:  # a fork begins without the pages of code that this one has
             ctypes.string_at(page, 1)
         before = _peak_resident()
         cpu_session(path, threads).run(None, dict(inputs))
-        os.write(writing, str(_peak_resident() - before).encode())
-    finally:
-        os._exit(0)
+        return str(_peak_resident() - before)
+
+    _libc.malloc_trim(0)  # what was freed here would be used again there without being counted
+    found = in_fork(measure, MAX_SECONDS)
+    return None if found is None else int(found)
 
 
 def _peak_resident() -> int:

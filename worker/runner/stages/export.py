@@ -7,7 +7,7 @@ import shutil
 import onnx
 
 from models_store.documents.base import Document
-from models_store.documents.export_spec import ExportedFile
+from models_store.documents.export_spec import ExportedFile, MissingFile
 from models_store.documents.report import Artifact, Cost
 from worker.engine.graph import load_model
 from worker.engine.masks.files import load_masks
@@ -29,6 +29,7 @@ class Exported(Document):
     artifact: Artifact
     further: tuple[ExportedFile, ...]
     further_artifacts: tuple[Artifact, ...]
+    missing: tuple[MissingFile, ...] = ()
     cost: Cost
 
 
@@ -39,11 +40,13 @@ def run(bench: Workbench) -> Exported:
     load(path)
     _check_masks(bench, load_model(path))
     before = bench.read(prune.STAGE).cost
-    further = tuple(further_files(bench, path))
+    asked_for = tuple(further_files(bench, path))
+    further = tuple(file for file in asked_for if isinstance(file, ExportedFile))
     return Exported(
         artifact=describe(path),
         further=further,
         further_artifacts=tuple(describe(bench.folder.out / file.name) for file in further),
+        missing=tuple(file for file in asked_for if isinstance(file, MissingFile)),
         cost=cost(before.macs, before.params, path),
     )
 

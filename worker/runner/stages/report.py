@@ -79,6 +79,7 @@ def _assemble(bench: Workbench) -> Report:
         recovery=recovered.recovery if recovered else None,
         training=finetuned.training if finetuned else None,
         exports=exported.further,
+        missing_exports=exported.missing,
         warnings=warnings(
             original=original,
             layers=pruned.layers,
@@ -89,6 +90,7 @@ def _assemble(bench: Workbench) -> Report:
             nodes_outside_torch=finetuned.nodes_outside_torch if finetuned else (),
             methods=bench.spec.pruning.methods().values(),
             kernels=pruned.kernels is not None,
+            missing=exported.missing,
         ),
         machine=_machine(bench),
         artifacts=(exported.artifact, *exported.further_artifacts),

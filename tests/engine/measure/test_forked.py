@@ -1,0 +1,45 @@
+"""Work in a fork: its words, and its end, however it comes."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from worker.engine.measure.forked import in_fork
+
+
+def die() -> str:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return "alive"
+
+
+def fail() -> str:
+    raise ValueError("no")
+
+
+def linger() -> str:
+    time.sleep(60)
+    return "late"
+
+
+def test_what_it_returns_is_heard_whole_and_what_it_does_stays_there():
+    held: list[int] = []
+
+    def work() -> str:
+        held.append(1)
+        return "é" * 200_000  # more than a pipe holds
+
+    assert in_fork(work) == "é" * 200_000
+    assert held == []
+
+
+@pytest.mark.parametrize("work", [die, fail])
+def test_one_that_does_not_come_to_its_end_says_nothing(work):
+    assert in_fork(work) is None
+
+
+def test_it_may_take_so_many_seconds_and_no_more():
+    start = time.monotonic()
+    assert in_fork(linger, seconds=1) is None
+    assert time.monotonic() - start < 30
