@@ -36,10 +36,10 @@ from worker.engine.kernels.proof import masked
 from worker.engine.kernels.targets import Target, importance
 from worker.engine.masks.files import load_masks, save_masks
 from worker.engine.masks.search import Search, best_kernels, best_plan
+from worker.engine.masks.weights import Masks, broken_masks
 from worker.engine.measure import evaluate
 from worker.engine.recovery import FinetuneOptions, finetune
 from worker.engine.recovery.checkpoint import Checkpoints
-from worker.engine.recovery.frozen_masks import Masks, broken_masks
 from worker.engine.surgery import prune
 from worker.engine.torch_form import build
 from worker.runner.kernels import conv_weights

@@ -4,6 +4,7 @@ no compiler, which takes longer to load than a small job to run."""
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,28 @@ def test_pipeline_needs_no_database() -> None:
     absent = ("sqlalchemy", "celery", "models_store.database", "models_store.jobs", "models_store.blobs")
     script = f"import sys, worker.runner.pipeline; print([name for name in {absent!r} if name in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"
+
+
+def test_a_job_without_data_needs_no_torch(tmp_path: Path) -> None:
+    script = """
+        import sys
+        from pathlib import Path
+        from tests.worker.networks import convnet
+        from tests.worker.orders import order_for
+        from worker.runner.pipeline import run_pipeline
+        from worker.runner.voice import Voice
+        from worker.work_folder import WorkFolder
+
+        folder = WorkFolder(Path(sys.argv[1]))
+        folder.create()
+        with open("/dev/null", "w") as silence:
+            order = order_for(folder, convnet(), None, silence.fileno(), measuring={"rounds": 5})
+            assert run_pipeline(order, folder, Voice(silence.fileno())).proof.passed
+        print(sorted({"torch", "scipy.optimize"} & set(sys.modules)))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "work")]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "[]"
 
 

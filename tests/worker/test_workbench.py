@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,20 +14,13 @@ import pytest
 
 from models_store.documents.export_spec import ExportedFile, MissingFile
 from tests.worker.networks import coloured_squares, convnet, fixed_batch, unlabelled
-from worker.order import InputFile, Order
+from tests.worker.orders import order_for
 from worker.runner.further_files import further_files
 from worker.runner.voice import Voice
 from worker.runner.workbench import Workbench
-from worker.sandbox import Limits
 from worker.work_folder import WorkFolder
 
 MakeBench = Callable[..., Workbench]
-
-
-def kept(path: Path, content: bytes, format: str) -> InputFile:
-    path.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    return InputFile(path=path, name=path.name, format=format, sha256=digest, size_bytes=len(content), details={})
 
 
 @pytest.fixture
@@ -39,24 +31,7 @@ def make_bench(tmp_path: Path) -> Iterator[MakeBench]:
     def make(model: onnx.ModelProto, images: bytes, **spec: Any) -> Workbench:
         folder = WorkFolder(tmp_path / "work")
         folder.create()
-        ids = {"model_id": f"mdl_{0:032x}", "dataset_id": f"dst_{0:032x}"}
-        order = Order.model_validate(
-            {
-                "job_id": "job",
-                "attempt": 1,
-                "kind": "prune",
-                "spec": {"kind": "prune", **ids, "budget": {"macs_ratio": 0.5}, **spec},
-                "model": kept(folder.inputs / "model.onnx", model.SerializeToString(), "onnx").model_dump(),
-                "dataset": kept(folder.inputs / "images.npz", images, "npz").model_dump(),
-                "device": "cpu",
-                "threads": 1,
-                "checkpoint_s": 30,
-                "sandbox": "T0",
-                "limits": Limits(),
-                "parent_pid": os.getpid(),
-                "events_fd": silence,
-            }
-        )
+        order = order_for(folder, model, images, silence, **spec)
         return Workbench(order, folder, Voice(silence))
 
     yield make

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from models_store.documents.base import Document
 from worker.engine.disk_errors import as_os_errors
 from worker.engine.masks.files import load_masks, save_masks
+from worker.engine.masks.weights import Masks
 from worker.engine.recovery import FinetuneOptions, SelectiveDecay
-from worker.engine.recovery.frozen_masks import Masks
 from worker.engine.recovery.selective_decay import Growth
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from models_store.documents.job_spec import JobKind
 from models_store.documents.reports import AnyReport
 from worker.order import Order
-from worker.runner.estimating import curve, forecast, latency, sensitivity
-from worker.runner.estimating import report as estimate_report
 from worker.runner.interruption import Stopped
 from worker.runner.stages import (
     baseline,
@@ -31,34 +28,25 @@ from worker.work_folder import WorkFolder
 if TYPE_CHECKING:
     from worker.runner.crew import Crew
 
-STAGES: Mapping[JobKind, tuple[Stage[Any], ...]] = {
-    JobKind.PRUNE: (
-        baseline.STAGE,
-        iterate.STAGE,
-        estimate.STAGE,
-        regularise.STAGE,
-        prune.STAGE,
-        recover.STAGE,
-        finetune.STAGE,
-        evaluate.STAGE,
-        export.STAGE,
-        measure.STAGE,
-        report.STAGE,
-    ),
-    JobKind.ESTIMATE: (
-        latency.STAGE,
-        sensitivity.STAGE,
-        curve.STAGE,
-        forecast.STAGE,
-        estimate_report.STAGE,
-    ),
-}
+_PRUNING: tuple[Stage[Any], ...] = (
+    baseline.STAGE,
+    iterate.STAGE,
+    estimate.STAGE,
+    regularise.STAGE,
+    prune.STAGE,
+    recover.STAGE,
+    finetune.STAGE,
+    evaluate.STAGE,
+    export.STAGE,
+    measure.STAGE,
+    report.STAGE,
+)
 
 
 def run_pipeline(order: Order, folder: WorkFolder, voice: Voice, crew: Crew | None = None) -> AnyReport:
     """Run every stage that applies; the report is the last one's document. `crew` trains together."""
     bench = Workbench(order, folder, voice, crew=crew)
-    stages = STAGES[order.kind]
+    stages = _stages(order.kind)
     resuming = True
     for stage in stages:
         reason = stage.reason_to_skip(bench)
@@ -76,3 +64,12 @@ def run_pipeline(order: Order, folder: WorkFolder, voice: Voice, crew: Crew | No
             raise Stopped
     found: AnyReport = bench.read(stages[-1])
     return found
+
+
+def _stages(kind: JobKind) -> tuple[Stage[Any], ...]:
+    if kind is JobKind.PRUNE:
+        return _PRUNING
+    # Imported here: estimates need torch, which a job without data does without.
+    from worker.runner.estimating import curve, forecast, latency, report, sensitivity
+
+    return (latency.STAGE, sensitivity.STAGE, curve.STAGE, forecast.STAGE, report.STAGE)

@@ -12,7 +12,7 @@ import onnx
 
 from models_store.documents.report import EpochRow, Parity, Training
 from worker.engine.graph.inputs import declared_shape, given_inputs
-from worker.engine.recovery.frozen_masks import Masks
+from worker.engine.masks.weights import Masks
 from worker.runner.interruption import Stopped
 from worker.runner.workbench import Workbench
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -77,6 +76,8 @@ def _assign(shares: Sequence[Floats], inputs: Sequence[Sequence[Indices]], block
         for block, channels in enumerate(chosen):
             gains[:, block] += share[:, channels].sum(axis=1)
     seats = np.repeat(np.arange(blocks), outputs // blocks)
+    from scipy.optimize import linear_sum_assignment  # slow to load, and other layouts need none of it
+
     filters, taken = linear_sum_assignment(gains[:, seats], maximize=True)
     block_of = np.empty(outputs, dtype=np.int64)
     block_of[filters] = seats[taken]

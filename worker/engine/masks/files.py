@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.engine.recovery.frozen_masks import Masks
+from worker.engine.masks.weights import Masks
 
 
 def save_masks(path: Path, masks: Masks) -> None:

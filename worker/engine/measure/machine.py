@@ -13,6 +13,9 @@ _LIBRARIES = (
     *("cmaes", "optuna"),
 )
 
+_GPU_DEVICES = ("nvidia[0-9]*", "dxg")
+"""Of NVIDIA's driver on Linux, and of Windows' for Linux."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -37,6 +40,8 @@ def machine() -> Machine:
 
 
 def _gpu_name() -> str | None:
+    if not any(path for name in _GPU_DEVICES for path in Path("/dev").glob(name)):
+        return None
     import torch  # slow to load, and nothing else that measures needs it
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None

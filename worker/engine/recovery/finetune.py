@@ -15,6 +15,7 @@ import torch
 
 from worker.engine.data import Augmentation, Dataset, Split
 from worker.engine.errors import EngineError
+from worker.engine.masks.weights import Masks
 from worker.engine.recovery.arithmetic import BFLOAT16, CANDIDATES, FLOAT32, MIN_STEPS, Arithmetic, fastest, suited
 from worker.engine.recovery.checkpoint import (
     Checkpoints,
@@ -26,7 +27,7 @@ from worker.engine.recovery.checkpoint import (
     without_prefix,
 )
 from worker.engine.recovery.distillation import Teacher
-from worker.engine.recovery.frozen_masks import FrozenMasks, Masks
+from worker.engine.recovery.frozen_masks import FrozenMasks
 from worker.engine.recovery.gradient_clipping import GradientClipping
 from worker.engine.recovery.imitation import Imitation
 from worker.engine.recovery.labels import Labels

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-import numpy.typing as npt
-import onnx
 import torch
-from onnx import numpy_helper
 
+from worker.engine.masks.weights import Masks
 from worker.engine.methods import OnlyWith
 from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.torch_form import TorchForm
-
-Masks = Mapping[str, npt.NDArray[np.bool_]]
-"""Name of a stored weight -> the weights that stay, True, in its shape."""
 
 
 @RECOVERIES.register(
@@ -46,11 +38,3 @@ class FrozenMasks:
     def apply(self) -> None:
         for weight, gone in self._frozen:
             weight.masked_fill_(gone, 0.0)
-
-
-def broken_masks(model: onnx.ModelProto, masks: Masks) -> tuple[str, ...]:
-    """The weights of a model that are not exactly zero where their masks say so."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    return tuple(
-        name for name, mask in masks.items() if name not in stored or numpy_helper.to_array(stored[name])[~mask].any()
-    )

@@ -11,7 +11,7 @@ from models_store.documents.export_spec import ExportedFile, MissingFile
 from models_store.documents.report import Artifact, Cost
 from worker.engine.graph import load_model
 from worker.engine.masks.files import load_masks
-from worker.engine.recovery.frozen_masks import broken_masks
+from worker.engine.masks.weights import broken_masks
 from worker.runner.artifact import describe
 from worker.runner.cost import cost
 from worker.runner.diagnosis import BrokenPromise
