@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from tests.engine.graph.graph_builder import GraphBuilder
@@ -58,6 +59,17 @@ def test_a_list_as_long_as_what_was_found_does_not_decide() -> None:
     g = GraphBuilder()
     maps = g.node("Relu", g.conv(g.input((1, 3, SIZE, SIZE)), 3, 8))
     assert build(g.model(maps, g.node("NonZero", maps))).takes_batches
+
+
+def test_a_node_that_onnx_runtime_refuses_for_two_images_decides() -> None:
+    g = GraphBuilder(17)
+    pooled = g.node("GlobalAveragePool", g.node("Relu", g.conv(g.input((1, 3, SIZE, SIZE)), 3, 16)))
+    boxes = g.node("Reshape", pooled, g.constant(np.array([0, 4, 4])))
+    scores, most = g.constant(np.ones((1, 1, 4), np.float32)), g.constant(np.array([4]))
+    form = build(g.model(pooled, g.node("NonMaxSuppression", boxes, scores, most)))
+    assert not form.takes_batches
+    with pytest.raises(RuntimeError, match="ONNX Runtime cannot run NonMaxSuppression"):
+        form.module(torch.rand(2, 3, SIZE, SIZE))
 
 
 def test_images_of_any_size_do_not_hide_that_they_come_alone(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from worker.engine.data import Split
 from worker.engine.errors import EngineError
 from worker.engine.recovery.walk import Walk
 from worker.engine.torch_form import TorchForm
+from worker.engine.torch_form.failures import as_engine_error
 
 BATCH_SIZE = 32
 MAX_HELD_BYTES = 2 * 2**30
@@ -28,14 +29,9 @@ def calibration_batches(
     """
     rng = np.random.default_rng([seed, 4])
     first, _ = next(split.batches(1))
-    try:
+    hint = "Export it with a dynamic batch axis, or prune without recovery on calibration images."
+    with as_engine_error("torch_form_failed", "The model does not run on a single image", hint):
         per_image = sum(_held_bytes(form, torch.from_numpy(first)) for form in forms)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        raise EngineError(
-            "torch_form_failed",
-            f"The model does not run on a single image: {error}.",
-            "Export it with a dynamic batch axis, or prune without recovery on calibration images.",
-        ) from error
     fitting = min(samples, len(split), max_held_bytes // max(per_image, 1))
     if fitting < MIN_IMAGES:
         raise EngineError(

@@ -18,6 +18,7 @@ from worker.engine.errors import EngineError
 from worker.engine.graph.onnx_graph import OnnxGraph, bodies_of
 from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.torch_form import TorchForm
+from worker.engine.torch_form.failures import as_engine_error
 
 _CHOOSING = frozenset(
     ["ArgMax", "ArgMin", "Compress", "Hardmax", "NonMaxSuppression", "NonZero", "RoiAlign", "TopK", "Unique"]
@@ -131,15 +132,10 @@ def _before_the_end(graph: OnnxGraph, name: str) -> str:
 def _try(form: TorchForm, names: list[str], images: torch.Tensor) -> tuple[torch.Tensor, ...]:
     if not names:
         return ()
-    try:
-        with torch.no_grad():
-            found: tuple[torch.Tensor, ...] = form.on_batches(form.up_to(*names).eval())(images)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        raise EngineError(
-            "torch_form_failed",
-            f"The model does not run on a batch of images {tuple(images.shape)}: {error}.",
-            "Export it with a dynamic batch axis, and check its input size.",
-        ) from error
+    what = f"The model does not run on a batch of images {tuple(images.shape)}"
+    hint = "Export it with a dynamic batch axis, and check its input size."
+    with torch.no_grad(), as_engine_error("torch_form_failed", what, hint):
+        found: tuple[torch.Tensor, ...] = form.on_batches(form.up_to(*names).eval())(images)
     return found
 
 

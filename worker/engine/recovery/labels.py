@@ -11,6 +11,7 @@ from worker.engine.errors import EngineError
 from worker.engine.measure.classifier import Head, check_class_count, find_head
 from worker.engine.recovery.distillation import Teacher
 from worker.engine.torch_form import TorchForm
+from worker.engine.torch_form.failures import as_engine_error
 
 Outputs = tuple[torch.Tensor, ...]
 
@@ -57,15 +58,10 @@ def _check(form: TorchForm, head: Head, images: np.ndarray, classes: int) -> int
     """Run one small batch: the number of scores per sample, if they fit the labels."""
     network = form.on_batches(form.up_to(head.logits).eval())
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    try:
-        with torch.no_grad():
-            logits = network(torch.from_numpy(images).to(device))[0]
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        raise EngineError(
-            "torch_form_failed",
-            f"The model does not run on a batch of images {images.shape}: {error}.",
-            "Export it with a dynamic batch axis, and check its input size.",
-        ) from error
+    what = f"The model does not run on a batch of images {images.shape}"
+    hint = "Export it with a dynamic batch axis, and check its input size."
+    with torch.no_grad(), as_engine_error("torch_form_failed", what, hint):
+        logits = network(torch.from_numpy(images).to(device))[0]
     if logits.dim() < 2 or logits.shape[0] != len(images) or logits.flatten(1).shape[1] != logits.shape[1]:
         raise EngineError(
             "not_a_classifier",

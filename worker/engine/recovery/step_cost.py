@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import torch
 
-from worker.engine.errors import EngineError
 from worker.engine.graph import sample_inputs
 from worker.engine.torch_form import build
+from worker.engine.torch_form.failures import as_engine_error
 
 _IMAGES = 2
 """As few as batch statistics can be taken of: what is kept of an image does not depend on how many there are."""
@@ -57,7 +57,8 @@ def measure_step(model: onnx.ModelProto, device: str = "cpu", seed: int = 0) -> 
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    try:
+    hint = "Export the model with a dynamic batch axis, or prune it without finetuning."
+    with as_engine_error("not_trainable", "A training step of the model fails in torch", hint):
         module.train()
         step()
         saved.clear()
@@ -65,12 +66,6 @@ def measure_step(model: onnx.ModelProto, device: str = "cpu", seed: int = 0) -> 
         module.eval()
         with torch.no_grad():
             forward_s = _seconds(lambda: module(*inputs), device)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise EngineError(
-            "not_trainable",
-            f"A training step of the model fails in torch: {error}.",
-            "Export the model with a dynamic batch axis, or prune it without finetuning.",
-        ) from error
     weights = sum(p.nbytes for p in parameters)
     return StepCost(device, images, forward_s / images, step_s / images, sum(saved.values()) // images, weights)
 

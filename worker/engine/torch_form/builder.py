@@ -15,6 +15,7 @@ from torch import fx, nn
 from worker.engine.errors import EngineError
 from worker.engine.graph.onnx_graph import in_order
 from worker.engine.graph.standard_ops import with_standard_ops
+from worker.engine.torch_form.failures import TORCH_ERRORS
 from worker.engine.torch_form.form import RunningAverage, TorchForm, is_interface
 from worker.engine.torch_form.names import attribute_paths, encode
 from worker.engine.torch_form.node_modules import Branches, runs_detached
@@ -171,7 +172,7 @@ class _Builder:
             self.learned.update(node.output)
         try:
             result = self._result(operation)
-        except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
+        except (*TORCH_ERRORS, KeyError) as error:
             raise operation.unsupported(f"building it failed with {type(error).__name__}: {error}") from error
         results = result if isinstance(result, tuple) else (result,)
         for name, value in zip(node.output, results, strict=False):

@@ -12,6 +12,8 @@ import onnxruntime
 import torch
 from onnx import NodeProto, helper
 
+from worker.engine.graph.onnx_graph import node_label
+from worker.engine.graph.runtime import RUNTIME_ERRORS
 from worker.engine.torch_form.operation import TORCH_DTYPES
 
 _ELEM_TYPES = {dtype: elem_type for elem_type, dtype in reversed(TORCH_DTYPES.items())}
@@ -43,7 +45,10 @@ class ForeignNode(torch.nn.Module):
         arguments = [t.to(self._integers.get(name, t.dtype)) for name, t in zip(self.names, tensors, strict=False)]
         session = self._session(tuple(t.dtype for t in arguments))
         feed = {name: t.detach().cpu().numpy() for name, t in zip(self.names, arguments, strict=True)}
-        results = session.run(None, feed)
+        try:
+            results = session.run(None, feed)
+        except RUNTIME_ERRORS as error:
+            raise RuntimeError(f"ONNX Runtime cannot run {node_label(self.node)}: {error}") from error
         return tuple(torch.as_tensor(r, device=tensors[0].device) for r in results)
 
     def _session(self, dtypes: tuple[torch.dtype, ...]) -> onnxruntime.InferenceSession:

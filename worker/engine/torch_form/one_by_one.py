@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from worker.engine.torch_form.failures import TORCH_ERRORS
+
 _TOLERANCE = 1e-3
 
 
@@ -38,7 +40,7 @@ def takes_batches(network: nn.Module, images: torch.Tensor) -> bool:
     singles = [network.forward(images[row : row + 1]) for row in range(len(images))]
     try:
         together = network.forward(images)
-    except (RuntimeError, IndexError, ValueError, TypeError):
+    except TORCH_ERRORS:
         return False
     return all(_same(a, values) for a, values in zip(together, zip(*singles, strict=True), strict=True))
 

@@ -9,15 +9,14 @@ import onnx
 import onnxruntime
 import torch
 
-from worker.engine.errors import EngineError
 from worker.engine.graph.choices import choices, with_given_choices
 from worker.engine.graph.inputs import given_inputs
 from worker.engine.graph.onnx_graph import OnnxGraph, node_label
 from worker.engine.graph.precision import settle
 from worker.engine.graph.rounding import Difference, judged, measured_rounding
-from worker.engine.graph.runtime import RUNTIME_ERRORS
 from worker.engine.graph.saturation import saturated
 from worker.engine.torch_form.builder import build
+from worker.engine.torch_form.failures import as_engine_error
 from worker.engine.torch_form.form import TorchForm
 from worker.engine.torch_form.operation import TORCH_DTYPES
 from worker.engine.torch_form.single_precision import in_single_precision
@@ -91,15 +90,13 @@ def run_form(form: TorchForm, inputs: Mapping[str, np.ndarray]) -> list[np.ndarr
         tensors.append(torch.as_tensor(np.ascontiguousarray(inputs[value.name])).to(device, dtype))
     was_training = form.module.training
     form.module.eval()
+    what = "The model runs in ONNX Runtime and fails in torch"
     try:
-        with torch.no_grad():
+        with (
+            torch.no_grad(),
+            as_engine_error("torch_form_failed", what, "Prune it without finetuning, and report the model."),
+        ):
             return [output.cpu().numpy() for output in form.module(*tensors)]
-    except (RuntimeError, TypeError, ValueError, IndexError, *RUNTIME_ERRORS) as error:
-        raise EngineError(
-            "torch_form_failed",
-            f"The model runs in ONNX Runtime and fails in torch: {error}.",
-            "Prune it without finetuning, and report the model.",
-        ) from error
     finally:
         form.module.train(was_training)
 
