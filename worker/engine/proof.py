@@ -7,7 +7,7 @@ are compared but what every layer computes: an error cannot hide behind a satura
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import LAYER_OPS, Analysis, Mask
-from worker.engine.graph.choices import choices, with_given_choices
+from worker.engine.graph.choices import COMPARISONS, FLOATS, choices, own_choice, with_given_choices
 from worker.engine.graph.inputs import Sizes, candidate_sizes, random_inputs, with_batch
 from worker.engine.graph.labels import Labels
 from worker.engine.graph.onnx_graph import Array, node_label
@@ -28,7 +28,6 @@ from worker.engine.graph.saturation import saturated
 from worker.engine.surgery import Plan
 
 _LARGER_BATCH = 3
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 _MAX_COMPARED = 16_000_000
 """Elements of inner tensors that one run may hold."""
 
@@ -104,7 +103,7 @@ def compare(
     or is None where an axis in question has another size than in the analysis: samples x heads differs with the batch.
     The expected model is changed: it gains outputs.
     """
-    chosen = choices(analysis.graph)
+    chosen = choices(analysis.graph, analysis.facts.types)
     behind = saturated(analysis.graph)
     among = _chosen_from(analysis, chosen.values())
     causes = [cause for name in (*analysis.graph.outputs, *among) for cause in sorted(behind.get(name, ()))]
@@ -123,12 +122,11 @@ def compare(
     except RUNTIME_ERRORS:
         return Proof(False, tolerance, float("inf"), 0, (), waived_nodes)
 
-    def side_by_side(session: Session, inputs: dict[str, Array], expected: dict[str, object]) -> _Pairs:
-        found = dict(zip(session.outputs, session.run(inputs), strict=True))
+    def side_by_side(found: dict[str, object], expected: dict[str, object]) -> _Pairs:
         return {
             name: (due, got)
             for name, got in found.items()
-            if isinstance(want := expected[name], np.ndarray)
+            if isinstance(want := expected.get(name), np.ndarray)
             and isinstance(got, np.ndarray)
             and (want.dtype.kind == "f" or name in taps)
             and (due := translate(name, want)) is not None
@@ -138,7 +136,7 @@ def compare(
         session = _session(with_given_choices(expected_model, given), taps)
 
         def run(inputs: dict[str, Array]) -> dict[str, Array]:
-            values = dict(zip(session.outputs, session.run(inputs), strict=True))
+            values = _run(session, inputs)
             kept = {name: translate(name, np.asarray(values[name])) for name in names}
             return {name: value for name, value in kept.items() if value is not None}
 
@@ -147,19 +145,21 @@ def compare(
     compared: list[int] = []
     given_choices, excused = False, 0.0
     for inputs in _inputs(analysis, expected_session, seed, inputs_per_size, real_inputs):
-        expected = dict(zip(expected_session.outputs, expected_session.run(inputs), strict=True))
+        expected = _run(expected_session, inputs)
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         try:
-            pairs = side_by_side(found_session, inputs, expected)
+            pairs = side_by_side(_run(found_session, inputs), expected)
             found = judged(_errors(pairs), {}, tolerance)
             given: dict[str, Array] = {}
-            if chosen and found.error > tolerance:
-                given = {name: np.asarray(expected[name]) for name in chosen}
-                alike = side_by_side(_session(with_given_choices(found_model, given), taps), inputs | given, expected)
-                if _choose_alike(analysis, chosen.values(), alike):
+            kept = {name: translate(name, np.asarray(expected[name])) for name in chosen}
+            fitting = {name: value for name, value in kept.items() if value is not None}
+            if chosen and found.error > tolerance and len(fitting) == len(chosen):
+                reader = _session(with_given_choices(found_model, fitting), [*taps, *map(own_choice, chosen)])
+                answers = _run(reader, inputs | fitting)
+                alike = side_by_side(answers, expected)
+                if _choose_alike(analysis, chosen, alike, fitting, answers):
                     pairs, found = alike, judged(_errors(alike), {}, tolerance)
-                else:
-                    given = {}
+                    given = {name: np.asarray(expected[name]) for name in chosen}
                 given_choices = True
             if tolerance < found.error < float("inf"):
                 found = judged(_errors(pairs), rounding(inputs | given, given, pairs), tolerance)
@@ -348,13 +348,29 @@ def _chosen_from(analysis: Analysis, nodes: Iterable[int]) -> list[str]:
     chosen = [graph.nodes[node] for node in nodes]
     names = [name for node in chosen for name in node.input if name in graph.producer]
     names += [node.output[0] for node in chosen if node.op_type == "TopK" and node.output[0]]
-    return [name for name in names if analysis.facts.types.get(name) in _FLOATS]
+    return [name for name in names if analysis.facts.types.get(name) in FLOATS]
 
 
-def _choose_alike(analysis: Analysis, nodes: Iterable[int], pairs: _Pairs) -> bool:
+def _run(session: Session, inputs: dict[str, Array]) -> dict[str, object]:
+    return dict(zip(session.outputs, session.run(inputs), strict=True))
+
+
+def _choose_alike(
+    analysis: Analysis,
+    chosen: Mapping[str, int],
+    pairs: _Pairs,
+    given: Mapping[str, Array],
+    answers: Mapping[str, object],
+) -> bool:
     """Whether what is chosen differs by no more than what there is to choose from: no number moves the n-th largest of
-    some numbers further than itself."""
-    for node in (analysis.graph.nodes[node] for node in nodes):
+    some numbers further than itself, and none passes a threshold that it is further away from than it moved. `given`
+    are the choices, `answers` what the pruned graph makes of them and would have chosen itself."""
+    for name, index in chosen.items():
+        node = analysis.graph.nodes[index]
+        if node.op_type in COMPARISONS and not _compares_alike(
+            analysis, node, pairs, given[name], np.asarray(answers[own_choice(name)])
+        ):
+            return False
         among, values = pairs.get(node.input[0]), pairs.get(node.output[0])
         if node.op_type == "TopK" and among is not None and values is not None:
             (want, got), (best, found) = among, values
@@ -363,6 +379,23 @@ def _choose_alike(analysis: Analysis, nodes: Iterable[int], pairs: _Pairs) -> bo
             if best.size and np.abs(best - found).max() > np.abs(want - got).max():
                 return False
     return True
+
+
+def _compares_alike(analysis: Analysis, node: onnx.NodeProto, pairs: _Pairs, given: Array, own: Array) -> bool:
+    sides, moved = [], 0.0
+    for name in node.input:
+        if name in pairs:
+            want, got = pairs[name]
+            if want.shape != got.shape:
+                return False
+            sides.append(want)
+            moved += float(np.abs(want - got).max(initial=0.0))
+        elif name in analysis.graph.constants and analysis.graph.array(name).size == 1:
+            sides.append(analysis.graph.array(name))
+    if len(sides) < len(node.input) or given.shape != own.shape:
+        return False
+    apart = np.broadcast_to(np.abs(sides[0] - sides[1]), given.shape)
+    return bool(apart[given != own].max(initial=0.0) <= moved)
 
 
 def _inputs(

@@ -44,7 +44,7 @@ def observe(graph: OnnxGraph) -> Facts:
     if static is not None:
         return static
     failure: Exception | None = None
-    types = _inferred_types(graph)
+    types = inferred_types(graph)
     runtime_pass = RuntimePass(graph, types)
     for sizes, batch in candidate_sizes(graph):
         try:
@@ -152,7 +152,7 @@ def _replace_by_constants(model: onnx.ModelProto, values: dict[str, Array]) -> N
 # ---------------------------------------------------------------------------------------------- one real pass
 
 
-def _inferred_types(graph: OnnxGraph) -> dict[str, int]:
+def inferred_types(graph: OnnxGraph) -> dict[str, int]:
     """Element types as far as inference knows the ops: it finds them also where it finds no shapes."""
     sizes, _ = next(iter(candidate_sizes(graph)))
     try:

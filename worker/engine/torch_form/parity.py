@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 
 from worker.engine.graph.choices import choices, with_given_choices
+from worker.engine.graph.facts import inferred_types
 from worker.engine.graph.inputs import given_inputs
 from worker.engine.graph.onnx_graph import OnnxGraph, node_label
 from worker.engine.graph.precision import settle
@@ -45,7 +46,7 @@ def parity_but_for_rounding(
     settled.CopyFrom(model)
     settle(settled)
     graph = OnnxGraph(settled)
-    chosen, behind = choices(graph), saturated(graph)
+    chosen, behind = choices(graph, inferred_types(graph)), saturated(graph)
     wanted = [value.name for value in settled.graph.output if value.name not in chosen]
     wanted += [name for node in chosen.values() for name in graph.nodes[node].input if name in graph.producer]
     wanted += [cause for name in tuple(wanted) for cause in sorted(behind.get(name, ()))]
