@@ -160,7 +160,7 @@ def _trained(name: str) -> Path:
             _train(model, target, epochs=5, rate=0.02)
         elif name in UNTRAINED:
             torch.manual_seed(0)
-            _train(UNTRAINED[name](), target, epochs=10, rate=0.05, halved=7)
+            _train(UNTRAINED[name](), target, epochs=10, rate=0.05, halved=9)
         else:
             raise ValueError(f"there is no base {name!r}")
     return target

@@ -22,6 +22,7 @@ from worker.runner.workbench import Workbench
 TOLERANCE = 0.05
 """Of float16, relative to the largest output: more is a mistake, not rounding."""
 _BATCH = 32
+_MOST_MINUTES = 10
 
 
 class _Wanted(NamedTuple):
@@ -83,7 +84,9 @@ def _compared(pruned: Path, path: Path, inputs: list[dict[str, np.ndarray]]) -> 
 
     if not _survived(found):
         raise EngineError(
-            "runtime_died", "ONNX Runtime dies while it loads or runs the file.", "Use pruned.onnx, which it runs."
+            "runtime_died",
+            f"ONNX Runtime dies while it loads or runs the file, or takes more than {_MOST_MINUTES} minutes.",
+            "Use pruned.onnx, which it runs.",
         )
     return found()
 
@@ -96,7 +99,7 @@ def _survived(work: Callable[[], object]) -> bool:
             work()
         return ""
 
-    return in_fork(attempt) is not None
+    return in_fork(attempt, seconds=60 * _MOST_MINUTES) is not None
 
 
 def _calibration(bench: Workbench) -> Iterator[np.ndarray]:

@@ -7,8 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,57 +19,27 @@ from worker.engine.recovery.checkpoint import (
     Checkpoints,
     Interrupted,
     State,
-    optimizer_state,
     prefixed,
-    restore_optimizer,
     without_prefix,
 )
-from worker.engine.recovery.distillation import Teacher
+from worker.engine.recovery.descent import Descent, nothing_to_train
 from worker.engine.recovery.frozen_masks import FrozenMasks
 from worker.engine.recovery.gradient_clipping import GradientClipping
-from worker.engine.recovery.imitation import Imitation
-from worker.engine.recovery.labels import Labels
+from worker.engine.recovery.objective import objective_of
 from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.recovery.selective_decay import SelectiveDecay
 from worker.engine.recovery.team import ALONE, Team
+from worker.engine.recovery.training_curve import Epoch, Training
 from worker.engine.recovery.training_options import FinetuneOptions, TrainingOptions
 from worker.engine.torch_form import TorchForm
 
 _NO_MASKS: Masks = {}
-_OBSERVED = 128
-"""Training images that tell how much the original's outputs vary."""
 _RETREATS = 3
 _EXPLODED = 100
 """Times the validation loss before the training: a loss that is larger is as lost as one that is no number."""
 _LEAST_LOSS = 0.01
 _SINGLE_VALUE = "Expected more than 1 value per channel"
 """What torch says where a norm would take the statistics of one value: it has no type of its own."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of the training curve. Epoch 0 is the model as it came; its train_loss is measured, not trained.
-    Without labels there is no accuracy, and the loss is the share of the original's variance that is missed."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    validation_loss: float
-    validation_top1: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Training:
-    device: str
-    train_samples: int
-    validation_samples: int
-    best_epoch: int
-    epochs: tuple[Epoch, ...]
-    arithmetic: Arithmetic = FLOAT32
-    processes: int = 1
-    retreats: int = 0
-    """How often the training diverged, and went on from its best weights at a tenth of the learning rate."""
 
 
 @dataclass
@@ -83,22 +51,6 @@ class _Part:
     loss: float = 0.0  # summed over the samples
     samples: int = 0
     seconds: float = 0.0
-
-
-class Objective(Protocol):
-    """What a training strives for, and how it is judged, on the values that it names."""
-
-    values: tuple[str, ...]
-
-    def loss(self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """What is trained on a batch, a scalar."""
-        ...
-
-    def judge(
-        self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, int | None]:
-        """The mean validation loss of a batch, and how many predictions are right where there are labels."""
-        ...
 
 
 @RECOVERIES.register(
@@ -177,14 +129,12 @@ class _Run:
     ) -> None:
         self.decay, self.team = decay, team
         self.options, self.dataset, self.device, self.checkpoints = options, dataset, device, checkpoints
-        self.objective = _objective(form, dataset, options, device, teacher)
+        self.objective = objective_of(form, dataset, options, device, teacher)
         self.form, self.network = form, form.on_batches(team.joined(form.up_to(*self.objective.values)))
-        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.steps_per_epoch = math.ceil(len(dataset.train) / options.batch_size)
-        self.steps = options.epochs * self.steps_per_epoch
-        self.retreats = 0
-        self.optimizer = _optimizer(self.parameters, options)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate_factor)
+        steps = options.epochs * self.steps_per_epoch
+        self.descent = Descent(parameters, options, steps, constant=decay is not None)
         self.augmentation = Augmentation(options.crop_padding, options.horizontal_flip)
         self.clipping = GradientClipping(form, options.gradient_clipping)
         self.frozen = FrozenMasks(form, masks)
@@ -192,9 +142,9 @@ class _Run:
 
     def train(self, on_epoch: Callable[[Epoch], None], on_progress: Callable[[float], None]) -> Training:
         self.rows: list[Epoch] = []
-        self.part = _Part(self._rate)
+        self.part = _Part(self.descent.rate)
         resumed = self._resume()
-        if self.team.from_first(self.schedule.last_epoch) != self.schedule.last_epoch:
+        if self.team.from_first(self.descent.done) != self.descent.done:
             raise RuntimeError("the processes of a training went on from different checkpoints")
         if not resumed:
             self.arithmetic = self._chosen_arithmetic()
@@ -206,9 +156,9 @@ class _Run:
         for number in range(len(self.rows), self.options.epochs + 1):
             row = self._converging_epoch(number, on_progress)
             self.rows.append(row)
-            if self.decay is not None or _merit(row) > _merit(self.best):
+            if self.decay is not None or row.merit > self.best.merit:
                 self.best, self.weights = row, self._weights()
-            self.part = _Part(self._rate)
+            self.part = _Part(self.descent.rate)
             on_epoch(row)
         self.network.load_state_dict(self.weights)
         samples = len(self.dataset.train), len(self.dataset.validation)
@@ -220,13 +170,13 @@ class _Run:
             curve,
             self.arithmetic,
             self.team.processes,
-            self.retreats,
+            self.descent.retreats,
         )
 
     def _chosen_arithmetic(self) -> Arithmetic:
         if self.options.precision != "auto":
             return BFLOAT16 if self.options.precision == "bfloat16" else FLOAT32
-        if self.steps < MIN_STEPS:
+        if self.descent.steps < MIN_STEPS:
             return FLOAT32
         images, labels = next(self.dataset.train.batches(self.options.batch_size, part=self.team.rows))
         self.network.train()
@@ -251,20 +201,15 @@ class _Run:
             try:
                 return self._epoch(number, on_progress)
             except _Diverged:
-                if self.retreats == _RETREATS or not math.isfinite(self.best.validation_loss):
+                if self.descent.retreats == _RETREATS or not math.isfinite(self.best.validation_loss):
                     raise
                 self._retreat(number)
 
     def _retreat(self, number: int) -> None:
-        self.retreats += 1
         self.network.load_state_dict(self.weights)
         self.frozen.apply()
-        self.optimizer = _optimizer(self.parameters, self.options)
-        for group in self.optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-        begin = (number - 1) * self.steps_per_epoch
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate_factor, last_epoch=begin - 1)
-        self.part = _Part(self._rate)
+        self.descent.retreat((number - 1) * self.steps_per_epoch)
+        self.part = _Part(self.descent.rate)
 
     def _epoch(self, number: int, on_progress: Callable[[float], None]) -> Epoch:
         """What is left of one pass over the training split, then the validation."""
@@ -281,7 +226,7 @@ class _Run:
             self._train_batch(number, images, labels)
             self.part.seconds = before + time.monotonic() - start
             self._checkpoint()
-            on_progress(self.schedule.last_epoch / self.steps)
+            on_progress(self.descent.progress)
         loss, top1 = self._validate(self.dataset.validation)
         if not loss <= _EXPLODED * max(self.rows[0].validation_loss, _LEAST_LOSS):
             raise _Diverged(number)
@@ -301,22 +246,22 @@ class _Run:
                 raise _Diverged(number)
             self.part.loss += loss
             self.part.samples += size
-        self.schedule.step()
+        self.descent.advance()
         self.part.batches += 1
 
     def _step(self, images: np.ndarray, labels: np.ndarray, size: int) -> float:
         """The loss, summed over all samples of a batch of that size."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.descent.optimizer.zero_grad(set_to_none=True)
         inputs, truth = self._on_device(images, labels)
         loss = self._forward(self.stepping, self.arithmetic, inputs, truth)
         if not loss.requires_grad:
-            raise _nothing_to_train()
+            raise nothing_to_train()
         counted = len(labels) * self.team.weight(size)
         (loss * (counted * self.team.processes / size)).backward()  # type: ignore[no-untyped-call]
         if self.decay is not None:
-            self.decay.add_to_gradients(self.form.module, self.schedule.last_epoch / self.steps)
+            self.decay.add_to_gradients(self.form.module, self.descent.progress)
         self.clipping.apply()
-        self.optimizer.step()
+        self.descent.optimizer.step()
         self.frozen.apply()
         (total,) = self.team.total(loss.item() * counted)
         return total
@@ -371,7 +316,7 @@ class _Run:
             return
         if self.rows and self.checkpoints is not None:
             self._save(self.checkpoints)
-        raise Interrupted(f"stopped after {self.schedule.last_epoch} of {self.steps} batches")
+        raise Interrupted(f"stopped after {self.descent.done} of {self.descent.steps} batches")
 
     def _save(self, checkpoints: Checkpoints) -> None:
         """All processes have the same state."""
@@ -379,21 +324,19 @@ class _Run:
             checkpoints.save(self._state())
 
     def _state(self) -> State:
-        optimizer = optimizer_state(self.optimizer)
+        descent = self.descent.state()
         tensors = (
             prefixed("network.", self.network.state_dict())
             | prefixed("best.", self.weights)
-            | prefixed("optimizer.", optimizer.tensors)
+            | prefixed("optimizer.", descent.tensors)
         )
         values = {
             "options": self.options.model_dump(),
             "rows": [asdict(row) for row in self.rows],
             "best": self.best.epoch,
             "part": asdict(self.part),
-            "retreats": self.retreats,
             "arithmetic": asdict(self.arithmetic),
-            "schedule": self.schedule.state_dict(),
-            "optimizer": optimizer.values,
+            **descent.values,
         }
         return State(tensors, values)
 
@@ -405,13 +348,10 @@ class _Run:
         self.network.load_state_dict(without_prefix("network.", state.tensors))
         best = without_prefix("best.", state.tensors)
         self.weights = {name: tensor.to(self.device) for name, tensor in best.items()}
-        memory = State(without_prefix("optimizer.", state.tensors), state.values["optimizer"])
-        restore_optimizer(self.optimizer, memory)
-        self.schedule.load_state_dict(state.values["schedule"])
+        self.descent.restore(State(without_prefix("optimizer.", state.tensors), state.values))
         self.rows = [Epoch(**row) for row in state.values["rows"]]
         self.best = self.rows[state.values["best"]]
         self.part = _Part(**state.values["part"])
-        self.retreats = state.values["retreats"]
         self.arithmetic = Arithmetic(**state.values["arithmetic"])
         self.arithmetic.prepare(self.network)
         return True
@@ -421,57 +361,8 @@ class _Run:
         kept = {name: tensor.shape for name, tensor in without_prefix("network.", state.tensors).items()}
         return bool(kept == shapes and state.values["options"] == self.options.model_dump())
 
-    @property
-    def _rate(self) -> float:
-        return float(self.schedule.get_last_lr()[0])
-
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-
-    def _rate_factor(self, step: int) -> float:
-        left = 0.1**self.retreats
-        if self.decay is not None:
-            return left
-        return left * 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
-
-
-def _objective(
-    form: TorchForm,
-    dataset: Dataset,
-    options: FinetuneOptions,
-    device: torch.device,
-    teacher: TorchForm | None,
-) -> Objective:
-    if teacher is None and (options.distillation > 0 or not dataset.labelled):
-        raise ValueError("distillation needs a teacher")
-    if teacher is None or dataset.labelled:
-        softened = Teacher(teacher, options.temperature, device) if teacher and options.distillation > 0 else None
-        return Labels(form, dataset, options.label_smoothing, softened, options.distillation)
-    images, _ = next(dataset.validation.batches(min(2, len(dataset.validation))))
-    teacher.module.to(device)
-    # The same ones whenever the training goes on, and in all of its processes.
-    drawn = dataset.train.batches(min(options.batch_size, _OBSERVED), rng=np.random.default_rng([options.seed, 0]))
-    observed = islice(drawn, math.ceil(_OBSERVED / options.batch_size))
-    batches = (torch.from_numpy(batch).to(device) for batch, _ in observed)
-    return Imitation(form, teacher, torch.from_numpy(images).to(device), batches, device)
-
-
-def _merit(row: Epoch) -> tuple[float, float]:
-    """Accuracy first, then loss."""
-    return row.validation_top1 or 0.0, -row.validation_loss
-
-
-def _optimizer(parameters: list[torch.nn.Parameter], options: FinetuneOptions) -> torch.optim.Optimizer:
-    """Weight decay acts on matrices and kernels, not on biases and norms."""
-    if not parameters:
-        raise _nothing_to_train()
-    decayed = [p for p in parameters if sum(size > 1 for size in p.shape) >= 2]
-    kept = [p for p in parameters if sum(size > 1 for size in p.shape) < 2]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=options.learning_rate)
-    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
 
 
 def _seed(*place: int) -> int:
@@ -498,12 +389,4 @@ def _batch_too_small() -> EngineError:
         "batch_too_small",
         "A norm of the model has a single value per channel in a batch of one image, and nothing to normalise it by.",
         "Train on batches of two images or more: set finetuning.batch_size to at least 2.",
-    )
-
-
-def _nothing_to_train() -> EngineError:
-    return EngineError(
-        "nothing_to_train",
-        "No weight of the model receives a gradient.",
-        "Upload a model with floating-point weights, or prune without finetuning.",
     )

@@ -1,0 +1,58 @@
+"""What a training strives for: labels, the original's outputs, or both."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from worker.engine.data import Dataset
+from worker.engine.recovery.distillation import Teacher
+from worker.engine.recovery.imitation import Imitation
+from worker.engine.recovery.labels import Labels
+from worker.engine.recovery.training_options import FinetuneOptions
+from worker.engine.torch_form import TorchForm
+
+_OBSERVED = 128
+"""Training images that tell how much the original's outputs vary."""
+
+
+class Objective(Protocol):
+    """What a training strives for, and how it is judged, on the values that it names."""
+
+    values: tuple[str, ...]
+
+    def loss(self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What is trained on a batch, a scalar."""
+        ...
+
+    def judge(
+        self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, int | None]:
+        """The mean validation loss of a batch, and how many predictions are right where there are labels."""
+        ...
+
+
+def objective_of(
+    form: TorchForm,
+    dataset: Dataset,
+    options: FinetuneOptions,
+    device: torch.device,
+    teacher: TorchForm | None,
+) -> Objective:
+    """Raises EngineError where the outputs do not fit the labels, ValueError where a teacher is needed and missing."""
+    if teacher is None and (options.distillation > 0 or not dataset.labelled):
+        raise ValueError("distillation needs a teacher")
+    if teacher is None or dataset.labelled:
+        softened = Teacher(teacher, options.temperature, device) if teacher and options.distillation > 0 else None
+        return Labels(form, dataset, options.label_smoothing, softened, options.distillation)
+    images, _ = next(dataset.validation.batches(min(2, len(dataset.validation))))
+    teacher.module.to(device)
+    # The same ones whenever the training goes on, and in all of its processes.
+    drawn = dataset.train.batches(min(options.batch_size, _OBSERVED), rng=np.random.default_rng([options.seed, 0]))
+    observed = islice(drawn, math.ceil(_OBSERVED / options.batch_size))
+    batches = (torch.from_numpy(batch).to(device) for batch, _ in observed)
+    return Imitation(form, teacher, torch.from_numpy(images).to(device), batches, device)
