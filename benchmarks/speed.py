@@ -146,7 +146,7 @@ def variants(name: str) -> tuple[dict[str, onnx.ModelProto], float]:
 
 def measure(models: dict[str, onnx.ModelProto], threads: int, batch: int) -> dict[str, np.ndarray]:
     """Seconds of each run by variant, (rounds,), all variants in turn in every round."""
-    sessions = {name: cpu_session(model, threads) for name, model in models.items()}
+    sessions = {name: cpu_session(model, threads, timed=True) for name, model in models.items()}
     images = np.random.default_rng(0).random((batch, 3, SIZE, SIZE), dtype=np.float32)
     for session in sessions.values():
         _seconds(session, images)

@@ -19,6 +19,10 @@ from sqlalchemy import make_url
 
 from models_store.blobs import BlobStore
 from models_store.database import Database
+from worker.sandbox import SPINS
+
+# Before torch is loaded: several test processes share the cores, as jobs do.
+os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -66,7 +66,9 @@ class WorkerSettings(StoreSettings):
         ge=1,
         description="Processes that train a job together, one per GPU; unset: for every GPU that the worker sees.",
     )
-    child_threads: int | None = Field(default=None, ge=1, description="Threads of a child; all cores if unset.")
+    child_threads: int | None = Field(
+        default=None, ge=1, description="Threads of a child; if unset, as many as the worker has cores."
+    )
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> "WorkerSettings":

@@ -42,6 +42,7 @@ from models_store.tables import Dataset, Model
 from worker import failures, sandbox
 from worker.checkpoint_keeper import CheckpointKeeper
 from worker.child import Child
+from worker.cores import usable_cores
 from worker.devices import visible_gpus
 from worker.lease import Lease
 from worker.messages import CheckpointMessage, Message
@@ -255,7 +256,7 @@ class _Attempt:
 
     @property
     def _threads(self) -> int:
-        return self.settings.child_threads or os.cpu_count() or 1
+        return self.settings.child_threads or usable_cores()
 
     # While it runs
 

@@ -154,7 +154,7 @@ def _whole_model(analysis: Analysis, batch: int, threads: int) -> float:
     from worker.engine.graph.inputs import random_inputs, with_batch
 
     graph = analysis.graph
-    session = cpu_session(graph.model, threads)
+    session = cpu_session(graph.model, threads, timed=True)
     inputs = random_inputs(graph, with_batch(graph, analysis.facts.sizes, batch), seed=0)
     times = []
     try:

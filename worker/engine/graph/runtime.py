@@ -33,6 +33,7 @@ class Session:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_BASIC if optimised else levels.ORT_DISABLE_ALL
         options.log_severity_level = 4
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores are left to other jobs
         if not optimised:
             # A tensor of which only the shape is wanted is freed early; planning its reuse would take longer.
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED

@@ -54,7 +54,7 @@ def _peak(path: Path, inputs: Mapping[str, np.ndarray], threads: int, pages: lis
         for page in pages:  # a fork begins without the pages of code that this one has
             ctypes.string_at(page, 1)
         before = _peak_resident()
-        cpu_session(path, threads).run(None, dict(inputs))
+        cpu_session(path, threads, timed=True).run(None, dict(inputs))
         return str(_peak_resident() - before)
 
     _libc.malloc_trim(0)  # what was freed here would be used again there without being counted

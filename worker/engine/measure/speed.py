@@ -54,7 +54,7 @@ def latency(
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[Latency, ...]:
     """Time both models, A-B-B-A, once per batch size that the original can take (a fixed batch size stays fixed)."""
-    sessions = cpu_session(original, threads), cpu_session(pruned, threads)
+    sessions = cpu_session(original, threads, timed=True), cpu_session(pruned, threads, timed=True)
     single = single_samples(OnnxGraph(original))
     rows: dict[int, Latency] = {}
     for done, batch_size in enumerate(batch_sizes):

@@ -61,6 +61,7 @@ class ForeignNode(torch.nn.Module):
             model = helper.make_model(graph, opset_imports=self.opsets, ir_version=self.ir_version)
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch has these cores, too
             self._sessions[dtypes] = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
