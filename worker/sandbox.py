@@ -32,9 +32,10 @@ _SECONDS_FROM_SIGXCPU_TO_SIGKILL = 5
 _NICENESS = 10
 """A job yields to the API, the database and the broker where they share its machine."""
 
-SPINS = 5000
+SPINS = 10_000
 """Turns for which a thread of torch waits for the others before it lends its core to another process. By default they
-are 300,000, and two jobs on the same cores do a sixth of what one does (benchmarks/side_by_side.py)."""
+are 300,000, and two jobs on the same cores hold each other up; fewer than these slow one down that is alone
+(benchmarks/side_by_side.py)."""
 
 # What a child may know of its worker's environment. Anything else could be a secret.
 _ALLOWED_VARIABLES = (
