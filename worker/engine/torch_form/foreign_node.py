@@ -43,10 +43,9 @@ class ForeignNode(torch.nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         arguments = [t.to(self._integers.get(name, t.dtype)) for name, t in zip(self.names, tensors, strict=False)]
-        session = self._session(tuple(t.dtype for t in arguments))
         feed = {name: t.detach().cpu().numpy() for name, t in zip(self.names, arguments, strict=True)}
         try:
-            results = session.run(None, feed)
+            results = self._session(tuple(t.dtype for t in arguments)).run(None, feed)
         except RUNTIME_ERRORS as error:
             raise RuntimeError(f"ONNX Runtime cannot run {node_label(self.node)}: {error}") from error
         return tuple(torch.as_tensor(r, device=tensors[0].device) for r in results)
