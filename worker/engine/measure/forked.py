@@ -6,6 +6,7 @@ A fork and not a new program, because a confined job may start none.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import warnings
@@ -17,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
-def in_fork(work: Callable[[], str], seconds: int | None = None) -> str | None:
+def in_fork(work: Callable[[], str], seconds: int) -> str | None:
     """What `work` returned there; None where it raised, took more than `seconds`, or the process died. Linux only.
 
     It may use no thread of this process, and so neither torch's nor a session's that was made here.
@@ -36,13 +37,14 @@ def in_fork(work: Callable[[], str], seconds: int | None = None) -> str | None:
     return said.decode() if status == 0 else None
 
 
-def _do(work: Callable[[], str], seconds: int | None, writing: int) -> NoReturn:
+def _do(work: Callable[[], str], seconds: int, writing: int) -> NoReturn:
     """In the forked process: say what was found and end, whatever happens."""
     code = 1
+    gc.disable()  # a session that is garbage would wait for its threads, which are not here
     with suppress(BaseException):
         for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(caught, signal.SIG_DFL)
-        signal.alarm(seconds or 0)
+        signal.alarm(seconds)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nothing is done for a job that has ended
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(work().encode())
