@@ -33,9 +33,10 @@ def render(folder: Path) -> str:
 
 def _section(name: str, contents: Mapping[str, Any]) -> str:
     lines = [f"## {name}", "", f"`python -m benchmarks.{name}`: {_machine(contents['machine'])}.", ""]
-    lines += ["| issue | what was measured | value | goal | holds |", "|---|---|---|---|---|"]
-    lines += [claim_row(claim) for claim in contents["claims"]]
-    return "\n".join([*lines, "", f"The rows: [`{name}.json`](../benchmarks/results/{name}.json).", ""])
+    if contents["claims"]:
+        lines += ["| issue | what was measured | value | goal | holds |", "|---|---|---|---|---|"]
+        lines += [*(claim_row(claim) for claim in contents["claims"]), ""]
+    return "\n".join([*lines, f"The rows: [`{name}.json`](../benchmarks/results/{name}.json).", ""])
 
 
 def claim_row(claim: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> in
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
     """CPU seconds per second of this process's groups and of those above, of both versions of control groups."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         for line in membership.read_text().splitlines():
             _, controllers, group = line.split(":", 2)
             names = controllers.split(",") if controllers else []

@@ -29,14 +29,14 @@ class Export(Document):
     )
 
 
-Kind = Literal["float16", "int8", "safetensors"]
+FileKind = Literal["float16", "int8", "safetensors"]
 
 
 class ExportedFile(Document):
     """A further file, checked against pruned.onnx by running both in ONNX Runtime."""
 
     name: str
-    kind: Kind
+    kind: FileKind
     max_relative_error: float | None = Field(description="Of its outputs; None for safetensors, which hold no graph.")
     top1: float | None = Field(description="On the test split, by ONNX Runtime; None without data.")
 
@@ -45,5 +45,5 @@ class MissingFile(Document):
     """A further file that the job was asked for and could not make. The rest of its work stands."""
 
     name: str
-    kind: Kind
+    kind: FileKind
     reason: str

@@ -44,6 +44,7 @@ def test_no_more_than_the_cpu_time_that_a_container_has(tmp_path: Path, membersh
         ("0::/\n", {"cpu.max": "nonsense"}),
         ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}),
         ("", {}),
+        ("nonsense\n", {}),
     ],
 )
 def test_all_that_it_is_bound_to_otherwise(tmp_path: Path, membership: str, files: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from models_store.documents.event import STAGES, EventType
 from models_store.documents.job import JobState
@@ -203,3 +204,28 @@ def test_recovery_without_training(plane: Plane) -> None:
     assert all(file.max_relative_error is not None and file.max_relative_error < 0.2 for file in files.values())
     assert all(file.top1 is not None for file in files.values())
     assert set(files) < {artifact.name for artifact in reports["reconstruction"].artifacts}
+
+
+def test_a_file_that_cannot_be_made_does_not_cost_the_job(plane: Plane) -> None:
+    """Logits beyond float16's numbers. A twentieth is left: its layers take less time, whoever else computes."""
+    network = convnet(width=128)
+    weight = next(tensor for tensor in network.graph.initializer if tensor.name == "fc.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e8), weight.name))
+    model_id, inspection = plane.upload_model(network.SerializeToString())
+    plane.work()
+    plane.wait(inspection, JobState.SUCCEEDED)
+    asked = {"float16": True, "float16_io": True}
+    job_id = plane.submit(model_id=model_id, budget={"macs_ratio": 0.05}, export=asked, measuring=QUICK)
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job_id))
+    assert report.exports == ()
+    (missing,) = report.missing_exports
+    assert (missing.name, missing.kind) == ("pruned.fp16.onnx", "float16")
+    assert "differs" in missing.reason
+    assert report.warnings[0] == f"pruned.fp16.onnx could not be made: {missing.reason}"
+    assert set(plane.artifacts(job_id)) == {"pruned.onnx", "report.html", "report.json"}
+    before, after = (
+        sum(getattr(layer, f"time_{which}_ms") for layer in report.layers) for which in ("original", "pruned")
+    )
+    assert after < before

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import LAYER_OPS, Analysis, Mask
-from worker.engine.graph.choices import COMPARISONS, FLOATS, choices, own_choice, with_given_choices
+from worker.engine.graph.choices import COMPARISONS, FLOATS, choices, compares_alike, own_choice, with_given_choices
 from worker.engine.graph.inputs import Sizes, candidate_sizes, random_inputs, with_batch
 from worker.engine.graph.labels import Labels
 from worker.engine.graph.onnx_graph import Array, node_label
@@ -367,9 +367,8 @@ def _choose_alike(
     are the choices, `answers` what the pruned graph makes of them and would have chosen itself."""
     for name, index in chosen.items():
         node = analysis.graph.nodes[index]
-        if node.op_type in COMPARISONS and not _compares_alike(
-            analysis, node, pairs, given[name], np.asarray(answers[own_choice(name)])
-        ):
+        own = np.asarray(answers[own_choice(name)])
+        if node.op_type in COMPARISONS and not compares_alike(analysis.graph, node, pairs, given[name], own):
             return False
         among, values = pairs.get(node.input[0]), pairs.get(node.output[0])
         if node.op_type == "TopK" and among is not None and values is not None:
@@ -379,23 +378,6 @@ def _choose_alike(
             if best.size and np.abs(best - found).max() > np.abs(want - got).max():
                 return False
     return True
-
-
-def _compares_alike(analysis: Analysis, node: onnx.NodeProto, pairs: _Pairs, given: Array, own: Array) -> bool:
-    sides, moved = [], 0.0
-    for name in node.input:
-        if name in pairs:
-            want, got = pairs[name]
-            if want.shape != got.shape:
-                return False
-            sides.append(want)
-            moved += float(np.abs(want - got).max(initial=0.0))
-        elif name in analysis.graph.constants and analysis.graph.array(name).size == 1:
-            sides.append(analysis.graph.array(name))
-    if len(sides) < len(node.input) or given.shape != own.shape:
-        return False
-    apart = np.broadcast_to(np.abs(sides[0] - sides[1]), given.shape)
-    return bool(apart[given != own].max(initial=0.0) <= moved)
 
 
 def _inputs(

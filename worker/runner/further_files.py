@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 
-from models_store.documents.export_spec import ExportedFile, Kind, MissingFile
+from models_store.documents.export_spec import ExportedFile, FileKind, MissingFile
 from worker.engine.errors import EngineError
 from worker.engine.graph import load_model, sample_inputs
 from worker.engine.measure.forked import in_fork
@@ -26,7 +26,7 @@ _MOST_MINUTES = 10
 
 
 class _Wanted(NamedTuple):
-    kind: Kind
+    kind: FileKind
     name: str
     make: Callable[[Workbench, Path, Path], float | None]
     """Writes the file made of the pruned one; how far its outputs are off, where it has any."""

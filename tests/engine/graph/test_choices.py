@@ -1,6 +1,7 @@
 """Detectors without NonMaxSuppression order their candidates by TopK: scores that are alike but for rounding change
 places between two graphs that are equal, and the boxes with them."""
 
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +15,8 @@ from worker.engine.graph import analyze, sample_inputs
 from worker.engine.proof import Proof, prove
 from worker.engine.surgery import prune
 from worker.engine.torch_form import build, parity
+from worker.engine.torch_form.rules import elementwise
+from worker.runner.diagnosis import BrokenPromise
 from worker.runner.torch_model import TOLERANCE, checked_form
 
 CANDIDATES = 300
@@ -116,6 +119,12 @@ def test_torch_may_find_another_number_of_places():
         _, found = checked_form(model, 0)
         assert found.max_relative_error < TOLERANCE
         assert {name.split("_")[0] for name in found.given_choices} == {"Equal", "Greater"}
+
+
+def test_a_threshold_that_torch_sees_otherwise_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(elementwise._BINARY, "Greater", operator.lt)
+    with pytest.raises(BrokenPromise, match="differs from ONNX Runtime by inf"):
+        checked_form(keypoints(0), 0)
 
 
 def test_torch_may_order_near_ties_in_another_way():

@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from worker.engine.errors import EngineError
-from worker.engine.graph.onnx_graph import in_order
+from worker.engine.graph.onnx_graph import in_order, ints_attribute
 from worker.engine.graph.stored_weights import with_initializers
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -69,13 +69,9 @@ def _batch_transposes(graph: onnx.GraphProto) -> Iterator[str]:
         for name in node.input
     }
     for node in graph.node:
-        if node.op_type == "Transpose" and multiplied.intersection(node.output) and _order(node)[:1] != [0]:
+        order = ints_attribute(node, "perm") or []  # reversed, where it is not said
+        if node.op_type == "Transpose" and multiplied.intersection(node.output) and order[:1] != [0]:
             yield node.output[0]
-
-
-def _order(node: onnx.NodeProto) -> list[int]:
-    """The axes in their new order; none where they are reversed."""
-    return next((list(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), [])
 
 
 def _exceeds(tensor: TensorProto) -> bool:

@@ -8,6 +8,7 @@ places that pass a threshold, their number is a matter of rounding, too: there c
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 
 from worker.engine.graph.analysis import LAYER_OPS
@@ -72,3 +73,24 @@ def with_given_choices(model: onnx.ModelProto, given: Mapping[str, Array]) -> on
         element = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
         copy.graph.input.append(onnx.helper.make_tensor_value_info(name, element, value.shape))
     return copy
+
+
+def compares_alike(
+    graph: OnnxGraph, node: onnx.NodeProto, pairs: Mapping[str, tuple[Array, Array]], given: Array, own: Array
+) -> bool:
+    """Whether what a graph would have chosen itself by this comparison is what it was given, but for numbers that are
+    no further apart than the two graphs are. `pairs`: what these computed, by the names of the tensors."""
+    sides, moved = [], 0.0
+    for name in node.input:
+        if name in pairs:
+            want, got = pairs[name]
+            if want.shape != got.shape:
+                return False
+            sides.append(want)
+            moved += float(np.abs(want - got).max(initial=0.0))
+        elif name in graph.constants and graph.array(name).size == 1:
+            sides.append(graph.array(name))
+    if len(sides) < len(node.input) or given.shape != own.shape:
+        return False
+    apart = np.broadcast_to(np.abs(sides[0] - sides[1]), given.shape)
+    return bool(apart[given != own].max(initial=0.0) <= moved)

@@ -70,14 +70,14 @@ def _with_channels(shares: Sequence[Floats], reads: Sequence[int], blocks: int, 
 
 def _assign(shares: Sequence[Floats], inputs: Sequence[Sequence[Indices]], blocks: int) -> Indices:
     """The equal blocks that keep most importance for these channels."""
+    from scipy.optimize import linear_sum_assignment  # slow to load, and other layouts need none of it
+
     outputs = len(shares[0])
     gains = np.zeros((outputs, blocks))
     for share, chosen in zip(shares, inputs, strict=True):
         for block, channels in enumerate(chosen):
             gains[:, block] += share[:, channels].sum(axis=1)
     seats = np.repeat(np.arange(blocks), outputs // blocks)
-    from scipy.optimize import linear_sum_assignment  # slow to load, and other layouts need none of it
-
     filters, taken = linear_sum_assignment(gains[:, seats], maximize=True)
     block_of = np.empty(outputs, dtype=np.int64)
     block_of[filters] = seats[taken]

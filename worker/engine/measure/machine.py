@@ -13,8 +13,8 @@ _LIBRARIES = (
     *("cmaes", "optuna"),
 )
 
-_GPU_DEVICES = ("nvidia[0-9]*", "dxg")
-"""Of NVIDIA's driver on Linux, and of Windows' for Linux."""
+_GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
+"""Of NVIDIA's and AMD's drivers, and of Windows' for Linux."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import torch
 
-from worker.engine.graph.choices import choices, with_given_choices
+from worker.engine.graph.choices import COMPARISONS, choices, compares_alike, own_choice, with_given_choices
 from worker.engine.graph.facts import inferred_types
 from worker.engine.graph.inputs import given_inputs
 from worker.engine.graph.onnx_graph import OnnxGraph, node_label
@@ -38,7 +38,8 @@ def parity_but_for_rounding(
 ) -> tuple[Difference, tuple[str, ...]]:
     """As `parity`, where rounding alone may set the two apart; and the nodes that choose among near ties (TopK, say).
 
-    The torch form is given what ONNX Runtime chose, and compared at what there was to choose from; activations are not
+    The torch form is given what ONNX Runtime chose, and compared at what there was to choose from; a threshold that it
+    sees passed by numbers further away from it than rounding took them is an error without measure; activations are not
     quantised; what rounding accounts for is excused (see graph.rounding), and what goes into a sigmoid is compared as
     well as what comes out of it.
     """
@@ -57,11 +58,17 @@ def parity_but_for_rounding(
     given = {name: reference[name] for name in chosen}
     del settled.graph.output[len(outputs) :]
     reader = with_given_choices(settled, given)
+    compared = {name: graph.nodes[node] for name, node in chosen.items() if graph.nodes[node].op_type in COMPARISONS}
+    reader.graph.output.extend(onnx.ValueInfoProto(name=own_choice(name)) for name in compared)
     computed = run_form(build(reader), {**inputs, **given})
-    errors = {name: relative_error(reference[name], value) for name, value in zip(outputs, computed, strict=True)}
+    pairs = {name: (reference[name], value) for name, value in zip(outputs, computed, strict=False)}
+    errors = {name: relative_error(*pair) for name, pair in pairs.items()}
+    for (name, node), own in zip(compared.items(), computed[len(outputs) :], strict=True):
+        if not compares_alike(graph, node, pairs, given[name], own):
+            errors[own_choice(name)] = float("inf")
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(outputs, run_onnx(reader, inputs), strict=True))
+        return dict(zip(outputs, run_onnx(reader, inputs), strict=False))
 
     found = judged(errors, measured_rounding(run, {**inputs, **given}, behind), tolerance)
     return found, tuple(node_label(graph.nodes[node]) for node in chosen.values())
