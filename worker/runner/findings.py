@@ -26,8 +26,9 @@ def warnings(
     methods: Iterable[Method] = (),
     kernels: bool = False,
     missing: tuple[MissingFile, ...] = (),
+    zeros: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """All that apply, the gravest first."""
+    """All that apply, the gravest first. `zeros`: of padded_pools."""
     why = _KERNELS_ON_TOP if kernels else _rounded(round_to) if round_to > 1 else ""
     return (
         *(f"{file.name} could not be made: {file.reason}" for file in missing),
@@ -35,6 +36,7 @@ def warnings(
         *_pinned(layers, original.macs),
         *(text for line in budget if line.name == "macs_ratio" and len(budget) == 1 for text in _left(line, why)),
         *_outside_torch(nodes_outside_torch),
+        *zeros,
         *reconstructed(methods),
     )
 

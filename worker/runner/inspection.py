@@ -13,6 +13,7 @@ from worker.engine.data import inspect_dataset
 from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
 from worker.engine.graph.inputs import declared_shape
+from worker.engine.graph.padded_pools import kept_apart
 from worker.order import CANONICAL_MODEL, InputFile, InspectionResult, Order
 from worker.runner.bundle import join_bundle
 from worker.runner.byte_budget import check_bytes
@@ -137,7 +138,7 @@ def describe(model: onnx.ModelProto, analysis: Analysis, size_bytes: int) -> Mod
         macs=macs,
         size_bytes=size_bytes,
         layers=layers,
-        warnings=tuple(_warnings(layers)),
+        warnings=(*_warnings(layers), *kept_apart(model)),
     )
 
 

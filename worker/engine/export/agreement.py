@@ -11,7 +11,8 @@ import onnx
 import onnxruntime
 
 from worker.engine.errors import EngineError
-from worker.engine.graph.onnx_graph import OnnxGraph, load_model
+from worker.engine.graph.onnx_graph import OnnxGraph
+from worker.engine.graph.reading import load_model
 from worker.engine.graph.runtime import RUNTIME_ERRORS
 from worker.engine.graph.saturation import saturated
 from worker.engine.measure.session import cpu_session

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from models_store.documents.report import Machine, Report, RoundRow
+from worker.engine.graph.padded_pools import kept_apart
 from worker.engine.measure import machine
 from worker.runner.artifact import describe
 from worker.runner.budget import latency_row, verdicts
@@ -91,6 +92,7 @@ def _assemble(bench: Workbench) -> Report:
             methods=bench.spec.pruning.methods().values(),
             kernels=pruned.kernels is not None,
             missing=exported.missing,
+            zeros=kept_apart(bench.original),
         ),
         machine=_machine(bench),
         artifacts=(exported.artifact, *exported.further_artifacts),
