@@ -149,6 +149,20 @@ def test_trained_before_the_cut_to_do_without_what_goes(plane: Plane, method: st
     assert b"Training before the cut" in b"".join(plane.blobs.stream(plane.artifacts(job_id)["report.html"].blob_key))
 
 
+def test_what_was_trained_before_the_cut_is_not_refitted_to_what_it_was(plane: Plane) -> None:
+    asked = {"method": "swd", "epochs": 12, "last": 5.0}
+    finetuning = {"epochs": 0, "batch_size": 16, "learning_rate": 0.02}
+    job_id = plane.submit(**plane.ready_inputs(), regularisation=asked, finetuning=finetuning, measuring=QUICK)
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job_id))
+    assert report.recovery is not None
+    assert report.recovery.images > 0
+    assert report.recovery.layers == ()  # all that went had vanished: the layers compute what they did
+    assert report.accuracy is not None
+    assert report.accuracy.final.loss == pytest.approx(report.accuracy.after_cut.loss, rel=0.02)
+
+
 def test_without_data(plane: Plane) -> None:
     job_id = plane.submit(model_id=plane.ready_inputs()["model_id"], measuring=QUICK)
     plane.work()

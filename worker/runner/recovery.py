@@ -34,7 +34,8 @@ def reason_for_none(bench: Workbench) -> str | None:
 
 
 def recover(bench: Workbench, cut: onnx.ModelProto, plan: Plan, on_progress: Callable[[float], None]) -> Recovery:
-    """Least-squares reconstruction of the model cut by the plan, or BN re-estimation."""
+    """Least-squares reconstruction of the model cut by the plan, or BN re-estimation. What it is refitted to is what
+    was cut: to another network it would undo what training before the cut did."""
     # Imported here: a job without data needs no torch, which takes seconds to load.
     from worker.engine.recovery import calibration_batches, reconstruct, reestimate_norms
     from worker.runner.torch_model import checked_form
@@ -45,7 +46,7 @@ def recover(bench: Workbench, cut: onnx.ModelProto, plan: Plan, on_progress: Cal
     pruned, parity = checked_form(cut, seed)
     layers: tuple[ReconstructedLayer, ...] = ()
     if bench.spec.reconstructs:
-        original, _ = checked_form(bench.base, seed)
+        original, _ = checked_form(bench.model_to_cut, seed)
         batches = calibration_batches(bench.dataset.train, wanted.calibration_images, (original, pruned), seed)
         fits = reconstruct(bench.analysis, plan, original, pruned, batches, on_progress)
         layers = tuple(ReconstructedLayer(**asdict(fit)) for fit in fits)

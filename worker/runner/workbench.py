@@ -223,11 +223,15 @@ class Workbench:
         pruning = self.work.pruning
         return analyze(self.original, allow_inexact=pruning.allow_inexact, exclude=pruning.exclude)
 
+    @property
+    def model_to_cut(self) -> onnx.ModelProto:
+        """The base, or what training before the cut made of it."""
+        return load_model(self.regularised_path) if self.regularised_path.exists() else self.base
+
     def analysis_to_cut(self) -> Analysis:
         """Of the weights that the cut is made in: the original's, or what training before the cut made of them. Groups
         are the same."""
-        trained = self.regularised_path
-        return self._analysis(load_model(trained)) if trained.exists() else self.analysis
+        return self._analysis(self.model_to_cut) if self.regularised_path.exists() else self.analysis
 
     def _analysis(self, model: onnx.ModelProto) -> Analysis:
         pruning = self.work.pruning

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import convnet, residual_network
 from worker.engine.allocation import LatencyTable, allocate, latency_limit, macs_limit, measure_table, params_limit
 from worker.engine.allocation.latency_table import Axis, TimedLayer
@@ -82,6 +83,25 @@ def test_more_channels_take_longer() -> None:
 def test_depthwise_layers_have_one_width() -> None:
     (time,) = layer_times(LayerShape("Conv", (1, 16, 16), (3, 3), group=0, multiplier=2), [(16, 32)], 1)
     assert time > 0
+
+
+def test_grouped_layers_become_cheaper_as_their_groups_become_narrower() -> None:
+    """As in ResNeXt and RegNet: the groups stay, each of them with fewer inputs and outputs."""
+    g = GraphBuilder(17, seed=0)
+    x = g.node("Relu", g.conv(g.input((1, 3, 32, 32)), 3, 48))
+    x = g.node("Relu", g.conv(x, 48, 96, group=6))
+    analysis = analyze(g.model(g.conv(x, 96, 8, kernel=1)))
+    table = measure_table(analysis)
+    grouped = table.layers[1]
+    assert grouped.shape.group == 6
+    assert grouped.inputs.grid == (6, 12, 24, 48)
+    assert grouped.outputs.grid == (6, 24, 48, 96)
+    assert float(grouped.cost(analysis.full // 2)) < float(grouped.cost(analysis.full))
+    found = allocate(
+        analysis, score(analysis, "l2"), [latency_limit(table, 0.6)], method="latency", table=lambda: table
+    )
+    assert found.reached
+    assert prove(analysis, found.plan, prune(analysis, found.plan), inputs_per_size=1).passed
 
 
 def test_any_mix_of_limits_is_kept(analysis: Analysis, table: LatencyTable) -> None:

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.worker.networks import coloured_squares, convnet
+from tests.worker.networks import coloured_squares, convnet, residual_network
 from worker.engine.allocation import plan_of
 from worker.engine.criteria import score
 from worker.engine.data import Dataset, InputSpec, open_dataset
@@ -34,9 +34,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def analysis() -> Analysis:
-    return analyze(convnet())
+@pytest.fixture(scope="module", params=["with norms", "without"])
+def analysis(request: pytest.FixtureRequest) -> Analysis:
+    """Of networks with norms, and of one in which gradients are clipped."""
+    return analyze(convnet() if request.param == "with norms" else residual_network(1, 16, size=12))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,8 @@ def test_doomed_weights_vanish_and_the_cut_then_changes_next_to_nothing(
 def test_only_what_the_plan_removes_is_doomed(analysis: Analysis, plan: Plan) -> None:
     form = build(analysis.graph.model)
     doomed = doomed_weights(analysis, plan, form)
-    first = doomed[form.parameters["conv0.weight"]].numpy()  # (outputs, 3, 3, 3); its inputs are the image's
+    name = next(tensor.name for tensor in analysis.graph.proto.initializer if list(tensor.dims[1:]) == [3, 3, 3])
+    first = doomed[form.parameters[name]].numpy()  # (outputs, 3, 3, 3); its inputs are the image's
     assert (first == ~plan.kept[0].reshape(-1, 1, 1, 1)).all()
     assert first.any()
     assert not first.all()

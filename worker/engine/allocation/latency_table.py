@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,23 +32,29 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Axis:
-    """The width of one side of a layer: fixed + multiplicity @ (units kept of each group)."""
+    """The width of one side of a layer: fixed + multiplicity @ (units kept of each group). It is computed in blocks,
+    the last of them filled up."""
 
     fixed: int
     multiplicity: Counts
     whole: int
     shares: tuple[float, ...]
+    block: int = BLOCK
 
     def size(self, kept: Counts) -> Counts:
         """(..., G) -> (...)."""
         return np.asarray(self.fixed + kept @ self.multiplicity)
+
+    def filled(self, width: Counts | int) -> Counts:
+        """The width, or each of several, with its last block filled up."""
+        return np.asarray(np.minimum(-(-np.asarray(width) // self.block) * self.block, self.whole))
 
     @cached_property
     def grid(self) -> tuple[int, ...]:
         """The widths at which the layer is measured."""
         if not self.multiplicity.any() or self.whole < 2:
             return (self.whole,)
-        points = {int(_filled(max(int(self.whole * share), 1), self.whole)) for share in self.shares}
+        points = {int(self.filled(max(int(self.whole * share), 1))) for share in self.shares}
         return tuple(sorted(points))
 
 
@@ -100,7 +106,7 @@ class LatencyTable:
     def _handed_on(self, kept: Counts) -> Floats:
         weights = [np.prod(layer.shape.data) for layer in self.layers]
         outputs = [layer.outputs for layer in self.layers]
-        values = [w * _filled(axis.size(kept), axis.whole) for w, axis in zip(weights, outputs, strict=True)]
+        values = [w * axis.filled(axis.size(kept)) for w, axis in zip(weights, outputs, strict=True)]
         return np.asarray(np.sum(values, axis=0), dtype=np.float64)
 
 
@@ -219,11 +225,9 @@ def _convolution(
         return (LayerShape("ConvTranspose", data, kernel, attributes), first, second) if group == 1 else None
     if group == 1:
         return LayerShape("Conv", data, kernel, attributes), second, first
-    if weight[1] != 1:  # grouped: both widths at once would have to stay multiples of the group
-        fixed, whole = (
-            Axis(size, np.zeros_like(first.multiplicity), size, ()) for size in (weight[1] * group, weight[0])
-        )
-        return LayerShape("Conv", data, kernel, attributes, group=group), fixed, whole
+    if weight[1] != 1:  # grouped: the groups stay equal, and are computed one by one
+        inputs = Axis(second.fixed * group, second.multiplicity * group, weight[1] * group, _CONV_SHARES, block=group)
+        return LayerShape("Conv", data, kernel, attributes, group=group), inputs, replace(first, block=group)
     multiplier = weight[0] // group
     inputs = Axis(first.fixed // multiplier, first.multiplicity // multiplier, group, _CONV_SHARES)
     return LayerShape("Conv", data, kernel, attributes, group=0, multiplier=multiplier), inputs, first
@@ -248,11 +252,6 @@ def _axis(analysis: Analysis, labels: Dim, size: int, shares: tuple[float, ...] 
     return Axis(fixed, multiplicity, size, shares)
 
 
-def _filled(width: Counts | int, whole: int) -> Counts:
-    """The width, or each of several, with its last block filled up."""
-    return np.asarray(np.minimum(-(-np.asarray(width) // BLOCK) * BLOCK, whole))
-
-
 def _in_sets(width: Counts, parts: tuple[float, ...]) -> Floats:
     """Widths as multiples of what a set of blocks takes; as they are where there are no sets."""
     if not parts:
@@ -266,7 +265,7 @@ def _between(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
     """Positions in the grid below and above a width, and where it lies between them, 0..1."""
     grid = _in_sets(np.array(axis.grid), parts)
-    filled = _in_sets(_filled(axis.size(kept), axis.whole), parts)
+    filled = _in_sets(axis.filled(axis.size(kept)), parts)
     high = np.clip(np.searchsorted(grid, filled), 0, len(grid) - 1)
     low = np.maximum(high - 1, 0)
     gap = np.where(high > low, grid[high] - grid[low], 1.0)

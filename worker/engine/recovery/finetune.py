@@ -258,9 +258,9 @@ class _Run:
             raise nothing_to_train()
         counted = len(labels) * self.team.weight(size)
         (loss * (counted * self.team.processes / size)).backward()  # type: ignore[no-untyped-call]
-        if self.decay is not None:
-            self.decay.add_to_gradients(self.form.module, self.descent.progress)
         self.clipping.apply()
+        if self.decay is not None:  # after it: a decay that was clipped would shrink nothing
+            self.decay.add_to_gradients(self.form.module, self.descent.progress)
         self.descent.optimizer.step()
         self.frozen.apply()
         (total,) = self.team.total(loss.item() * counted)
