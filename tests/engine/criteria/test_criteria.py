@@ -136,8 +136,12 @@ def test_bn_scale(net: Net) -> None:
 
 
 def test_random_is_reproducible(net: Net) -> None:
-    for one, other in zip(scores(net, "random"), scores(net, "random"), strict=True):
-        np.testing.assert_array_equal(one, other)
+    analysis = net.analysis()
+    first, again, another = (score(analysis, "random", seed=seed) for seed in (0, 0, 1))
+    for one, same, other in zip(first.values(), again.values(), another.values(), strict=True):
+        np.testing.assert_array_equal(one, same)
+        assert not np.array_equal(one, other)
+        assert len(np.unique(one)) == len(one)
 
 
 def test_apoz_is_the_share_of_zeros(net: Net) -> None:
@@ -238,8 +242,24 @@ def test_a_criterion_without_its_data_is_an_error_of_the_user(net: Net, name: st
 @pytest.mark.parametrize("normalisation", ["mean", "max", "sum", "norm"])
 def test_scores_are_normalised_per_layer(net: Net, name: str, normalisation: str) -> None:
     of_one = {"mean": np.mean, "max": np.max, "sum": np.sum, "norm": np.linalg.norm}[normalisation]
-    for values in scores(net, name, {"normalisation": normalisation}, calibration=net.calibration):
-        assert of_one(values) == pytest.approx(1.0) or np.all(values == 1)
+    first, second = scores(net, name, {"normalisation": normalisation}, calibration=net.calibration)
+    assert of_one(first) == pytest.approx(1.0)
+    assert of_one(second) == pytest.approx(1.0)
+    assert len(np.unique(first)) > 1
+
+
+@pytest.mark.parametrize("name", [method.name for method in CRITERIA])
+def test_layers_without_weights_may_sum_over_channels(name: str) -> None:
+    """As F.normalize does, at the end of embedding networks."""
+    g = GraphBuilder(13)
+    x = g.node("Relu", g.conv(g.input(("n", 3, 6, 6)), 3, 16))
+    x = g.conv(g.node("Div", x, g.node("ReduceL2", x, axes=[1], keepdims=1)), 16, 8)
+    x = g.node("Relu", g.batch_norm(x, 8))
+    analysis = analyze(g.model(g.gemm(g.node("Flatten", g.node("GlobalAveragePool", x)), 8, 4)))
+    rng = np.random.default_rng(0)
+    images = Calibration(rng.random((20, 3, 6, 6), dtype=np.float32), rng.integers(0, 4, 20))
+    found = score(analysis, name, calibration=images)
+    assert all(np.isfinite(values).all() for values in found.values())
 
 
 def test_aggregation_over_coupled_layers() -> None:

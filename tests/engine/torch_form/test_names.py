@@ -1,9 +1,13 @@
 """Names of ONNX values and attribute paths, there and back."""
 
+import pytest
+from graphs import floats, model_of
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper
 from torch import nn
 
+from worker.engine.torch_form import build, parity
 from worker.engine.torch_form.names import attribute_paths, value_name
 
 
@@ -37,3 +41,11 @@ def test_state_dict_names_are_their_own_path():
 
 def test_other_names_are_encoded():
     assert attribute_paths(["conv1/kernel:0"])["conv1/kernel:0"] == "encoded.n_conv1_2f_kernel_3a_0"
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("a.b", "a_b"), ("class", "None"), ("torch", "self"), ("2d/x", "é")])
+def test_inputs_have_any_names(names):
+    """Numbers were PyTorch's own once; what the module's code calls its things files may call theirs."""
+    nodes = [helper.make_node("MatMul", [names[0], "w"], ["m"]), helper.make_node("Add", ["m", names[1]], ["y"])]
+    model = model_of(nodes, {names[0]: (2, 4), names[1]: (2, 3)}, ["y"], {"w": floats(4, 3)})
+    assert parity(model, build(model), {names[0]: floats(2, 4), names[1]: floats(2, 3)}) <= 1e-6

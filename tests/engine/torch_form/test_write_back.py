@@ -108,3 +108,22 @@ def test_unrelated_contents_stay():
     written = build(model).write_back()
     assert onnx.printer.to_text(written) == onnx.printer.to_text(model)
     assert written.SerializeToString() == model.SerializeToString()
+
+
+@pytest.mark.parametrize("trained", ["weight", "average"])
+def test_a_statistic_that_shares_its_tensor_keeps_its_value(trained):
+    """Exporters store equal tensors once: zeros are the mean of two norms, and a bias."""
+    ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", "one", "one", "zero", "one"], ["a"]),
+        helper.make_node("BatchNormalization", ["a", "one", "one", "zero", "one"], ["b"]),
+        helper.make_node("Conv", ["b", "w", "zero"], ["y"]),
+    ]
+    tensors = {"one": ones, "zero": zeros, "w": floats(4, 4, 1, 1)}
+    form = build(model_of(nodes, {"x": (2, 4, 3, 3)}, ["y"], tensors))
+    with torch.no_grad():
+        if trained == "weight":
+            form.module.get_parameter(form.parameters["zero"]).add_(1)
+        else:
+            form.module.get_buffer(form.averages[0].path).add_(1)
+    assert parity(form.write_back(), form, {"x": floats(2, 4, 3, 3)}) <= 1e-6

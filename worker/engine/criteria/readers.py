@@ -15,6 +15,8 @@ from worker.engine.graph.constant_chains import constant_value
 from worker.engine.graph.labels import Labels
 from worker.engine.graph.onnx_graph import int_attribute
 
+_LAYERS = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -46,8 +48,8 @@ def readers_of(width: Width) -> list[Reader]:
 
 def reader_at(analysis: Analysis, node: int, position: int, labels: Labels) -> Reader | None:
     graph, proto = analysis.graph, analysis.graph.nodes[node]
-    if position != 0 or not is_exposable(analysis, proto.input[0]):
-        return None
+    if position != 0 or proto.op_type not in _LAYERS or not is_exposable(analysis, proto.input[0]):
+        return None  # ReduceL2 and the like sum over channels, too, without weights
     constant = constant_value(graph, proto.input[1])
     if constant is None:
         return None
@@ -59,7 +61,7 @@ def reader_at(analysis: Analysis, node: int, position: int, labels: Labels) -> R
         by_group = weight.reshape(groups, len(weight) // groups, -1).transpose(0, 2, 1)  # (groups, outputs, inputs)
         rows = _dense(by_group.reshape(-1, len(weight) // groups, 1), groups)
         return Reader(node, proto.input[0], labels, rows, ())
-    if proto.op_type in ("Gemm", "MatMul") and weight.ndim == 2 and not int_attribute(proto, "transA", 0):
+    if weight.ndim == 2 and not int_attribute(proto, "transA", 0):
         rows = weight if int_attribute(proto, "transB", 0) else weight.T
         return Reader(node, proto.input[0], labels, rows[:, :, None], ())
     return None

@@ -91,7 +91,7 @@ class _Builder:
         """Placeholders for the graph inputs."""
         if not inputs:
             raise EngineError("no_input", "The model has no input.", "Export it with its inputs.")
-        placeholders = [self.graph.placeholder(_identifier(value.name)) for value in inputs]
+        placeholders = [self._placeholder(value.name) for value in inputs]
         self.anchor, self.batch = placeholders[0], _fixed_batch(inputs[0])
         for value, node in zip(inputs, placeholders, strict=True):
             is_half = value.type.tensor_type.elem_type in _HALVES
@@ -104,8 +104,14 @@ class _Builder:
             if isinstance(value, torch.Tensor):
                 self._know(name, value)
             elif value is not None:
-                self.values[name] = placeholder = self.graph.placeholder(_identifier(name))
+                self.values[name] = placeholder = self._placeholder(name)
                 placeholder.meta.update({k: v for k, v in value.meta.items() if k == PYTHON_RANK})
+
+    def _placeholder(self, name: str) -> fx.Node:
+        """Of a name that Python accepts, and that no other and nothing in the module's code has: files call their
+        inputs `0`, `class` or `torch`."""
+        count = sum(node.op == "placeholder" for node in self.graph.nodes)
+        return self.graph.placeholder(f"input_{count}_{re.sub(r'[^0-9A-Za-z_]', '_', name)}")
 
     def add_graph(self, graph: GraphProto) -> None:
         """The stored tensors, then every node in order."""
@@ -303,7 +309,3 @@ def _bodies(node: NodeProto) -> Iterator[GraphProto]:
 def _fixed_batch(value: onnx.ValueInfoProto) -> int | None:
     dims = value.type.tensor_type.shape.dim
     return dims[0].dim_value or None if dims else None
-
-
-def _identifier(name: str) -> str:
-    return re.sub(r"\W", "_", name) or "input"

@@ -90,18 +90,25 @@ class TorchForm:
             overwrite(stored[name], _numbers(self.module.get_parameter(path)))
         nodes = {node.output[0]: node for node in model.graph.node if node.output}
         for average in self.averages:
-            values = self.module.get_buffer(average.path).cpu()
+            values, node = _numbers(self.module.get_buffer(average.path)), nodes[average.output]
             if average.name in stored:
-                overwrite(stored[average.name], _numbers(values))
-            elif not torch.equal(values, average.initial):
-                _give_own_statistic(model, nodes[average.output], average, _numbers(values))
+                overwrite(stored[average.name], values)
+            elif not np.array_equal(values, _read_by(node, average, stored)):
+                _give_own_statistic(model, node, average, values)
         return model
+
+
+def _read_by(node: onnx.NodeProto, average: RunningAverage, stored: dict[str, onnx.TensorProto]) -> np.ndarray:
+    """What the node would find for a statistic that shares its tensor: others may have been trained meanwhile."""
+    tensor = stored.get(node.input[average.index])
+    initial = _numbers(average.initial)
+    return initial if tensor is None else numpy_helper.to_array(tensor).astype(initial.dtype)
 
 
 def _give_own_statistic(
     model: onnx.ModelProto, node: onnx.NodeProto, average: RunningAverage, values: np.ndarray
 ) -> None:
-    """A statistic that shared its stored tensor with others gets one of its own, now that it may differ."""
+    """A statistic that shared its stored tensor with others gets one of its own, now that it differs."""
     model.graph.initializer.append(numpy_helper.from_array(values, average.name))
     node.input[average.index] = average.name
 
