@@ -18,6 +18,8 @@ from models_store.documents.schedule import Schedule
 DataKind: TypeAlias = Literal["none", "images", "labels"]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+GraphName = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
+"""As long as an upload's may be; the pattern keeps out what is no text, too, which no answer could hold."""
 
 
 class JobKind(StrEnum):
@@ -89,7 +91,7 @@ class Pruning(ChoosesMethods):
         "times as many channels.",
     )
     min_ratio: float = Field(default=0.05, ge=0, le=1, description="Smallest share of a layer's channels to keep.")
-    exclude: tuple[str, ...] = Field(
+    exclude: tuple[GraphName, ...] = Field(
         default=(), max_length=10_000, description="Names of nodes or initializers whose output channels stay."
     )
     allow_inexact: bool = Field(

@@ -274,3 +274,25 @@ def endless_loop() -> bytes:
     )
     loop = helper.make_node("Loop", ["times", "", "x"], ["y"], "loop", body=body)
     return _model([loop], {"times": np.array(2**62, np.int64)}).SerializeToString()
+
+
+@attack("weights_not_finite")
+def diverged_weights() -> bytes:
+    weight = np.ones((4, 4), dtype=np.float32)
+    weight[1, 2] = np.nan
+    return _model([helper.make_node("MatMul", ["x", "w"], ["y"], "product")], {"w": weight}).SerializeToString()
+
+
+@attack("model_does_not_load", "invalid_graph")
+def padding_of_no_sense() -> bytes:
+    """Looked at before ONNX Runtime does: a Pad before a MaxPool, without inputs, or with a value of too few bytes."""
+    nodes = [
+        helper.make_node("Pad", [], ["a"]),
+        helper.make_node("Pad", ["x", "x", "zero"], ["b"], mode=3),
+        helper.make_node("Pad", ["b", "x", "zero"], ["c"]),
+        helper.make_node("MaxPool", ["a"], ["d"], kernel_shape=[2]),
+        helper.make_node("MaxPool", ["c"], ["y"], kernel_shape=[2]),
+    ]
+    model = _model(nodes, {"zero": np.zeros(1, dtype=np.float32)})
+    model.graph.initializer[0].raw_data = b"0"
+    return model.SerializeToString()

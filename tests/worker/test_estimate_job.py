@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 from espalier.demo_network import digits, export, train
 from models_store.documents.estimate_report import EstimateReport
@@ -114,3 +115,18 @@ def test_a_network_that_torch_cannot_run_is_estimated_from_its_weights(plane: Pl
     assert any("could not be run with masks" in warning for warning in report.warnings)
     assert report.curve[0].loss is None
     assert report.forecast.memory is None
+
+
+def test_of_a_network_that_gives_no_numbers_is_refused_with_the_reason(plane: Plane) -> None:
+    model = convnet()
+    head = next(node for node in model.graph.node if node.op_type == "Gemm")
+    head.output[0] = "scores"
+    model.graph.node.append(helper.make_node("Log", ["negative"], ["logits"]))
+    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Neg", ["size"], ["negative"]))
+    model.graph.node.insert(len(model.graph.node) - 2, helper.make_node("Abs", ["scores"], ["size"]))
+    model_id, _ = plane.upload_model(model.SerializeToString())
+    job_id = plane.submit(kind="estimate", model_id=model_id, macs_ratios=(0.5,))
+    plane.work()
+    error = plane.wait(job_id, JobState.FAILED).error
+    assert error is not None
+    assert (error["code"], error["error_class"]) == ("not_finite", "user")

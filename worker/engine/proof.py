@@ -143,6 +143,7 @@ def compare(
         return measured_rounding(run, inputs, behind)
 
     compared: list[int] = []
+    numbers: set[str] = set()  # outputs that have had some
     given_choices, excused = False, 0.0
     for inputs in _inputs(analysis, expected_session, seed, inputs_per_size, real_inputs):
         expected = _run(expected_session, inputs)
@@ -166,10 +167,18 @@ def compare(
         except RUNTIME_ERRORS:
             runs.append(ProofRun(shapes, float("inf")))
             continue
-        compared.append(len(pairs))
+        compared.append(sum(_has_numbers(want) for want, _ in pairs.values()))
+        numbers.update(name for name in analysis.graph.outputs if name not in pairs or _has_numbers(pairs[name][0]))
         excused = max(excused, found.excused)
         runs.append(ProofRun(shapes, found.error))
     worst = max((run.max_relative_error for run in runs), default=float("inf"))
+    silent = [name for name in analysis.graph.outputs if name not in numbers]
+    if compared and silent:
+        raise EngineError(
+            "not_finite",
+            f"Output {silent[0]!r} of the model is NaN or infinite throughout, so that nothing can be said of it.",
+            "Check that the original gives numbers in onnxruntime; a job with images is also proved on these.",
+        )
     return Proof(
         passed=bool(min(compared, default=0) > 0 and worst <= tolerance),
         tolerance=tolerance,
@@ -431,6 +440,11 @@ def _kept_part(analysis: Analysis, alive: Mask, name: str, value: Array) -> Arra
                 return None
             value = np.compress(alive[labels], value, axis=axis)
     return value
+
+
+def _has_numbers(values: Array) -> bool:
+    """Or is empty, as what a detector finds may be."""
+    return not values.size or bool(np.isfinite(values).any())
 
 
 def _errors(pairs: _Pairs) -> dict[str, float]:

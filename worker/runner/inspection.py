@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from models_store.documents.base import Document
@@ -12,7 +13,9 @@ from models_store.documents.inspection import DatasetInspection, LayerInfo, Mode
 from worker.engine.data import inspect_dataset
 from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
+from worker.engine.graph.analysis import LAYER_OPS
 from worker.engine.graph.inputs import declared_shape
+from worker.engine.graph.onnx_graph import node_label
 from worker.engine.graph.padded_pools import kept_apart
 from worker.order import CANONICAL_MODEL, InputFile, InspectionResult, Order
 from worker.runner.bundle import join_bundle
@@ -72,8 +75,27 @@ def _inspect_model(upload: InputFile, folder: WorkFolder) -> ModelInspection:
     check_bytes(model)
     session = load(path)
     analysis = analyze(model)
+    _refuse_weights_that_are_no_numbers(analysis)
     try_to_run(session, analysis)
     return describe(model, analysis, path.stat().st_size)
+
+
+def _refuse_weights_that_are_no_numbers(analysis: Analysis) -> None:
+    """A training that diverged leaves them. Masks of minus infinity are no weights of layers."""
+    graph = analysis.graph
+    for node in graph.nodes:
+        weights = node.input[1:] if node.op_type in LAYER_OPS | {"BatchNormalization"} else ()
+        for name in weights:
+            if name not in graph.constants:
+                continue
+            values = graph.array(name)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise EngineError(
+                    "weights_not_finite",
+                    f"Weight {name!r} holds NaN or infinity: the network computes nothing.",
+                    "Export a checkpoint from before the training diverged.",
+                    node_label(node),
+                )
 
 
 def _export(upload: InputFile) -> onnx.ModelProto:

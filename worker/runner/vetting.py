@@ -12,7 +12,8 @@ from pathlib import Path
 import onnx
 
 from worker.engine.errors import EngineError
-from worker.engine.graph import load_model
+from worker.engine.graph.padded_pools import keep_zeros_apart
+from worker.engine.graph.reading import parse
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_NODES = 100_000  # the largest real models have about 10,000
@@ -30,13 +31,14 @@ _EXPORT_HINT = "Export the model with torch.onnx.export (or your framework's exp
 def vet(path: Path) -> onnx.ModelProto:
     """Read and check the file. Raises EngineError with a code, a message, a hint and the offending node."""
     _check_file(path)
-    model = load_model(path)
+    model = parse(path)
     if not model.HasField("graph") or not model.graph.node:
         raise EngineError("not_onnx", "The file holds no ONNX graph with nodes.", _EXPORT_HINT)
     _refuse_extras(model)
     _check_sizes(model)
     for graph in _graphs(model.graph):
         _check_graph(graph)
+    keep_zeros_apart(model)
     return model
 
 

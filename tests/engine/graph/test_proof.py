@@ -324,3 +324,12 @@ def test_a_network_for_which_the_runtime_has_no_kernels_is_refused_with_the_reas
     with pytest.raises(EngineError, match="implementation for Conv") as refused:
         prove(done.analysis, done.plan, done.pruned)
     assert "float32" in refused.value.hint
+
+
+def test_a_network_that_gives_no_numbers_is_not_said_to_be_proved():
+    g = GraphBuilder()
+    x = g.conv(g.node("Relu", g.conv(g.input((1, 3, 8, 8)), 3, 8)), 8, 4)
+    done = cut(g.model(g.node("Log", g.node("Neg", g.node("Abs", x)))))
+    with pytest.raises(EngineError, match="NaN") as refused:
+        prove(done.analysis, done.plan, done.pruned)
+    assert refused.value.code == "not_finite"

@@ -65,7 +65,7 @@ def _is_marked(node: onnx.NodeProto) -> bool:
 
 def _folded_wrongly(graph: OnnxGraph) -> Iterator[onnx.NodeProto]:
     for node, scope in zip(graph.nodes, graph.scope, strict=True):
-        if scope or node.op_type != "Pad" or attribute(node, "mode", b"constant") != b"constant":
+        if scope or node.op_type != "Pad" or not node.input or attribute(node, "mode", b"constant") != b"constant":
             continue
         readers = [graph.nodes[index] for index, _ in graph.consumers.get(node.output[0], [])]
         pooled = any(reader.op_type == "MaxPool" for reader in readers)
@@ -75,11 +75,14 @@ def _folded_wrongly(graph: OnnxGraph) -> Iterator[onnx.NodeProto]:
 
 def _pads_with_zero(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
     if graph.opset < _VALUE_IS_INPUT or len(node.input) < 3 or not node.input[2]:
-        return float(attribute(node, "value", 0.0)) == 0.0
+        return bool(attribute(node, "value", 0.0) == 0.0)
     value = graph.constants.get(node.input[2])
-    if value is None or value.data_location == TensorProto.EXTERNAL:
+    if value is None or value.data_location == TensorProto.EXTERNAL or value.data_type not in _FLOATS:
         return False
-    return not np.any(numpy_helper.to_array(value))
+    try:
+        return not np.any(numpy_helper.to_array(value))
+    except ValueError:  # not as many bytes as it declares, of which ONNX Runtime will say more
+        return False
 
 
 def _is_never_negative(graph: OnnxGraph, name: str) -> bool:

@@ -11,6 +11,13 @@ from worker.engine.graph.padded_pools import keep_zeros_apart
 
 def load_model(path: Path | str) -> onnx.ModelProto:
     """Read an ONNX file without touching external data. Raises EngineError where the bytes are no ONNX model."""
+    model = parse(path)
+    keep_zeros_apart(model)
+    return model
+
+
+def parse(path: Path | str) -> onnx.ModelProto:
+    """The same, without a look at the graph, which may be anything."""
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
@@ -18,7 +25,6 @@ def load_model(path: Path | str) -> onnx.ModelProto:
             "not_onnx", f"The file cannot be read as an ONNX model: {error}", "Export the model to ONNX again."
         ) from error
     _forget_negative_sizes(model.graph)
-    keep_zeros_apart(model)
     return model
 
 

@@ -11,6 +11,7 @@ from threading import Lock
 import numpy as np
 import torch
 
+from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import Analysis
 from worker.engine.measure.classifier import find_head, predicted_classes
 from worker.engine.probe.images import Images
@@ -58,7 +59,8 @@ class Probe:
     def responses(
         self, plans: Sequence[Plan], on_progress: Callable[[float], None] = lambda share: None
     ) -> list[Response]:
-        """One per plan. Each batch of images is gone through once for all plans."""
+        """One per plan. Each batch of images is gone through once for all plans. Raises EngineError where the original
+        gives no numbers."""
         if not plans:
             return []
         with _one_thread_per_operation():
@@ -66,6 +68,12 @@ class Probe:
             told = _Progress(len(plans) * len(batches), on_progress)
             found = [self._batch(plans, inputs, labels, told) for inputs, labels in batches]
         energy = np.sum([energy for _, energy in found], axis=0)
+        if not np.isfinite(energy).all():
+            raise EngineError(
+                "not_finite",
+                "An output of the model is NaN or infinite, so that changes of it have no size.",
+                "Check that the original gives numbers in onnxruntime, on the job's images or on random ones.",
+            )
         answers = []
         for number in range(len(plans)):
             parts = [tallies[number] for tallies, _ in found]

@@ -40,7 +40,9 @@ class Sensitivities(Document):
 def run(bench: Workbench) -> Sensitivities:
     analysis, scores, keep = bench.analysis, channel_scores(bench).scores, bench.estimated.keep_ratios
     try:
-        probe = Probe(analysis, images_of(bench))
+        images = images_of(bench)
+        probe = Probe(analysis, images)
+        original = probe.original()
     except EngineError as error:
         warning = f"The network could not be run with masks, so losses are shares of importance: {error.message}"
         return Sensitivities(
@@ -50,11 +52,10 @@ def run(bench: Workbench) -> Sensitivities:
             layers=_layers(analysis, importance_lost(analysis, scores, keep)),
             warnings=(warning,),
         )
-    images = images_of(bench)
     return Sensitivities(
         measure="output_change",
         measured_on=f"{len(images)} {'validation images' if images.kind == 'images' else images.kind}",
-        original_top1=probe.original().top1,
+        original_top1=original.top1,
         layers=_layers(analysis, measure_sensitivity(analysis, scores, probe, keep, bench.voice.progress)),
     )
 
