@@ -9,7 +9,8 @@ from worker.runner.findings import warnings
 TIMES = LatencySummary(p50_ms=10, p90_ms=11, p99_ms=12)
 
 
-def _latency(speedup: float, noise: float = 0.05) -> LatencyRow:
+def _latency(speedup: float, noise: float = 0.05, band: tuple[float, float] | None = None) -> LatencyRow:
+    low, high = band or (speedup - noise, speedup + noise)
     return LatencyRow(
         batch_size=1,
         threads=1,
@@ -17,8 +18,8 @@ def _latency(speedup: float, noise: float = 0.05) -> LatencyRow:
         original=TIMES,
         pruned=TIMES,
         speedup=speedup,
-        speedup_low=speedup - noise,
-        speedup_high=speedup + noise,
+        speedup_low=low,
+        speedup_high=high,
         noise=noise,
     )
 
@@ -62,8 +63,20 @@ def test_a_file_that_is_missing_comes_first() -> None:
 
 
 def test_latency_did_not_follow() -> None:
-    (warning,) = _warnings(latency=(_latency(2.0), _latency(1.04)))
-    assert "latency did not follow: 1.04 times as fast" in warning
+    unclear, slower = _warnings(latency=(_latency(2.0), _latency(1.04), _latency(0.8)))
+    assert "latency did not follow beyond the noise: 1.04 times as fast" in unclear
+    assert slower == (
+        "MACs fell to 50% and latency did not follow: 0.80 times as fast at batch size 1 on 1 thread, "
+        "10-90 % of the rounds: 0.75 to 0.85."
+    )
+
+
+def test_what_the_tables_call_noise_is_warned_of_and_nothing_else() -> None:
+    clear, noise = _latency(1.81, noise=0.94, band=(1.64, 2.32)), _latency(1.14, noise=0.08, band=(0.97, 1.38))
+    assert clear.resolved
+    assert not noise.resolved
+    (warning,) = _warnings(latency=(clear, noise))
+    assert "latency did not follow beyond the noise: 1.14 times as fast" in warning
 
 
 def test_latency_need_not_follow_where_macs_stayed() -> None:
