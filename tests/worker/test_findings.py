@@ -2,8 +2,18 @@
 
 from typing import Any
 
+import pytest
+
 from models_store.documents.export_spec import MissingFile
-from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, LatencySummary, LayerRow
+from models_store.documents.report import (
+    BudgetVerdict,
+    Cost,
+    KernelReport,
+    KernelRow,
+    LatencyRow,
+    LatencySummary,
+    LayerRow,
+)
 from worker.runner.findings import warnings
 
 TIMES = LatencySummary(p50_ms=10, p90_ms=11, p99_ms=12)
@@ -36,6 +46,22 @@ def _layer(macs: int, pinned_reason: str | None = None) -> LayerRow:
         params_original=100,
         params_pruned=50,
         pinned_reason=pinned_reason,
+    )
+
+
+def _kernels(layout: str, kept: float, sparsity: float = 0.5, whole: int = 0) -> KernelReport:
+    """A convolution of 1000 weights that keeps a share of them, and one that keeps all of its own."""
+    facts: dict[str, Any] = {"kernels_kept": 100, "importance_kept": 0.9, "blocks": 4 if layout == "grouped" else None}
+    pruned = KernelRow(name="conv", kernels=100, weights=1000, weights_kept=round(1000 * kept), **facts)
+    first = KernelRow(
+        name="first", kernels=1, kernels_kept=1, weights=whole, weights_kept=whole, importance_kept=1, reason="narrow"
+    )
+    return KernelReport(
+        layout=layout,
+        sparsity=sparsity,
+        rows=(pruned, first) if kept < 1 else (first,),
+        conv_weights_original=2000,
+        conv_weights_kept=1000,
     )
 
 
@@ -104,10 +130,18 @@ def test_nodes_outside_torch() -> None:
 
 def test_kernels_come_off_on_top_of_the_budget() -> None:
     budget = (BudgetVerdict(name="macs_ratio", goal=0.5, value=0.3, verdict="met"),)
-    (rounded,), (on_top,) = _warnings(budget=budget), _warnings(budget=budget, kernels=True)
+    (rounded,), (on_top,) = _warnings(budget=budget), _warnings(budget=budget, kernels=_kernels("grouped", 0.5))
     assert "multiples of 8" in rounded
     assert on_top == (
         "30.0% of the MACs remain where 50.0% were allowed: "
         "the budget is what channels are pruned to, and the kernels came off on top."
     )
     assert _warnings(budget=budget, round_to=1) == ()
+
+
+@pytest.mark.parametrize("layout", ["free", "strided", "n_m", "pattern"])
+def test_zeros_in_dense_weights_are_no_reason_for_fewer_macs(layout: str) -> None:
+    budget = (BudgetVerdict(name="macs_ratio", goal=0.5, value=0.46, verdict="met"),)
+    (warning,) = _warnings(budget=budget, kernels=_kernels(layout, 0.5))
+    assert "multiples of 8" in warning
+    assert _warnings(budget=budget, kernels=_kernels(layout, 0.5), round_to=1) == ()

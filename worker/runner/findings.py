@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from models_store.catalogue import Method
 from models_store.documents.export_spec import MissingFile
-from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, LayerRow
+from models_store.documents.report import BudgetVerdict, Cost, KernelReport, LatencyRow, LayerRow
 
 _PINNED_SHARE = 0.1
 _ROUNDING_GAP = 0.01
@@ -24,12 +24,12 @@ def warnings(
     round_to: int,
     nodes_outside_torch: tuple[str, ...],
     methods: Iterable[Method] = (),
-    kernels: bool = False,
+    kernels: KernelReport | None = None,
     missing: tuple[MissingFile, ...] = (),
     zeros: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """All that apply, the gravest first. `zeros`: of padded_pools."""
-    why = _KERNELS_ON_TOP if kernels else _rounded(round_to) if round_to > 1 else ""
+    why = _KERNELS_ON_TOP if _divided(kernels) else _rounded(round_to) if round_to > 1 else ""
     return (
         *(f"{file.name} could not be made: {file.reason}" for file in missing),
         *_no_gain(latency, pruned.macs / max(original.macs, 1)),
@@ -70,6 +70,11 @@ def _left(budget: BudgetVerdict, why: str) -> Iterable[str]:
     """Much less remains than was allowed."""
     if why and budget.verdict == "met" and budget.goal - budget.value > _ROUNDING_GAP:
         yield f"{budget.value:.1%} of the MACs remain where {budget.goal:.1%} were allowed: {why}"
+
+
+def _divided(kernels: KernelReport | None) -> bool:
+    """Whether kernels took MACs with them: zeros of a mask are multiplied like any other number."""
+    return kernels is not None and any(row.blocks is not None for row in kernels.rows)
 
 
 def _rounded(round_to: int) -> str:
