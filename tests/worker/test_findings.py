@@ -145,3 +145,13 @@ def test_zeros_in_dense_weights_are_no_reason_for_fewer_macs(layout: str) -> Non
     (warning,) = _warnings(budget=budget, kernels=_kernels(layout, 0.5))
     assert "multiples of 8" in warning
     assert _warnings(budget=budget, kernels=_kernels(layout, 0.5), round_to=1) == ()
+
+
+def test_a_kernel_sparsity_that_was_not_had() -> None:
+    (far,) = _warnings(kernels=_kernels("grouped", 0.25, sparsity=0.999, whole=500))
+    assert far.startswith("75.0% of the weights went where kernels.sparsity asks for 99.9%")
+    (beyond,) = _warnings(kernels=_kernels("pattern", 0.4, sparsity=0.5))
+    assert beyond.startswith("60.0% of the weights went where kernels.sparsity asks for 50.0%")
+    (nothing,) = _warnings(kernels=_kernels("strided", 1, sparsity=0.99, whole=500))
+    assert nothing.startswith("Nothing went where kernels.sparsity asks for 99.0%")
+    assert _warnings(kernels=_kernels("grouped", 0.47, whole=500)) == ()

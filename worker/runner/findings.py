@@ -11,6 +11,7 @@ from models_store.documents.report import BudgetVerdict, Cost, KernelReport, Lat
 _PINNED_SHARE = 0.1
 _ROUNDING_GAP = 0.01
 _FEWER_MACS = 0.95
+_KERNEL_GAP = 0.05
 _KERNELS_ON_TOP = "the budget is what channels are pruned to, and the kernels came off on top."
 
 
@@ -35,6 +36,7 @@ def warnings(
         *_no_gain(latency, pruned.macs / max(original.macs, 1)),
         *_pinned(layers, original.macs),
         *(text for line in budget if line.name == "macs_ratio" and len(budget) == 1 for text in _left(line, why)),
+        *_other_sparsity(kernels),
         *_outside_torch(nodes_outside_torch),
         *zeros,
         *reconstructed(methods),
@@ -75,6 +77,25 @@ def _left(budget: BudgetVerdict, why: str) -> Iterable[str]:
 def _divided(kernels: KernelReport | None) -> bool:
     """Whether kernels took MACs with them: zeros of a mask are multiplied like any other number."""
     return kernels is not None and any(row.blocks is not None for row in kernels.rows)
+
+
+def _other_sparsity(kernels: KernelReport | None) -> Iterable[str]:
+    """Much more or less went than kernels.sparsity asks for: layers are small, and layouts remove in steps."""
+    if kernels is None:
+        return
+    pruned = [row for row in kernels.rows if row.reason is None]
+    if not pruned:
+        yield (
+            f"Nothing went where kernels.sparsity asks for {kernels.sparsity:.1%}: the table of kernels says why each "
+            "convolution keeps its own. A lower sparsity or another layout may fit."
+        )
+        return
+    gone = 1 - sum(row.weights_kept for row in pruned) / sum(row.weights for row in pruned)
+    if abs(gone - kernels.sparsity) > _KERNEL_GAP:
+        yield (
+            f"{gone:.1%} of the weights went where kernels.sparsity asks for {kernels.sparsity:.1%}, in the "
+            "convolutions that can be pruned so: the table of kernels has what each of them could lose."
+        )
 
 
 def _rounded(round_to: int) -> str:
