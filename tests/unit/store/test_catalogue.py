@@ -38,6 +38,7 @@ def test_the_committed_catalogue_is_what_the_engine_declares() -> None:
 def test_every_method_says_what_it_is() -> None:
     methods = catalogue.catalogue().methods
     assert len({(method.kind, method.name) for method in methods}) == len(methods)
+    assert {method.kind for method in methods} == set(catalogue.Kind)
     for method in methods:
         assert method.title, method
         assert method.summary.endswith("."), method
