@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from espalier.errors import EspalierError
+from espalier.json_files import read_object
 from models_store.documents.faults import sentences
 from models_store.documents.job_spec import NEW_JOB, AnySpec
 
@@ -43,12 +44,9 @@ def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        body = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        return read_object(file)
+    except ValueError as error:
         raise InvalidJob([f"{file}: {error}"]) from error
-    if not isinstance(body, dict):
-        raise InvalidJob([f"{file}: not a JSON object"])
-    return body
 
 
 def _merged(body: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
