@@ -79,3 +79,11 @@ def test_a_file_that_is_nested_too_deeply_is_refused(tmp_path, depth):
         fill(file, {})
     with pytest.raises(InvalidPipeline, match="nested too deeply"):
         add(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"), [("prune", "budget: .* --macs-ratio 0.5"), ("sweep", "budgets: .* --macs-ratios 0.7,0.5,0.3")]
+)
+def test_a_budget_that_is_missing_is_asked_for_by_its_option(kind, option):
+    with pytest.raises(InvalidJob, match=option):
+        fill(None, {"dataset_id": ANY_DATASET}, kind)
