@@ -100,17 +100,16 @@ class Pruning(ChoosesMethods):
 
     def completed(self, *, images: bool, latency: bool) -> Self:
         """With methods, and all their options, in place of what was left out: the best for the data and the budget."""
-        criterion, allocation, options = self.criterion, self.allocation, self.criterion_options
+        criterion, allocation = self.criterion, self.allocation
         if allocation is None and latency:
             allocation = "latency"
         if criterion is None and allocation == "heuristic":
             criterion = "l1"
         elif criterion is None and images:
             criterion, allocation = "refit", allocation or "global"
-            options = {"normalisation": "none", **options}  # its errors are comparable as they are
         chosen = {
             "criterion": criterion or "l2",
-            "criterion_options": options,
+            "criterion_options": self.criterion_options,
             "allocation": allocation or "uniform",
         }
         return self.model_validate({**self.model_dump(), **chosen})
