@@ -31,7 +31,7 @@ from espalier import (
 )
 from espalier import job_options as options
 from espalier.client import DEFAULT_URL, Client
-from espalier.errors import EspalierError, RequestRefused
+from espalier.errors import EspalierError, NoFiles, RequestRefused
 from espalier.job_commands import JobId
 from espalier.options import AsJson, Url, err, out, show
 from espalier.resources import Job, Upload
@@ -482,10 +482,14 @@ def _watch(client: Client, job_id: str) -> Job:
 
 
 def _fetch(client: Client, job_id: str, names: tuple[str, ...], to: Path) -> list[dict[str, str | int]]:
-    """Paths, sizes and digests, with a bar for each where there is a terminal."""
+    """Paths, sizes and digests, with a bar for each where there is a terminal. Raises NoFiles."""
+    wanted = names or tuple(artifact.name for artifact in client.artifacts(job_id))
+    if not wanted:
+        job = client.get_job(job_id)
+        raise NoFiles(job.id, job.state, job.error)
     to.mkdir(parents=True, exist_ok=True)
     fetched: list[dict[str, str | int]] = []
-    for name in names or [artifact.name for artifact in client.artifacts(job_id)]:
+    for name in wanted:
         path = to / Path(name).name
         with bar(path.name) as progress:
             artifact = client.download(job_id, name, path, progress)

@@ -2,6 +2,7 @@
 
 from models_store.documents.event import JobError
 from models_store.documents.inspection import Rejection
+from models_store.documents.job import JobState
 
 
 class EspalierError(Exception):
@@ -75,6 +76,21 @@ class NoSuchArtifact(EspalierError):
     def __init__(self, job_id: str, name: str, existing: tuple[str, ...]) -> None:
         hint = f"It has: {', '.join(existing)}." if existing else "It has none; has it succeeded?"
         super().__init__("no_such_artifact", f"{job_id} has no file {name}", hint)
+
+
+class NoFiles(EspalierError):
+    """The job has nothing to download: it is not done, or did not come so far, or its files are forgotten."""
+
+    def __init__(self, job_id: str, state: JobState, error: JobError | None) -> None:
+        at = f"in stage {error.stage}: " if error and error.stage else ""
+        why = f", {at}{error.message}" if error else ""
+        hints = {
+            JobState.FAILED: error.hint if error else "",
+            JobState.CANCELLED: f"Try it again: espalier retry {job_id}.",
+            JobState.SUCCEEDED: f"Files are kept for a while only; see its report: espalier report {job_id}.",
+        }
+        hint = hints.get(state, f"Follow it to its end: espalier watch {job_id}.")
+        super().__init__("no_files", f"{job_id} has no files; its state is {state}{why}", hint)
 
 
 class DigestMismatch(EspalierError):

@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from espalier.errors import EspalierError
+from espalier.json_files import read_object
 from models_store.documents.faults import sentences
 from models_store.documents.job_spec import NEW_JOB, AnySpec
 
 ANY_MODEL = f"mdl_{0:032x}"
 ANY_DATASET = f"dst_{0:032x}"
+_GIVEN_BY: dict[tuple[int | str, ...], str] = {
+    ("budget",): "--macs-ratio 0.5 or --latency-ratio 0.5",
+    ("budgets",): "--macs-ratios 0.7,0.5,0.3",
+}
 
 
 class InvalidJob(EspalierError):
@@ -35,20 +41,24 @@ def fill(file: Path | None, options: Mapping[str, Any], kind: str = "prune") -> 
     try:
         return NEW_JOB.validate_json(json.dumps(_merged(body, options)))
     except ValidationError as error:
-        # Without the kind of job, which chose the schema and is no part of the body's places.
-        raise InvalidJob(sentences({**each, "loc": each["loc"][1:]} for each in error.errors())) from error
+        raise InvalidJob(sentences(map(_by_option, error.errors()))) from error
+
+
+def _by_option(fault: ErrorDetails) -> dict[str, Any]:
+    """The fault without the kind of job, which chose the schema and is no part of the body's places; where a budget is
+    missing, with the option that gives it."""
+    place = fault["loc"][1:]
+    option = _GIVEN_BY.get(place) if fault["type"] == "missing" else None
+    return {"loc": place, "msg": f"say what may remain, such as {option}" if option else fault["msg"]}
 
 
 def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        body = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        return read_object(file)
+    except ValueError as error:
         raise InvalidJob([f"{file}: {error}"]) from error
-    if not isinstance(body, dict):
-        raise InvalidJob([f"{file}: not a JSON object"])
-    return body
 
 
 def _merged(body: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from espalier import live
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError
+from espalier.json_files import read_object
 from espalier.listing import fields
 from espalier.options import AsJson, Url, err, out
 from espalier.resources import Run
@@ -145,9 +146,6 @@ def _model_id(client: Client, model: str | None) -> str | None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        body = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        return read_object(file)
+    except ValueError as error:
         raise InvalidPipeline(file, str(error)) from error
-    if not isinstance(body, dict):
-        raise InvalidPipeline(file, "not a JSON object")
-    return body

@@ -8,6 +8,7 @@ from espalier.client import DEFAULT_URL, Client
 from espalier.listing import Before, Most, Since, rows, visible
 from espalier.options import AsJson, Url
 from espalier.resources import Amount, Change
+from models_store.catalogue import Kind
 
 
 def usage(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
@@ -44,7 +45,7 @@ def audit(
 def methods(
     kind: Annotated[
         str | None,
-        typer.Argument(help="criterion, allocation, granularity, recovery or export; all of them without this."),
+        typer.Argument(help=f"One of {', '.join(Kind)}; all of them without this."),
     ] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,

@@ -71,16 +71,16 @@ def verdicts(report: Report) -> Table:
     for line in report.budget:
         met = line.verdict == "met"
         text = f"{line.name} {line.value:.4g}, asked for at most {line.goal:.4g}"
-        grid.add_row(_mark(met), escape(text), escape(line.reason) if not met else "")
+        grid.add_row(mark(met), escape(text), escape(line.reason) if not met else "")
     proof = report.proof
     grid.add_row(
-        _mark(proof.passed),
+        mark(proof.passed),
         f"surgery proof: relative error {proof.max_relative_error:.1e}, at most {proof.tolerance:.0e} allowed",
     )
     if report.parity is not None:
         parity = report.parity
         grid.add_row(
-            _mark(parity.max_relative_error <= parity.tolerance),
+            mark(parity.max_relative_error <= parity.tolerance),
             f"training parity: relative error {parity.max_relative_error:.1e}, at most {parity.tolerance:.0e} allowed",
         )
     for warning in report.warnings:
@@ -92,5 +92,5 @@ def _ratio(original: float, pruned: float) -> str:
     return f"{pruned / original:.1%} of it" if original else ""
 
 
-def _mark(good: bool) -> str:
+def mark(good: bool) -> str:
     return "[green]✓[/green]" if good else "[red]✗[/red]"

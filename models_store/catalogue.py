@@ -24,7 +24,6 @@ class Kind(StrEnum):
     ALLOCATION = "allocation"
     GRANULARITY = "granularity"
     RECOVERY = "recovery"
-    EXPORT = "export"
 
 
 class OnlyWith(Document):

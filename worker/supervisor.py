@@ -338,7 +338,7 @@ class _Attempt:
         try:
             asked_for = MaskParts.model_validate_json(self.folder.read_document(self.folder.parts) or b"")
             if asked_for.stage not in self.stage_names or self.claim.kind != JobKind.PRUNE:
-                raise UntrustedOutput(f"a {self.claim.kind} job asked for parts of its stage {asked_for.stage!r}")
+                raise UntrustedOutput(f"a job of kind {self.claim.kind} asked for parts of stage {asked_for.stage!r}")
         except (UntrustedOutput, ValidationError) as error:
             logger.exception("%s: the child's output is not to be believed", self.claim.job_id)
             return self._fail(failures.unbelievable(str(error)))
@@ -347,7 +347,7 @@ class _Attempt:
 
     def _succeed(self, report: AnyReport) -> Outcome:
         if report.kind != self.claim.kind:
-            raise UntrustedOutput(f"a {self.claim.kind} job left the report of a job of kind {report.kind}")
+            raise UntrustedOutput(f"a job of kind {self.claim.kind} left the report of one of kind {report.kind}")
         artifacts = [self._put_away(path) for path in self.folder.artifacts()]
         stored = {artifact.name: artifact.sha256 for artifact in artifacts}
         if any(stored.get(artifact.name) != artifact.sha256 for artifact in report.artifacts):

@@ -38,7 +38,7 @@ def ring() -> None:
     """Claim and run jobs until none is left, or until this worker is told to stop."""
     remove_leftovers(_settings().work_folder)  # of a neighbour that was killed and that nobody started again
     while not _draining.is_set() and (claim := _claim_if_possible()) is not None:
-        logger.info("%s: attempt %s of a %s job", claim.job_id, claim.attempt, claim.kind)
+        logger.info("%s: attempt %s of a job of kind %s", claim.job_id, claim.attempt, claim.kind)
         outcome = supervisor.run(claim, _database(), _blobs(), _settings(), _draining)
         logger.info("%s: attempt %s %s", claim.job_id, claim.attempt, outcome.name.lower())
         if outcome is supervisor.Outcome.RELEASED:

@@ -1,10 +1,12 @@
 """What a job hands out beside pruned.onnx, and what the report says about it."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models_store.documents.base import Document
+
+_OPTIONS = {"float16_io": "float16", "int8_calibration_images": "int8", "int8_full_range": "int8"}
 
 
 class Export(Document):
@@ -27,6 +29,13 @@ class Export(Document):
         description="pruned.safetensors: the weights by their state-dict names, of models uploaded as torchvision "
         "weights; examples/load_slim.py makes the PyTorch network of them.",
     )
+
+    @model_validator(mode="after")
+    def _each_option_has_its_file(self) -> Self:
+        for option, file in _OPTIONS.items():
+            if getattr(self, option) != type(self).model_fields[option].default and not getattr(self, file):
+                raise ValueError(f"export.{option} is about export.{file}: set that to true, or leave {option} out")
+        return self
 
 
 FileKind = Literal["float16", "int8", "safetensors"]

@@ -102,17 +102,16 @@ class Pruning(ChoosesMethods):
 
     def completed(self, *, images: bool, latency: bool) -> Self:
         """With methods, and all their options, in place of what was left out: the best for the data and the budget."""
-        criterion, allocation, options = self.criterion, self.allocation, self.criterion_options
+        criterion, allocation = self.criterion, self.allocation
         if allocation is None and latency:
             allocation = "latency"
         if criterion is None and allocation == "heuristic":
             criterion = "l1"
         elif criterion is None and images:
             criterion, allocation = "refit", allocation or "global"
-            options = {"normalisation": "none", **options}  # its errors are comparable as they are
         chosen = {
             "criterion": criterion or "l2",
-            "criterion_options": options,
+            "criterion_options": self.criterion_options,
             "allocation": allocation or "uniform",
         }
         return self.model_validate({**self.model_dump(), **chosen})
@@ -310,6 +309,20 @@ class JobSpec(PruningWork):
             raise ValueError("export.int8 needs a dataset to calibrate on")
         return self
 
+    @model_validator(mode="after")
+    def _latency_counts(self) -> Self:
+        """Where latency is measured for the budget matters to its lines, to allocations by latency, and to a sweep that
+        measures there."""
+        budget, measuring = self.budget, self.measuring
+        chosen_by = budget.bounds_latency or any("latency" in method.uses for method in self.methods())
+        measured = budget.latency_threads == measuring.threads and budget.latency_batch_size in measuring.batch_sizes
+        if not (chosen_by or measured):
+            names = ("latency_batch_size", "latency_threads")
+            text = "nothing in this budget is about latency: set latency_ratio or latency_ms, or see `measuring`"
+            idle = [name for name in names if getattr(budget, name) != Budget.model_fields[name].default]
+            refuse(((("budget", name), text) for name in idle), "no_effect")
+        return self
+
     @property
     def reconstructs(self) -> bool:
         """Whether the weights that remain are refitted, where there are images to do so."""
@@ -378,6 +391,15 @@ class SweepSpec(PruningWork):
         """The prune jobs that the points are. Raises ValidationError where one of them would be refused."""
         shared = self.model_dump(exclude={"kind", "budgets"})
         return tuple(JobSpec.model_validate({**shared, "budget": budget}) for budget in self.budgets)
+
+    @model_validator(mode="after")
+    def _points_differ(self) -> Self:
+        first: dict[Budget, int] = {}
+        for number, budget in enumerate(self.budgets):
+            if first.setdefault(budget, number) != number:
+                text = f"the same budget as budgets.{first[budget]}: leave one of them out"
+                refuse([(("budgets", number), text)], "twice")
+        return self
 
     @model_validator(mode="after")
     def _points_are_jobs(self) -> Self:

@@ -84,7 +84,12 @@ class LatencyRow(Document):
     @property
     def resolved(self) -> bool:
         """Whether the 10-90 % band of the ratios leaves 1 on one side: a difference beyond the noise."""
-        return self.speedup_low > 1 or self.speedup_high < 1
+        return self.faster or self.speedup_high < 1
+
+    @property
+    def faster(self) -> bool:
+        """Whether the whole 10-90 % band of the ratios lies above 1."""
+        return self.speedup_low > 1
 
 
 class LayerRow(Document):

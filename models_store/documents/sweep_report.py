@@ -25,6 +25,11 @@ class Measured(Document):
     def macs_ratio(self) -> float:
         return self.pruned.macs / max(self.original.macs, 1)
 
+    @property
+    def unmet(self) -> tuple[BudgetVerdict, ...]:
+        """The lines of the budget that the model does not keep."""
+        return tuple(line for line in self.budget if line.verdict != "met")
+
 
 class SweepPoint(Document):
     """One budget: the prune job that it became, and its model."""

@@ -2,14 +2,25 @@
 
 from typing import Any
 
+import pytest
+
 from models_store.documents.export_spec import MissingFile
-from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, LatencySummary, LayerRow
+from models_store.documents.report import (
+    BudgetVerdict,
+    Cost,
+    KernelReport,
+    KernelRow,
+    LatencyRow,
+    LatencySummary,
+    LayerRow,
+)
 from worker.runner.findings import warnings
 
 TIMES = LatencySummary(p50_ms=10, p90_ms=11, p99_ms=12)
 
 
-def _latency(speedup: float, noise: float = 0.05) -> LatencyRow:
+def _latency(speedup: float, noise: float = 0.05, band: tuple[float, float] | None = None) -> LatencyRow:
+    low, high = band or (speedup - noise, speedup + noise)
     return LatencyRow(
         batch_size=1,
         threads=1,
@@ -17,8 +28,8 @@ def _latency(speedup: float, noise: float = 0.05) -> LatencyRow:
         original=TIMES,
         pruned=TIMES,
         speedup=speedup,
-        speedup_low=speedup - noise,
-        speedup_high=speedup + noise,
+        speedup_low=low,
+        speedup_high=high,
         noise=noise,
     )
 
@@ -35,6 +46,22 @@ def _layer(macs: int, pinned_reason: str | None = None) -> LayerRow:
         params_original=100,
         params_pruned=50,
         pinned_reason=pinned_reason,
+    )
+
+
+def _kernels(layout: str, kept: float, sparsity: float = 0.5, whole: int = 0) -> KernelReport:
+    """A convolution of 1000 weights that keeps a share of them, and one that keeps all of its own."""
+    facts: dict[str, Any] = {"kernels_kept": 100, "importance_kept": 0.9, "blocks": 4 if layout == "grouped" else None}
+    pruned = KernelRow(name="conv", kernels=100, weights=1000, weights_kept=round(1000 * kept), **facts)
+    first = KernelRow(
+        name="first", kernels=1, kernels_kept=1, weights=whole, weights_kept=whole, importance_kept=1, reason="narrow"
+    )
+    return KernelReport(
+        layout=layout,
+        sparsity=sparsity,
+        rows=(pruned, first) if kept < 1 else (first,),
+        conv_weights_original=2000,
+        conv_weights_kept=1000,
     )
 
 
@@ -62,8 +89,20 @@ def test_a_file_that_is_missing_comes_first() -> None:
 
 
 def test_latency_did_not_follow() -> None:
-    (warning,) = _warnings(latency=(_latency(2.0), _latency(1.04)))
-    assert "latency did not follow: 1.04 times as fast" in warning
+    unclear, slower = _warnings(latency=(_latency(2.0), _latency(1.04), _latency(0.8)))
+    assert "latency did not follow beyond the noise: 1.04 times as fast" in unclear
+    assert slower == (
+        "MACs fell to 50% and latency did not follow: 0.80 times as fast at batch size 1 on 1 thread, "
+        "10-90 % of the rounds: 0.75 to 0.85."
+    )
+
+
+def test_what_the_tables_call_noise_is_warned_of_and_nothing_else() -> None:
+    clear, noise = _latency(1.81, noise=0.94, band=(1.64, 2.32)), _latency(1.14, noise=0.08, band=(0.97, 1.38))
+    assert clear.resolved
+    assert not noise.resolved
+    (warning,) = _warnings(latency=(clear, noise))
+    assert "latency did not follow beyond the noise: 1.14 times as fast" in warning
 
 
 def test_latency_need_not_follow_where_macs_stayed() -> None:
@@ -91,10 +130,28 @@ def test_nodes_outside_torch() -> None:
 
 def test_kernels_come_off_on_top_of_the_budget() -> None:
     budget = (BudgetVerdict(name="macs_ratio", goal=0.5, value=0.3, verdict="met"),)
-    (rounded,), (on_top,) = _warnings(budget=budget), _warnings(budget=budget, kernels=True)
+    (rounded,), (on_top,) = _warnings(budget=budget), _warnings(budget=budget, kernels=_kernels("grouped", 0.5))
     assert "multiples of 8" in rounded
     assert on_top == (
         "30.0% of the MACs remain where 50.0% were allowed: "
         "the budget is what channels are pruned to, and the kernels came off on top."
     )
     assert _warnings(budget=budget, round_to=1) == ()
+
+
+@pytest.mark.parametrize("layout", ["free", "strided", "n_m", "pattern"])
+def test_zeros_in_dense_weights_are_no_reason_for_fewer_macs(layout: str) -> None:
+    budget = (BudgetVerdict(name="macs_ratio", goal=0.5, value=0.46, verdict="met"),)
+    (warning,) = _warnings(budget=budget, kernels=_kernels(layout, 0.5))
+    assert "multiples of 8" in warning
+    assert _warnings(budget=budget, kernels=_kernels(layout, 0.5), round_to=1) == ()
+
+
+def test_a_kernel_sparsity_that_was_not_had() -> None:
+    (far,) = _warnings(kernels=_kernels("grouped", 0.25, sparsity=0.999, whole=500))
+    assert far.startswith("75.0% of the weights went where kernels.sparsity asks for 99.9%")
+    (beyond,) = _warnings(kernels=_kernels("pattern", 0.4, sparsity=0.5))
+    assert beyond.startswith("60.0% of the weights went where kernels.sparsity asks for 50.0%")
+    (nothing,) = _warnings(kernels=_kernels("strided", 1, sparsity=0.99, whole=500))
+    assert nothing.startswith("Nothing went where kernels.sparsity asks for 99.0%")
+    assert _warnings(kernels=_kernels("grouped", 0.47, whole=500)) == ()

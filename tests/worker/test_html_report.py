@@ -295,6 +295,14 @@ def test_a_slower_model_is_not_called_faster():
     assert "no difference beyond the noise" in Page(render(sample_report(latency=(level,)))).text
 
 
+def test_a_small_goal_keeps_its_digits():
+    line = report.BudgetVerdict(name="macs_ratio", goal=0.0001, value=0.0412, verdict="unreachable")
+    spec = sample_report().spec.model_copy(update={"budget": job_spec.Budget(macs_ratio=0.0001)})
+    text = Page(render(sample_report(budget=(line,), spec=spec))).text
+    assert text.count(f"≤ 0.010{formats.SPACE}%") == 2
+    assert f"≤ 0.0{formats.SPACE}%" not in text
+
+
 def test_bars_stand_in_proportion_to_what_they_show():
     plot = plots.skyline(layers(9), lambda row: (row.channels_original, row.channels_pruned), formats.quantity)
     per_channel = {
@@ -329,6 +337,9 @@ def test_wilson_intervals_match_published_values(share, samples, low, high):
         (formats.quantity(977), "977"),
         (formats.size(312_000), "312 kB"),
         (formats.percent(0.98611, 2), "98.61 %"),
+        (formats.ratio(0.5), "50.0 %"),
+        (formats.ratio(0.0001), "0.010 %"),
+        (formats.ratio(0), "0.0 %"),
         (formats.points(-0.0028), f"{formats.MINUS}0.28 points"),
         (formats.points(0.00001), "0 points"),
         (formats.seconds(3725), "1 h 02 min"),

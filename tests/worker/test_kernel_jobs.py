@@ -71,6 +71,23 @@ def test_masked_weights_are_exactly_zero_after_training(plane: Plane) -> None:
     assert "The grouped layout gains time" in report.kernels.note
 
 
+@pytest.mark.parametrize(
+    ("layout", "sparsity", "said"),
+    [
+        ("strided", 0.99, "Nothing went where kernels.sparsity asks for 99.0%"),
+        ("grouped", 0.999, "87.5% of the weights went where kernels.sparsity asks for 99.9%"),
+    ],
+)
+def test_a_sparsity_that_the_layers_are_too_small_for(plane: Plane, layout: str, sparsity: float, said: str) -> None:
+    report, _ = _run(
+        plane,
+        {"model_id": plane.ready_inputs()["model_id"]},
+        budget={"macs_ratio": 1.0},
+        kernels={"layout": layout, "sparsity": sparsity},
+    )
+    assert any(warning.startswith(said) for warning in report.warnings)
+
+
 def test_random_masks_of_channels_then_of_kernels(plane: Plane) -> None:
     inputs = plane.ready_inputs()
     report, model = _run(

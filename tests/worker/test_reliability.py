@@ -8,6 +8,7 @@ from pathlib import Path
 
 from models_store.documents.job import JobState
 from models_store.documents.report import Report
+from tests.worker.networks import convnet
 from tests.worker.plane import Plane, until
 
 QUICK = {"rounds": 3}
@@ -102,6 +103,13 @@ def test_broker_wiped(plane: Plane) -> None:
     plane.broker.client.flushall()
     plane.start_sweeper()
     plane.wait(job_id, JobState.SUCCEEDED)
+
+
+def test_a_worker_says_what_it_takes_up(plane: Plane) -> None:
+    _, job_id = plane.upload_model(convnet().SerializeToString())
+    plane.start_worker()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    assert f"{job_id}: attempt 1 of a job of kind inspect" in (plane.folder / "worker-0.log").read_text()
 
 
 def test_jobs_in_parallel(plane: Plane) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 
 from models_store.catalogue import Method
 from models_store.documents.export_spec import MissingFile
-from models_store.documents.report import BudgetVerdict, Cost, LatencyRow, LayerRow
+from models_store.documents.report import BudgetVerdict, Cost, KernelReport, LatencyRow, LayerRow
 
 _PINNED_SHARE = 0.1
 _ROUNDING_GAP = 0.01
 _FEWER_MACS = 0.95
+_KERNEL_GAP = 0.05
 _KERNELS_ON_TOP = "the budget is what channels are pruned to, and the kernels came off on top."
 
 
@@ -24,17 +25,18 @@ def warnings(
     round_to: int,
     nodes_outside_torch: tuple[str, ...],
     methods: Iterable[Method] = (),
-    kernels: bool = False,
+    kernels: KernelReport | None = None,
     missing: tuple[MissingFile, ...] = (),
     zeros: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """All that apply, the gravest first. `zeros`: of padded_pools."""
-    why = _KERNELS_ON_TOP if kernels else _rounded(round_to) if round_to > 1 else ""
+    why = _KERNELS_ON_TOP if _divided(kernels) else _rounded(round_to) if round_to > 1 else ""
     return (
         *(f"{file.name} could not be made: {file.reason}" for file in missing),
         *_no_gain(latency, pruned.macs / max(original.macs, 1)),
         *_pinned(layers, original.macs),
         *(text for line in budget if line.name == "macs_ratio" and len(budget) == 1 for text in _left(line, why)),
+        *_other_sparsity(kernels),
         *_outside_torch(nodes_outside_torch),
         *zeros,
         *reconstructed(methods),
@@ -42,14 +44,17 @@ def warnings(
 
 
 def _no_gain(latency: tuple[LatencyRow, ...], macs_ratio: float) -> Iterable[str]:
-    """MACs fell and the time did not: the middle of the measured speed-ups lies within the noise around 1."""
+    """MACs fell and the time did not, by the rule that the tables of the report call a difference noise by."""
     if macs_ratio > _FEWER_MACS:
         return
     for row in latency:
-        if row.speedup <= 1 + row.noise:
+        if not row.faster:
+            doubt = "" if row.resolved else " beyond the noise"
+            threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
             yield (
-                f"MACs fell to {macs_ratio:.0%} and latency did not follow: {row.speedup:.2f} times as fast at batch "
-                f"size {row.batch_size} on {row.threads} threads, with noise of {row.noise:.0%}."
+                f"MACs fell to {macs_ratio:.0%} and latency did not follow{doubt}: {row.speedup:.2f} times as fast at "
+                f"batch size {row.batch_size} on {threads}, 10-90 % of the rounds: "
+                f"{row.speedup_low:.2f} to {row.speedup_high:.2f}."
             )
 
 
@@ -67,6 +72,30 @@ def _left(budget: BudgetVerdict, why: str) -> Iterable[str]:
     """Much less remains than was allowed."""
     if why and budget.verdict == "met" and budget.goal - budget.value > _ROUNDING_GAP:
         yield f"{budget.value:.1%} of the MACs remain where {budget.goal:.1%} were allowed: {why}"
+
+
+def _divided(kernels: KernelReport | None) -> bool:
+    """Whether kernels took MACs with them: zeros of a mask are multiplied like any other number."""
+    return kernels is not None and any(row.blocks is not None for row in kernels.rows)
+
+
+def _other_sparsity(kernels: KernelReport | None) -> Iterable[str]:
+    """Much more or less went than kernels.sparsity asks for: layers are small, and layouts remove in steps."""
+    if kernels is None:
+        return
+    pruned = [row for row in kernels.rows if row.reason is None]
+    if not pruned:
+        yield (
+            f"Nothing went where kernels.sparsity asks for {kernels.sparsity:.1%}: the table of kernels says why each "
+            "convolution keeps its own. A lower sparsity or another layout may fit."
+        )
+        return
+    gone = 1 - sum(row.weights_kept for row in pruned) / sum(row.weights for row in pruned)
+    if abs(gone - kernels.sparsity) > _KERNEL_GAP:
+        yield (
+            f"{gone:.1%} of the weights went where kernels.sparsity asks for {kernels.sparsity:.1%}, in the "
+            "convolutions that can be pruned so: the table of kernels has what each of them could lose."
+        )
 
 
 def _rounded(round_to: int) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from espalier.job_form import ANY_DATASET, InvalidJob, fill
 from espalier.job_options import named_values
+from espalier.pipeline_commands import InvalidPipeline, add
 
 
 def test_options_come_on_top_of_the_file(tmp_path):
@@ -68,3 +69,21 @@ def test_a_wrong_file_is_an_error_of_the_user(tmp_path, text):
     file.write_text(text)
     with pytest.raises(InvalidJob):
         fill(file, {"budget": {"macs_ratio": None}})
+
+
+@pytest.mark.parametrize("depth", [300, 2000, 100_000])
+def test_a_file_that_is_nested_too_deeply_is_refused(tmp_path, depth):
+    file = tmp_path / "deep.json"
+    file.write_text('{"budget":' + "[" * depth + "]" * depth + "}")
+    with pytest.raises(InvalidJob, match=r"deep\.json: nested too deeply at line 1 column"):
+        fill(file, {})
+    with pytest.raises(InvalidPipeline, match="nested too deeply"):
+        add(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"), [("prune", "budget: .* --macs-ratio 0.5"), ("sweep", "budgets: .* --macs-ratios 0.7,0.5,0.3")]
+)
+def test_a_budget_that_is_missing_is_asked_for_by_its_option(kind, option):
+    with pytest.raises(InvalidJob, match=option):
+        fill(None, {"dataset_id": ANY_DATASET}, kind)

@@ -38,6 +38,7 @@ def test_the_committed_catalogue_is_what_the_engine_declares() -> None:
 def test_every_method_says_what_it_is() -> None:
     methods = catalogue.catalogue().methods
     assert len({(method.kind, method.name) for method in methods}) == len(methods)
+    assert {method.kind for method in methods} == set(catalogue.Kind)
     for method in methods:
         assert method.title, method
         assert method.summary.endswith("."), method
@@ -128,9 +129,14 @@ def test_methods_that_are_left_out_are_the_best_for_data_and_budget(
 ) -> None:
     job = JobSpec.model_validate({"model_id": MODEL, "budget": {"macs_ratio": 0.5}, **body})
     assert (job.pruning.criterion, job.pruning.allocation) == (criterion, allocation)
-    assert job.pruning.criterion_options == job.pruning.methods()["criterion"].with_defaults(
-        {"normalisation": "none"} if criterion == "refit" else {}
-    )
+    assert job.pruning.criterion_options == job.pruning.methods()["criterion"].with_defaults({})
+    named = {"criterion": criterion, "allocation": allocation}
+    same = JobSpec.model_validate({"model_id": MODEL, "budget": {"macs_ratio": 0.5}, **body, "pruning": named})
+    assert same == job
+
+
+def test_refit_compares_its_errors_as_they_are() -> None:
+    assert catalogue.find("criterion", "refit").with_defaults({})["normalisation"] == "none"
 
 
 def test_options_without_a_name_are_those_of_the_method_that_is_chosen() -> None:

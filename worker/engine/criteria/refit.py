@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ Indices = npt.NDArray[np.intp]
 class RefitOptions(Normalised):
     """What is sampled, and what a unit's score is."""
 
+    normalisation: Literal["mean", "max", "sum", "norm", "none"] = Field(
+        default="none", description="Errors are relative to the outputs and compare across layers as they are: none."
+    )
     calibration_images: int = Field(default=256, ge=1, le=65_536, description="Training images that are looked at.")
     locations: int = Field(default=32, ge=1, le=1000, description="Output positions per image, drawn by the seed.")
     ridge: float = Field(default=1e-3, gt=0, le=10, description="Relative to the inputs' mean variance.")

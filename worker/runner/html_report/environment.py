@@ -32,6 +32,6 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals.update(percent=formats.percent, significant=formats.significant, wilson=plots.wilson)
+    found.globals.update(ratio=formats.ratio, significant=formats.significant, wilson=plots.wilson)
     found.filters.update({name: getattr(formats, name) for name in _FILTERS})
     return found

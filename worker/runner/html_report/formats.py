@@ -41,6 +41,11 @@ def percent(share: float, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f}{SPACE}%".replace("-", MINUS)
 
 
+def ratio(share: float) -> str:
+    """A share that somebody asked for, or that is held against it: small ones keep their digits, 0.01 %."""
+    return percent(share) if share == 0 or abs(share) >= 0.01 else f"{significant(100 * share, 2)}{SPACE}%"
+
+
 def points(difference: float) -> str:
     """A difference of two shares in percentage points, signed: +0.28 points."""
     if round(100 * difference, 2) == 0:

@@ -90,7 +90,7 @@ def _assemble(bench: Workbench) -> Report:
             round_to=bench.spec.pruning.round_to,
             nodes_outside_torch=finetuned.nodes_outside_torch if finetuned else (),
             methods=bench.spec.pruning.methods().values(),
-            kernels=pruned.kernels is not None,
+            kernels=pruned.kernels,
             missing=exported.missing,
             zeros=kept_apart(bench.original),
         ),

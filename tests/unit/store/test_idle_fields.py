@@ -1,0 +1,63 @@
+"""What a job asks for in vain is refused; the same documents with every default written out are not."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from models_store.documents.export_spec import Export
+from models_store.documents.job_spec import NEW_JOB, EstimateSpec, JobSpec
+
+BODY = {"model_id": "mdl_" + "0" * 32, "dataset_id": "dst_" + "0" * 32, "budget": {"macs_ratio": 0.5}}
+SWEEP = {"kind": "sweep", "model_id": BODY["model_id"], "dataset_id": BODY["dataset_id"]}
+
+
+def fault(body: dict[str, Any]) -> tuple[str, str]:
+    with pytest.raises(ValidationError) as refused:
+        NEW_JOB.validate_python(body)
+    (found,) = refused.value.errors()
+    return ".".join(map(str, found["loc"])), found["msg"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "file"),
+    [("float16_io", True, "float16"), ("int8_full_range", True, "int8"), ("int8_calibration_images", 64, "int8")],
+)
+def test_an_option_of_a_file_that_is_not_exported(option: str, value: object, file: str) -> None:
+    place, message = fault({**BODY, "export": {option: value}})
+    assert place == "prune.export"
+    assert f"export.{option} is about export.{file}: set that to true" in message
+    NEW_JOB.validate_python({**BODY, "export": {option: value, file: True}})
+
+
+@pytest.mark.parametrize("name", ["latency_batch_size", "latency_threads"])
+def test_where_to_measure_a_latency_that_the_budget_does_not_bound(name: str) -> None:
+    place, message = fault({**BODY, "budget": {"macs_ratio": 0.5, name: 4}})
+    assert place == f"prune.budget.{name}"
+    assert "set latency_ratio or latency_ms" in message
+    NEW_JOB.validate_python({**BODY, "budget": {"latency_ratio": 0.5, name: 4}})
+    NEW_JOB.validate_python({**BODY, "budget": {"macs_ratio": 0.5, name: 4}, "pruning": {"allocation": "latency"}})
+    EstimateSpec.model_validate({**BODY, "kind": "estimate", "budget": {"macs_ratio": 0.5, name: 4}})
+
+
+def test_a_sweep_chooses_by_them_among_what_it_measures() -> None:
+    budgets = [{"macs_ratio": ratio, "latency_batch_size": 32} for ratio in (0.7, 0.5)]
+    NEW_JOB.validate_python({**SWEEP, "budgets": budgets, "measuring": {"batch_sizes": [1, 32]}})
+    with pytest.raises(ValidationError, match="nothing in this budget is about latency"):
+        NEW_JOB.validate_python({**SWEEP, "budgets": budgets})
+
+
+def test_two_points_of_a_sweep_that_are_one() -> None:
+    budgets = [{"macs_ratio": 0.5}, {"macs_ratio": 0.7}, {"macs_ratio": 0.5, "latency_threads": 1}]
+    assert fault({**SWEEP, "budgets": budgets}) == (
+        "sweep.budgets.2",
+        "the same budget as budgets.0: leave one of them out",
+    )
+
+
+def test_defaults_that_are_written_out_are_no_fault() -> None:
+    job = JobSpec.model_validate(BODY)
+    assert JobSpec.model_validate(job.model_dump(mode="json")) == job
+    assert Export.model_validate(Export(int8=True).model_dump() | {"int8": False}) == Export()
+    sweep = NEW_JOB.validate_python({**SWEEP, "budgets": [{"macs_ratio": 0.7}, {"macs_ratio": 0.5}]})
+    assert NEW_JOB.validate_python(sweep.model_dump(mode="json")) == sweep
