@@ -55,11 +55,13 @@ def _made(bench: Workbench, pruned: Path, wanted: _Wanted) -> ExportedFile | Mis
 
 
 def _half_precision(bench: Workbench, pruned: Path, path: Path) -> float:
-    from worker.engine.export import to_half_precision
+    from worker.engine.export import to_half_precision, too_large_for_float16
 
     model = load_model(pruned)
-    onnx.save(to_half_precision(model, keep_io=not bench.spec.export.float16_io), path)
-    error = _compared(pruned, path, bench.real_inputs() or [sample_inputs(model, bench.spec.seed)])
+    inputs = bench.real_inputs() or [sample_inputs(model, bench.spec.seed)]
+    too_large = too_large_for_float16(model, inputs)
+    onnx.save(to_half_precision(model, keep_io=not bench.spec.export.float16_io, too_large=too_large), path)
+    error = _compared(pruned, path, inputs)
     if error > TOLERANCE:
         raise BrokenPromise(
             "half_precision_failed", f"The float16 model differs from the float32 one by {error:.2e}, relative."

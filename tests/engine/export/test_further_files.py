@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 import torchvision
+from onnx.reference import ReferenceEvaluator
 
 from tests.engine.graph.graph_builder import GraphBuilder
 from tests.largest_file import largest_file
@@ -18,7 +19,7 @@ from tests.worker.networks import convnet
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
 from worker.engine.errors import EngineError
-from worker.engine.export import agreement, quantise, save_state_dict, to_half_precision
+from worker.engine.export import agreement, quantise, save_state_dict, to_half_precision, too_large_for_float16
 from worker.engine.graph import analyze
 from worker.engine.measure.forked import in_fork
 from worker.engine.surgery import prune
@@ -71,6 +72,23 @@ def test_half_precision_leaves_nodes_alone_whose_constants_do_not_fit():
     onnx.checker.check_model(half)
     inputs = [{"x": np.random.default_rng(0).random((2, 3, 12, 12), dtype=np.float32)}]
     assert 0 < agreement(model, half, inputs).max_relative_error < 0.01
+
+
+def test_half_precision_leaves_nodes_alone_whose_values_do_not_fit():
+    """Between layers that scale up and down again: a runtime that honours every Cast gets there, too."""
+    g = GraphBuilder(17, seed=3)
+    x = g.node("Relu", g.conv(g.input((1, 3, 8, 8), "image"), 3, 8))
+    x = g.node("Mul", g.conv(x, 8, 8), g.constant(np.full((8, 1, 1), 3e4, np.float32)))
+    x = g.node("Mul", g.node("Relu", x), g.constant(np.full((8, 1, 1), 1e-4, np.float32)))
+    model = g.model(g.conv(x, 8, 4))
+    feed = {"image": 3 * np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    too_large = too_large_for_float16(model, [feed])
+    assert len(too_large) == 2
+    (expected,) = ReferenceEvaluator(model).run(None, feed)
+    (plain,) = ReferenceEvaluator(to_half_precision(model)).run(None, feed)
+    assert not np.isfinite(plain).all()
+    (found,) = ReferenceEvaluator(to_half_precision(model, too_large=too_large)).run(None, feed)
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("order", [(1, 0, 2), (1, 2, 0), None])

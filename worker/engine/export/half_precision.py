@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnx
@@ -11,21 +11,24 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from worker.engine.errors import EngineError
-from worker.engine.graph.onnx_graph import in_order, ints_attribute
+from worker.engine.export.float16_range import LARGEST
+from worker.engine.graph.onnx_graph import in_order, int_attribute, ints_attribute, mentioned_names
 from worker.engine.graph.stored_weights import with_initializers
 
-_LARGEST = float(np.finfo(np.float16).max)
 _FLOAT32_ONLY = frozenset(
     ["DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"]
 )
 """Ops that take no float16, or not in every opset, besides those that the converter knows."""
 
 
-def to_half_precision(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.ModelProto:
+def to_half_precision(
+    model: onnx.ModelProto, *, keep_io: bool = True, too_large: Collection[str] = ()
+) -> onnx.ModelProto:
     """A copy with float16 weights and arithmetic; with `keep_io` the inputs and outputs stay float32, behind Casts.
 
-    Nodes that have no float16 form, or read constants that float16 has no numbers for (running variances of millions,
-    say), stay float32 between Casts. Raises EngineError where the model cannot be converted.
+    Nodes that have no float16 form, read constants that float16 has no numbers for (running variances of millions,
+    say), or make or read one of the tensors that are `too_large` (see float16_range), stay float32 between Casts.
+    Raises EngineError where the model cannot be converted.
     """
     copy = onnx.ModelProto()
     # The converter leaves an initializer in float32 where only float32 nodes read it, and converts every Constant.
@@ -36,7 +39,7 @@ def to_half_precision(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.M
             converted: onnx.ModelProto = convert_float_to_float16(
                 copy,
                 keep_io_types=keep_io,
-                node_block_list=list(_in_single_precision(copy.graph)),
+                node_block_list=list(_in_single_precision(copy.graph, frozenset(too_large))),
             )
     except (ValueError, TypeError, AttributeError, KeyError, onnx.shape_inference.InferenceError) as error:
         raise EngineError(
@@ -44,16 +47,40 @@ def to_half_precision(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.M
             f"The pruned model cannot be converted to float16: {error}.",
             "Leave export.float16 out, and report the model.",
         ) from error
+    _leave_out_detours(converted.graph)
     return in_order(converted)  # the converter writes its Casts behind everything else
 
 
-def _in_single_precision(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of nodes that take no float16, read a finite constant too large for it, or kill ONNX Runtime in it. They
-    are given one where they have none."""
-    large = {tensor.name for tensor in graph.initializer if _exceeds(tensor)}
+def _leave_out_detours(graph: onnx.GraphProto) -> None:
+    """Between two nodes in float32 the converter writes a Cast to float16 and one back, where large values would be
+    lost."""
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    straight = {}
+    for name, cast in casts.items():
+        down = casts.get(cast.input[0])
+        if down is not None and _target(cast) == TensorProto.FLOAT and _target(down) == TensorProto.FLOAT16:
+            straight[name] = down.input[0]
+    for node in graph.node:
+        node.input[:] = [straight.get(name, name) for name in node.input]
+    for _ in range(2):  # a Cast down is read by none but the one back
+        read = set(mentioned_names(graph))
+        kept = [node for node in graph.node if node.op_type != "Cast" or node.output[0] in read]
+        del graph.node[:]
+        graph.node.extend(kept)
+
+
+def _target(cast: onnx.NodeProto) -> int:
+    return int_attribute(cast, "to", TensorProto.UNDEFINED)
+
+
+def _in_single_precision(graph: onnx.GraphProto, too_large: frozenset[str]) -> Iterator[str]:
+    """Names of nodes that take no float16, read or make what is too large for it, or kill ONNX Runtime in it. They are
+    given one where they have none."""
+    large = too_large.union(tensor.name for tensor in graph.initializer if _exceeds(tensor))
     deadly = set(_batch_transposes(graph))
     for number, node in enumerate(graph.node):
-        if node.op_type in _FLOAT32_ONLY or large.intersection(node.input) or deadly.intersection(node.output):
+        beyond = large.intersection((*node.input, *node.output))
+        if node.op_type in _FLOAT32_ONLY or beyond or deadly.intersection(node.output):
             node.name = node.name or f"float32_{number}"
             yield node.name
 
@@ -78,4 +105,4 @@ def _exceeds(tensor: TensorProto) -> bool:
     if tensor.data_type != TensorProto.FLOAT:
         return False
     values = np.abs(numpy_helper.to_array(tensor))
-    return bool((values[np.isfinite(values)] > _LARGEST).any())
+    return bool((values[np.isfinite(values)] > LARGEST).any())

@@ -66,12 +66,13 @@ def _produced_names(graph: onnx.GraphProto) -> Iterator[str]:
             yield from _produced_names(body)
 
 
-def _mentioned_names(graph: onnx.GraphProto) -> Iterator[str]:
+def mentioned_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """What its nodes and those of bodies read, and its outputs."""
     yield from (o.name for o in graph.output)
     for node in graph.node:
         yield from node.input
         for body in bodies_of(node):
-            yield from _mentioned_names(body)
+            yield from mentioned_names(body)
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class OnnxGraph:
         """(control-flow node, name) for each outer tensor that a closed body mentions."""
         for node in self._closed:
             for body in bodies_of(node):
-                for name in sorted(set(_mentioned_names(body))):
+                for name in sorted(set(mentioned_names(body))):
                     if name in self.producer or name in self.constants:
                         yield node, name
 
@@ -186,7 +187,7 @@ def _sorted(graph: onnx.GraphProto, outer: set[str]) -> list[onnx.NodeProto]:
     while waiting:
         late: list[onnx.NodeProto] = []
         for node in waiting:
-            reads = {*node.input, *(n for body in bodies_of(node) for n in _mentioned_names(body))}
+            reads = {*node.input, *(n for body in bodies_of(node) for n in mentioned_names(body))}
             if any(name in made and name not in ready for name in reads if name not in node.output):
                 late.append(node)
             else:
