@@ -435,3 +435,10 @@ def test_filters_of_a_matrix_around_which_a_shortcut_leads_are_its_columns(op: s
     stream = b.node("Add", first, b.node(op, first, b.constant(matrix)))
     analysis = analyze(b.model(b.node("MatMul", b.node("Relu", stream), b.weight(8, CLASSES))))
     assert int(np.argmin(score(analysis, "l1", {"normalisation": "none"})[0])) == 2
+
+
+def test_feature_maps_that_are_no_numbers_have_no_rank(net: Net) -> None:
+    spoilt = Calibration(np.full_like(net.x, np.nan), net.y)
+    with pytest.raises(EngineError, match="NaN") as refused:
+        score(net.analysis(), "hrank", calibration=spoilt)
+    assert refused.value.code == "not_finite"

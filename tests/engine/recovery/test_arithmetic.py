@@ -67,3 +67,15 @@ def test_a_trial_leaves_no_trace():
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(p.grad is None and p.is_contiguous() for p in network.parameters())
+
+
+@pytest.mark.parametrize("arithmetic", CANDIDATES)
+def test_tensors_without_such_a_format_stay_as_they_are(arithmetic):
+    """Anchors of a detector, (1, anchors, 1, 1, 2), and kernels of volumes."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv3d(3, 4, 3))
+    network.register_parameter("anchors", nn.Parameter(torch.ones(1, 3, 1, 1, 2)))
+    arithmetic.prepare(network)
+    wanted = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
+    assert network[0].weight.is_contiguous(memory_format=wanted)
+    assert network[1].weight.is_contiguous()
+    assert network.anchors.is_contiguous()

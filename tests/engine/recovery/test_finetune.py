@@ -12,12 +12,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import coloured_squares, convnet
 from worker.engine.data import DataOptions, InputSpec, open_dataset
 from worker.engine.errors import EngineError
 from worker.engine.measure import evaluate
 from worker.engine.recovery import FinetuneOptions, finetune
 from worker.engine.recovery.arithmetic import BFLOAT16, FLOAT32, fastest
+from worker.engine.recovery.layer_weights import decayed
 from worker.engine.torch_form import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -340,3 +342,65 @@ def test_distillation_alone_learns_from_the_original_and_not_from_the_labels(upl
     misled = build(original)
     training = finetune(misled, wrong, OPTIONS)
     assert max(row.validation_top1 for row in training.epochs) < 0.7
+
+
+class TwoOutputs(nn.Module):
+    """Class scores, and an embedding that no label tells anything of."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = network(16)
+        self.scores, self.embedding = nn.Linear(16, 4), nn.Linear(16, 6)
+
+    def forward(self, x):
+        features = self.trunk(x).relu()
+        return self.scores(features), self.embedding(features)
+
+
+def test_outputs_beside_the_class_scores_stay_what_the_originals_are(uploads):
+    model = exported(TwoOutputs())
+    dataset, teacher = dataset_of(uploads[4], model), build(model)
+    finetune(teacher, dataset, OPTIONS)
+    options = OPTIONS.model_copy(update={"epochs": 6, "distillation": 0.5})
+    students = {}
+    for others in (True, False):
+        students[others] = form = build(model)
+        if others:
+            finetune(form, dataset, options, teacher=teacher)
+        else:
+            finetune(form, dataset, options.model_copy(update={"distillation": 0.0}))
+    images, _ = next(dataset.test.batches(64))
+    with torch.no_grad():
+        wanted = teacher.module(torch.from_numpy(images))[1]
+        missed = {
+            others: (form.module(torch.from_numpy(images))[1] - wanted).square().mean() / wanted.var()
+            for others, form in students.items()
+        }
+    assert missed[True] < 0.5 * missed[False]
+    assert evaluate(students[True].write_back(), dataset.test, 4).top1 > 0.8
+
+
+def test_the_first_training_loss_is_that_of_images_of_all_classes(uploads):
+    """Images lie class by class."""
+    model = exported(network(4))
+    dataset = dataset_of(uploads[4], model)
+    order = np.argsort(dataset.train.labels, kind="stable")
+    sorted_train = replace(dataset.train, rows=dataset.train.rows[order], labels=dataset.train.labels[order])
+    form = build(model)
+    with torch.no_grad():
+        form.module.get_parameter(form.parameters["7.bias"]).copy_(torch.tensor([9.0, 0.0, 0.0, 0.0]))
+    (first, *_) = finetune(form, replace(dataset, train=sorted_train), OPTIONS.model_copy(update={"epochs": 1})).epochs
+    assert first.train_loss == pytest.approx(first.validation_loss, rel=0.3)
+
+
+def test_only_the_kernels_of_layers_are_decayed():
+    """The grid and the anchors of a detector are no weights that should shrink."""
+    g = GraphBuilder(17, seed=0)
+    x = g.node("Relu", g.batch_norm(g.conv(g.input(("n", 1, 8, 8)), 1, 8), 8))
+    x = g.node("Conv", x, g.weight(2, 8, 1, 1, name="kernel"), g.weight(2, name="bias"))
+    model = g.model(g.node("Add", g.node("Mul", x, g.weight(1, 2, 8, 8, name="anchors")), g.weight(8, 8, name="grid")))
+    form = build(model)
+    chosen = decayed(form)
+    found = {name: chosen(form.module.get_parameter(path)) for name, path in form.parameters.items()}
+    assert {"kernel": True, "bias": False, "anchors": False, "grid": False}.items() <= found.items()
+    assert sum(found.values()) == 2

@@ -38,7 +38,7 @@ def test_every_layer_without_a_norm_is_held_but_the_last():
     plain = g.node("Relu", g.conv(normed, 8, 8))
     model = g.model(g.conv(plain, 8, 4))
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    assert unnormalised_weights(model) == tuple(convolutions[1].input[1:])
+    assert unnormalised_weights(model) == dict.fromkeys(convolutions[1].input[1:], 0)
 
 
 def test_a_norm_may_follow_a_bias_a_residual_sum_or_a_change_of_shape():
@@ -49,25 +49,43 @@ def test_a_norm_may_follow_a_bias_a_residual_sum_or_a_change_of_shape():
     normed = g.node("InstanceNormalization", grouped, *(g.constant(np.ones(2, np.float32)) for _ in range(2)))
     model = g.model(g.conv(g.reshape(normed, 1, 8, 8, 8), 8, 4))
     first = next(node for node in model.graph.node if node.op_type == "Conv")
-    assert unnormalised_weights(model) == tuple(first.input[1:])  # its Relu is what the norm does not undo
+    assert unnormalised_weights(model) == dict.fromkeys(first.input[1:], 0)  # its Relu is what the norm does not undo
+
+
+def several_layers() -> onnx.ModelProto:
+    """Whose filters lie along different axes of their weights."""
+    g = GraphBuilder(17, seed=0)
+    x = g.node("Relu", g.conv(g.input((1, 3, 8, 8)), 3, 12))
+    x = g.node("Relu", g.node("ConvTranspose", x, g.weight(12, 10, 3, 3, name="transposed")))
+    x = g.node("Flatten", g.node("GlobalAveragePool", x))
+    x = g.node("Relu", g.node("MatMul", x, g.weight(10, 9, name="product")))
+    x = g.node("Relu", g.node("MatMul", x, g.transpose(g.weight(8, 9, name="turned"), 1, 0)))
+    x = g.node("Relu", g.node("Gemm", x, g.weight(7, 8, name="gemm"), transB=1))
+    return g.model(g.node("Gemm", x, g.weight(7, 4)))
 
 
 def test_gradients_of_filters_have_at_most_a_share_of_the_filters_norm():
-    form = build(residual_network(2, 16))
+    form = build(several_layers())
     clipping = GradientClipping(form, 0.02)
-    held = [form.module.get_parameter(form.parameters[name]) for name in unnormalised_weights(form.model)]
-    scale = torch.logspace(-6, 3, 16)
-    for weight in held:
-        weight.grad = torch.ones_like(weight) * scale[: len(weight)].reshape(-1, *(1 for _ in weight.shape[1:]))
-    before = [weight.grad.clone() for weight in held]
+    axes = unnormalised_weights(form.model)
+    assert {"transposed": 1, "product": -1, "turned": 0, "gemm": 0}.items() <= axes.items()
+    held = [(form.module.get_parameter(form.parameters[name]), axis) for name, axis in axes.items()]
+    for weight, axis in held:
+        by_filter = weight.detach().movedim(axis, 0)
+        scale = torch.logspace(-6, 3, len(by_filter)).reshape(-1, *(1 for _ in by_filter.shape[1:]))
+        weight.grad = (torch.ones_like(by_filter) * scale).movedim(0, axis)
+    before = [weight.grad.clone() for weight, _ in held]
     clipping.apply()
-    for weight, given in zip(held, before, strict=True):
-        if weight.dim() != 4:
-            continue
-        norms, grads, were = (t.flatten(1).norm(dim=1) for t in (weight.detach(), weight.grad, given))
-        assert torch.allclose(grads, were.minimum(0.02 * norms), rtol=1e-4)
-        assert (grads < were).any()
-        assert (grads == were).any()
+    for (weight, axis), given in zip(held, before, strict=True):
+        if weight.dim() > 1:
+            each = (t.movedim(axis, 0).flatten(1).norm(dim=1) for t in (weight.detach(), weight.grad, given))
+        else:
+            each = (t.norm()[None] for t in (weight.detach(), weight.grad, given))
+        norms, grads, were = each
+        assert torch.allclose(grads, were.minimum(0.02 * norms.clamp_min(1e-3)), rtol=1e-4)
+        if weight.dim() > 1:
+            assert (grads < were).any()
+            assert (grads == were).any()
 
 
 def test_a_network_without_norms_learns_at_a_rate_at_which_it_diverges_without_clipping(squares: Path):

@@ -241,3 +241,17 @@ def test_large_activations_leave_room_for_fewer_images(tmp_path):
     assert len(few) >= 2
     with pytest.raises(EngineError, match="too few images"):
         calibration_batches(dataset.train, 30, (form,), max_held_bytes=1000)
+
+
+def test_a_fit_that_is_no_number_is_not_stored():
+    """One value that overflowed spoils the sums of its layer: its weights stay."""
+    model = exported(nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)))
+    analysis = analyze(model)
+    plan = plan_of(analysis, score(analysis, "l2"), analysis.full // 2)
+    original, pruned = build(model), build(prune(analysis, plan))
+    before = {name: value.clone() for name, value in pruned.module.state_dict().items()}
+    spoilt = images()
+    spoilt[0][0, 0, 0, 0] = float("inf")
+    assert reconstruct(analysis, plan, original, pruned, spoilt) == ()
+    for name, value in pruned.module.state_dict().items():
+        assert torch.equal(value, before[name]), name

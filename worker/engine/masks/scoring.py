@@ -100,19 +100,23 @@ class _Images:
 
 
 def _score(family: Sequence[Variant], images: _Images, classes: int, shared: Prefix | None) -> list[Score]:
-    models = [variant() for variant in family]
-    head = find_head(models[0])
+    model = family[0]()
+    head = find_head(model)
     first: Session | None = None
     name, calibration = images.name, images.calibration
-    if shared is not None and len(models) > 1:
-        beginning, name = split_at(models[0], shared)[0], shared.tensor
-        models = [split_at(model, shared)[1] for model in models]
+    begins_alike = shared is not None and len(family) > 1
+    if shared is not None and begins_alike:
+        beginning, name = split_at(model, shared)[0], shared.tensor
         if calibration is not None:
             beginning, calibration = renormed(beginning, calibration)
         first = cpu_session(beginning, threads=1)
-    if calibration is not None:
-        models = [renormed(model, calibration)[0] for model in models]
-    sessions = [cpu_session(model, threads=1) for model in models]
+    sessions = []
+    for variant in family:  # one at a time, for a session holds the weights once more
+        model = split_at(variant(), shared)[1] if shared is not None and begins_alike else variant()
+        if calibration is not None:
+            model = renormed(model, calibration)[0]
+        sessions.append(cpu_session(model, threads=1))
+    del model
     wrong = np.zeros(len(sessions), dtype=np.int64)
     for batch, labels in images:
         begun = batch if first is None else _run(first, name, images.name, batch)

@@ -35,8 +35,12 @@ class Arithmetic:
         return batch.contiguous(memory_format=torch.channels_last) if last else batch
 
     def prepare(self, network: torch.nn.Module) -> None:
-        """Put the network's kernels into the memory format, in place; their values stay."""
-        network.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+        """Put the network's kernels of four axes into the memory format, in place; their values stay. Others, such as
+        the anchors of a detector or the kernels of volumes, have no such format."""
+        wanted = torch.channels_last if self.channels_last else torch.contiguous_format
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=wanted)
 
     def context(self, device: torch.device) -> AbstractContextManager[object]:
         """In which the forward pass runs."""
@@ -69,8 +73,8 @@ def fastest(
     kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
     seconds: dict[Arithmetic, float] = {}
     for candidate in candidates:
-        candidate.prepare(network)
         try:
+            candidate.prepare(network)
             seconds[candidate] = _time(step, candidate, device)
         except RuntimeError:  # an op without a kernel for it, or a view that its memory format does not allow
             continue

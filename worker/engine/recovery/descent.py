@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -14,15 +15,22 @@ from worker.engine.recovery.training_options import FinetuneOptions
 class Descent:
     """SGD or AdamW over so many steps, at a rate that falls to zero along a cosine, or stays where it is `constant`.
 
-    Raises EngineError where there are no parameters.
+    Weight decay acts on the parameters that are `decayed`. Raises EngineError where there are no parameters.
     """
 
     def __init__(
-        self, parameters: list[torch.nn.Parameter], options: FinetuneOptions, steps: int, *, constant: bool
+        self,
+        parameters: list[torch.nn.Parameter],
+        options: FinetuneOptions,
+        steps: int,
+        *,
+        decayed: Callable[[torch.nn.Parameter], bool],
+        constant: bool,
     ) -> None:
         self._parameters, self._options, self.steps, self._constant = parameters, options, steps, constant
+        self._decayed = decayed
         self.retreats = 0
-        self.optimizer = _optimizer(parameters, options)
+        self.optimizer = self._optimizer()
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._factor)
 
     @property
@@ -47,7 +55,7 @@ class Descent:
     def retreat(self, step: int) -> None:
         """Go back to that step, at a tenth of the rate and without what the optimiser remembers."""
         self.retreats += 1
-        self.optimizer = _optimizer(self._parameters, self._options)
+        self.optimizer = self._optimizer()
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._factor, last_epoch=step - 1)
@@ -63,6 +71,18 @@ class Descent:
         self._schedule.load_state_dict(state.values["schedule"])
         self.retreats = state.values["retreats"]
 
+    def _optimizer(self) -> torch.optim.Optimizer:
+        options = self._options
+        if not self._parameters:
+            raise nothing_to_train()
+        decayed = [p for p in self._parameters if self._decayed(p)]
+        kept = [p for p in self._parameters if not self._decayed(p)]
+        groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
+        if options.optimizer == "adamw":
+            return torch.optim.AdamW(groups, lr=options.learning_rate)
+        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+
     def _factor(self, step: int) -> float:
         left: float = 0.1**self.retreats
         return left if self._constant else left * 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
@@ -74,16 +94,3 @@ def nothing_to_train() -> EngineError:
         "No weight of the model receives a gradient.",
         "Upload a model with floating-point weights, or prune without finetuning.",
     )
-
-
-def _optimizer(parameters: list[torch.nn.Parameter], options: FinetuneOptions) -> torch.optim.Optimizer:
-    """Weight decay acts on matrices and kernels, not on biases and norms."""
-    if not parameters:
-        raise nothing_to_train()
-    decayed = [p for p in parameters if sum(size > 1 for size in p.shape) >= 2]
-    kept = [p for p in parameters if sum(size > 1 for size in p.shape) < 2]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=options.learning_rate)
-    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)

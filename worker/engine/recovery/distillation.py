@@ -54,7 +54,8 @@ class Teacher:
             wanted: torch.Tensor = self._network(images)[0].flatten(1).float()
         soft, goal = logits / self._temperature, wanted / self._temperature
         if self._head.activation == "sigmoid":
-            divergence = F.binary_cross_entropy_with_logits(soft, goal.sigmoid())
+            entropy = F.binary_cross_entropy_with_logits(goal, goal.sigmoid())
+            divergence = F.binary_cross_entropy_with_logits(soft, goal.sigmoid()) - entropy
         else:
             divergence = F.kl_div(soft.log_softmax(1), goal.log_softmax(1), reduction="batchmean", log_target=True)
         return divergence * self._temperature**2

@@ -25,6 +25,7 @@ from worker.engine.recovery.checkpoint import (
 from worker.engine.recovery.descent import Descent, nothing_to_train
 from worker.engine.recovery.frozen_masks import FrozenMasks
 from worker.engine.recovery.gradient_clipping import GradientClipping
+from worker.engine.recovery.layer_weights import decayed
 from worker.engine.recovery.objective import objective_of
 from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.recovery.selective_decay import SelectiveDecay
@@ -134,7 +135,7 @@ class _Run:
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.steps_per_epoch = math.ceil(len(dataset.train) / options.batch_size)
         steps = options.epochs * self.steps_per_epoch
-        self.descent = Descent(parameters, options, steps, constant=decay is not None)
+        self.descent = Descent(parameters, options, steps, decayed=decayed(form), constant=decay is not None)
         self.augmentation = Augmentation(options.crop_padding, options.horizontal_flip)
         self.clipping = GradientClipping(form, options.gradient_clipping)
         self.frozen = FrozenMasks(form, masks)
@@ -192,7 +193,8 @@ class _Run:
         """The untrained model, its training loss taken on as many samples as are held out for validation."""
         start = time.monotonic()
         loss, top1 = self._validate(self.dataset.validation)
-        train_loss, _ = self._validate(self.dataset.train, len(self.dataset.validation))
+        some = self.dataset.train.drawn(len(self.dataset.validation), np.random.default_rng([self.options.seed, 0]))
+        train_loss, _ = self._validate(some)
         return Epoch(0, 0.0, train_loss, loss, top1, time.monotonic() - start)
 
     def _converging_epoch(self, number: int, on_progress: Callable[[float], None]) -> Epoch:
@@ -279,8 +281,8 @@ class _Run:
             raise
 
     @torch.no_grad()
-    def _validate(self, split: Split, samples: int | None = None) -> tuple[float, float | None]:
-        """Mean loss, and accuracy where there are labels, on a split or its first samples."""
+    def _validate(self, split: Split) -> tuple[float, float | None]:
+        """Mean loss, and accuracy where there are labels."""
         self.network.eval()
         loss, right, count = 0.0, 0.0, 0
         for images, labels in split.batches(self.options.batch_size, part=self.team.rows):
@@ -292,8 +294,6 @@ class _Run:
             loss += found.item() * len(labels) * self.team.weight(size)
             right += (hits or 0) * self.team.weight(size)
             count += size
-            if samples is not None and count >= samples:
-                break
         loss, right = self.team.total(loss, right)
         return loss / count, right / count if self.dataset.labelled else None
 

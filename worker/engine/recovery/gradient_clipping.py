@@ -9,13 +9,12 @@ layers are left alone; so is every layer that a norm follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx
 import torch
 
 from worker.engine.graph.analysis import LAYER_OPS
 from worker.engine.graph.onnx_graph import OnnxGraph
+from worker.engine.recovery.layer_weights import layer_weights
 from worker.engine.torch_form import TorchForm
 
 _NORMS = frozenset(
@@ -24,10 +23,12 @@ _NORMS = frozenset(
         *("RMSNormalization", "LpNormalization"),
     ]
 )
-_OF_WEIGHTS = frozenset(
-    ["Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"]
+_BETWEEN = frozenset(
+    [
+        *("Add", "AveragePool", "Cast", "Concat", "DequantizeLinear", "Flatten", "Identity", "MaxPool", "Reshape"),
+        *("Squeeze", "Transpose", "Unsqueeze"),
+    ]
 )
-_BETWEEN = _OF_WEIGHTS | {"Add", "AveragePool", "Concat", "MaxPool"}
 """Ops that may stand between a layer and its norm: biases, residual and dense streams that a norm is the next to read,
 and changes of shape."""
 _LEAST_NORM = 1e-3
@@ -38,29 +39,35 @@ class GradientClipping:
     """The layers' weights of a form that are to be held; `share` of 0 holds none."""
 
     def __init__(self, form: TorchForm, share: float) -> None:
-        names = unnormalised_weights(form.model) if share else ()
+        axes = unnormalised_weights(form.model) if share else {}
         self._share = share
-        self._held = [form.module.get_parameter(form.parameters[name]) for name in names if name in form.parameters]
+        self._held = [
+            (form.module.get_parameter(form.parameters[name]), axis)
+            for name, axis in axes.items()
+            if name in form.parameters
+        ]
 
     @torch.no_grad()
     def apply(self) -> None:
         """Scale the gradients, between the backward pass and the optimiser's step."""
-        for weight in self._held:
+        for weight, axis in self._held:
             if weight.grad is not None:
-                most = self._share * _norms(weight).clamp_min(_LEAST_NORM)
-                weight.grad.mul_((most / _norms(weight.grad).clamp_min(torch.finfo(weight.dtype).tiny)).clamp_max(1.0))
+                most = self._share * _norms(weight, axis).clamp_min(_LEAST_NORM)
+                tiny = torch.finfo(weight.dtype).tiny
+                weight.grad.mul_((most / _norms(weight.grad, axis).clamp_min(tiny)).clamp_max(1.0))
 
 
-def _norms(weight: torch.Tensor) -> torch.Tensor:
+def _norms(weight: torch.Tensor, axis: int) -> torch.Tensor:
     """Of each filter, or of all of a vector; broadcastable to the weight."""
-    axes = range(1, weight.dim()) if sum(size > 1 for size in weight.shape) > 1 else range(weight.dim())
-    norms: torch.Tensor = torch.linalg.vector_norm(weight, dim=tuple(axes), keepdim=True)
+    single = sum(size > 1 for size in weight.shape) <= 1
+    axes = [a for a in range(weight.dim()) if single or a != axis % weight.dim()]
+    norms: torch.Tensor = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
     return norms
 
 
-def unnormalised_weights(model: onnx.ModelProto) -> tuple[str, ...]:
+def unnormalised_weights(model: onnx.ModelProto) -> dict[str, int]:
     """The stored tensors that layers read as weights and biases, of all layers that no norm follows directly, but for
-    the last ones."""
+    the last ones; with the axis of their filters."""
     graph = OnnxGraph(model)
     held: list[onnx.NodeProto] = []
     leading: set[str] = set()  # values that a layer's result depends on
@@ -72,14 +79,4 @@ def unnormalised_weights(model: onnx.ModelProto) -> tuple[str, ...]:
             leading.update(node.input)
         if node.op_type in _NORMS or (node.op_type in _BETWEEN and not normalised.isdisjoint(node.output)):
             normalised.update(node.input)
-    read = (name for node in reversed(held) for name in node.input)
-    return tuple(dict.fromkeys(stored for name in read for stored in _stored(graph, name)))
-
-
-def _stored(graph: OnnxGraph, name: str) -> Iterator[str]:
-    """The tensor of this name, or the one that it is computed from without the model's inputs."""
-    index = graph.producer.get(name)
-    if name in graph.constants:
-        yield name
-    elif index is not None and graph.nodes[index].op_type in _OF_WEIGHTS:
-        yield from _stored(graph, graph.nodes[index].input[0])
+    return layer_weights(graph, reversed(held))

@@ -69,10 +69,12 @@ class Imitation:
         images: torch.Tensor,
         batches: Iterable[torch.Tensor],
         device: torch.device,
+        apart: str | None = None,
     ) -> None:
         """images: a few, (B, ...), on which both are tried; batches: those that tell how the original's values vary,
-        whatever the batch in which they are compared. Raises EngineError where there is nothing to compare."""
-        names = [n for n in targets(teacher.model) if n in teacher.values and n in student.values]
+        whatever the batch in which they are compared; apart: a value that something else looks after. Raises
+        EngineError where there is nothing to compare."""
+        names = [n for n in targets(teacher.model) if n in teacher.values and n in student.values and n != apart]
         wanted, given = (_try(form, names, images) for form in (teacher, student))
         self.values = tuple(
             name

@@ -11,7 +11,7 @@ import torch
 
 from worker.engine.data import Dataset
 from worker.engine.recovery.distillation import Teacher
-from worker.engine.recovery.imitation import Imitation
+from worker.engine.recovery.imitation import Imitation, targets
 from worker.engine.recovery.labels import Labels
 from worker.engine.recovery.training_options import FinetuneOptions
 from worker.engine.torch_form import TorchForm
@@ -46,13 +46,49 @@ def objective_of(
     """Raises EngineError where the outputs do not fit the labels, ValueError where a teacher is needed and missing."""
     if teacher is None and (options.distillation > 0 or not dataset.labelled):
         raise ValueError("distillation needs a teacher")
-    if teacher is None or dataset.labelled:
-        softened = Teacher(teacher, options.temperature, device) if teacher and options.distillation > 0 else None
-        return Labels(form, dataset, options.label_smoothing, softened, options.distillation)
-    images, _ = next(dataset.validation.batches(min(2, len(dataset.validation))))
+    if teacher is None or (dataset.labelled and options.distillation == 0):
+        return Labels(form, dataset, options.label_smoothing, None, 0.0)
     teacher.module.to(device)
+    if not dataset.labelled:
+        return _imitation(form, dataset, options, device, teacher)
+    softened = Teacher(teacher, options.temperature, device)
+    labels = Labels(form, dataset, options.label_smoothing, softened, options.distillation)
+    (scores,) = labels.values
+    if set(targets(teacher.model)) <= {scores}:
+        return labels
+    return _LabelsAndOutputs(labels, _imitation(form, dataset, options, device, teacher, scores), options.distillation)
+
+
+class _LabelsAndOutputs:
+    """A classifier with further outputs, an embedding say, that no label tells anything of: they are to stay what the
+    original's are, counting as much as the distillation does."""
+
+    def __init__(self, labels: Labels, others: Imitation, share: float) -> None:
+        self._labels, self._others, self._share = labels, others, share
+        self.values = (*labels.values, *others.values)
+
+    def loss(self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        others = self._others.loss(outputs[1:], images, labels)
+        return self._labels.loss(outputs[:1], images, labels) + self._share * others
+
+    def judge(
+        self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, int]:
+        """Of the labels alone, which choose the epoch."""
+        return self._labels.judge(outputs[:1], images, labels)
+
+
+def _imitation(
+    form: TorchForm,
+    dataset: Dataset,
+    options: FinetuneOptions,
+    device: torch.device,
+    teacher: TorchForm,
+    apart: str | None = None,
+) -> Imitation:
+    images, _ = next(dataset.validation.batches(min(2, len(dataset.validation))))
     # The same ones whenever the training goes on, and in all of its processes.
     drawn = dataset.train.batches(min(options.batch_size, _OBSERVED), rng=np.random.default_rng([options.seed, 0]))
     observed = islice(drawn, math.ceil(_OBSERVED / options.batch_size))
     batches = (torch.from_numpy(batch).to(device) for batch, _ in observed)
-    return Imitation(form, teacher, torch.from_numpy(images).to(device), batches, device)
+    return Imitation(form, teacher, torch.from_numpy(images).to(device), batches, device, apart)

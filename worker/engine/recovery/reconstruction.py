@@ -133,7 +133,7 @@ class _Reconstruction:
         if found.error_before <= EXACT:
             return
         self.changed.add(site.node)
-        if found.error_after >= found.error_before:
+        if not found.error_after < found.error_before:  # nor where one of them is no number
             return
         self._store(site, found.solution)
         yield LayerFit(str(site.node.meta["onnx_node"]), found.error_before, found.error_after, found.ridge)
