@@ -26,11 +26,11 @@ import torch
 from benchmarks import accuracy_report, machine, results
 from benchmarks.accuracy_bases import FORMS
 from benchmarks.accuracy_bench import Bench, Row, Settings
-from benchmarks.accuracy_methods import OTHERS, OURS, PEERS
+from benchmarks.accuracy_methods import ALL_PEERS, INNER_PEERS, OTHERS, OURS
 
 RESULTS = results.FOLDER / "accuracy.json"
 BASES = ("resnet20", "resnet56", "vgg16_bn")
-METHODS = {"ours": OURS | OTHERS, "torch-pruning": PEERS}
+METHODS = {"ours": OURS | OTHERS, "torch-pruning": ALL_PEERS}
 SAME_BASE = 1e-3
 """Accuracies of one base on several processors differ by less."""
 DISTRIBUTIONS = ("torch", "onnx", "onnxruntime", "torch-pruning")
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--factors", nargs="+", type=float, default=(2, 3, 4), help="how many times fewer MACs")
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
-    parser.add_argument("--methods", nargs="+", default=(*OURS, *PEERS), help="names, ours and theirs; or all")
+    parser.add_argument("--methods", nargs="+", default=(*OURS, *ALL_PEERS), help="names, ours and theirs; or all")
     parser.add_argument("--epochs", nargs="*", type=int, default=(), help="train the best rows for so many epochs")
     parser.add_argument("--rates", nargs="+", type=float, default=(0.02,), help="learning rates; the best counts")
     parser.add_argument("--best", type=int, default=3, help="how many rows of each side, base and budget are trained")
@@ -113,6 +113,8 @@ def _wanted(options: argparse.Namespace) -> Iterator[Row]:
                         if side == "torch-pruning" and form == "option_a":
                             continue
                         for method in methods:
+                            if method in INNER_PEERS and not base.startswith("resnet"):
+                                continue  # there are no streams
                             if method in options.methods or "all" in options.methods:
                                 yield Row(base, form, side, method, factor, seed)
 

@@ -9,7 +9,7 @@ import onnx
 import torch
 
 from benchmarks.accuracy_bases import MEAN, STD, cifar10, folder, load, precision
-from benchmarks.accuracy_methods import ALL_OURS, PEERS, cut_ours, cut_peer
+from benchmarks.accuracy_methods import ALL_OURS, ALL_PEERS, cut_ours, cut_peer
 from benchmarks.cifar_onnx import export
 from worker.engine.criteria import Calibration
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
@@ -109,7 +109,7 @@ class Bench:
     def _cut(self, row: Row) -> tuple[onnx.ModelProto, dict[str, Callable[[], onnx.ModelProto]]]:
         """The cut model, and the ways to win its accuracy back without training."""
         if row.side == "torch-pruning":
-            cut = cut_peer(PEERS[row.method], self.network, 1 / row.factor, self.images)
+            cut = cut_peer(ALL_PEERS[row.method], self.network, 1 / row.factor, self.images)
             return cut, {"bn": lambda: self._renormed(cut)}
         ours = ALL_OURS[row.method]
         analysis, plan, cut = cut_ours(ours, self.model, 1 / row.factor, self.images, self.data, self.seed)

@@ -6,7 +6,7 @@ Both sides get the same network, the same MACs and the same images; MACs are cou
 import copy
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
@@ -55,11 +55,12 @@ class Ours:
 
 @dataclass(frozen=True)
 class Peer:
-    """Torch-Pruning: an importance, and whether one threshold serves all groups."""
+    """Torch-Pruning: an importance, whether one threshold serves all groups, and whether the residual streams stay."""
 
     importance: Callable[[], tp.importance.Importance]
     everywhere: bool
     needs_gradients: bool = False
+    inner: bool = False
 
 
 OURS = {
@@ -94,6 +95,13 @@ PEERS = {
     "Taylor, uniform": Peer(tp.importance.TaylorImportance, everywhere=False, needs_gradients=True),
     "Taylor, global": Peer(tp.importance.TaylorImportance, everywhere=True, needs_gradients=True),
 }
+INNER_PEERS = {
+    f"{name}, inner layers, {where}": replace(PEERS[f"{name}, {where}"], inner=True)
+    for name in ("magnitude l2", "Taylor")
+    for where in ("uniform", "global")
+}
+"""Those of them that did best, with the residual streams left whole, as two of ours leave them."""
+ALL_PEERS = PEERS | INNER_PEERS
 
 
 def cut_ours(
@@ -145,7 +153,7 @@ def _pruned(peer: Peer, network: torch.nn.Module, share: float, images: Calibrat
         pruning_ratio=share,
         global_pruning=peer.everywhere,
         max_pruning_ratio=0.95,
-        ignored_layers=[network.linear],
+        ignored_layers=[network.linear, *(_stream_layers(network) if peer.inner else ())],
     )
     pruner.step()
     network.zero_grad(set_to_none=True)
@@ -155,6 +163,15 @@ def _pruned(peer: Peer, network: torch.nn.Module, share: float, images: Calibrat
     except RuntimeError:
         return None
     return network
+
+
+def _stream_layers(network: torch.nn.Module) -> list[torch.nn.Module]:
+    """What writes to the residual streams of a CIFAR ResNet: its stem, shortcuts, and the last layers of its blocks."""
+    return [
+        layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, torch.nn.Conv2d) and (name == "conv1" or not name.endswith(".conv1"))
+    ]
 
 
 def _accumulate_gradients(network: torch.nn.Module, images: Calibration) -> None:
