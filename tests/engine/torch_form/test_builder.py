@@ -252,3 +252,10 @@ def test_a_sequence_on_a_gradient_path_is_refused_by_name():
     model = b.model(b.conv(b.node("ConcatFromSequence", parts, axis=1), 8, 4))
     with pytest.raises(EngineError, match="SplitToSequence"):
         build(model)
+
+
+def test_declared_shapes_that_contradict_the_nodes_are_refused():
+    model = model_of([node("MatMul", ["x", "w"], ["y"])], {"x": (None, 4)}, ["y"], {"w": floats(4, 4)})
+    model.graph.value_info.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [8, 4]))
+    with pytest.raises(EngineError, match="contradict"):
+        build(model)
