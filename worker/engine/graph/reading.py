@@ -6,7 +6,11 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.onnx_graph import bodies_of
 from worker.engine.graph.padded_pools import keep_zeros_apart
+from worker.engine.graph.sparse_tensors import write_densely
+
+_STANDARD_DOMAIN = "ai.onnx"
 
 
 def load_model(path: Path | str) -> onnx.ModelProto:
@@ -18,6 +22,8 @@ def load_model(path: Path | str) -> onnx.ModelProto:
             "not_onnx", f"The file cannot be read as an ONNX model: {error}", "Export the model to ONNX again."
         ) from error
     _forget_negative_sizes(model.graph)
+    _name_the_standard_domain_alike(model)
+    write_densely(model.graph)
     keep_zeros_apart(model)
     return model
 
@@ -29,6 +35,22 @@ def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
         for size in value.type.tensor_type.shape.dim:
             if size.dim_value < 0:
                 size.Clear()
+
+
+def _name_the_standard_domain_alike(model: onnx.ModelProto) -> None:
+    """ONNX Runtime takes "ai.onnx" for the standard's own domain, the name of which is empty; onnx itself does not."""
+    named = {opset.domain for opset in model.opset_import}
+    for opset in list(model.opset_import):
+        if opset.domain == _STANDARD_DOMAIN and "" in named:
+            model.opset_import.remove(opset)
+        elif opset.domain == _STANDARD_DOMAIN:
+            opset.domain = ""
+    pending = [model.graph]
+    while pending:
+        for node in pending.pop().node:
+            if node.domain == _STANDARD_DOMAIN:
+                node.domain = ""
+            pending.extend(bodies_of(node))
 
 
 def load_bundle(path: Path | str) -> onnx.ModelProto:
