@@ -15,6 +15,8 @@ from worker.engine.errors import EngineError
 from worker.engine.export.half_precision import to_half_precision
 from worker.engine.graph import Analysis, analyze
 from worker.engine.graph.analysis import Group
+from worker.engine.measure.images import run_images
+from worker.engine.measure.session import cpu_session
 from worker.engine.torch_form.loss import LossForm
 
 WIDTHS, CLASSES, SIZE, IMAGES = (6, 5), 4, 7, 24
@@ -490,3 +492,30 @@ def test_images_count_alike_where_the_batch_is_the_second_axis(net: Net, name: s
         found = score(sequence_first(batch, attention=False), name, AS_IT_IS, calibration=some)
         for group, values in expected.items():
             np.testing.assert_allclose(found[group], values, rtol=1e-4)
+
+
+def of_pixels() -> onnx.ModelProto:
+    """A model that takes bytes."""
+    b = GraphBuilder(seed=4)
+    x = b.node("Cast", b.input(("n", 3, SIZE, SIZE), kind=TensorProto.UINT8), to=TensorProto.FLOAT)
+    flat = b.node("Flatten", b.node("GlobalAveragePool", b.node("Relu", b.conv(x, 3, 6))))
+    return b.model(b.node("MatMul", flat, b.weight(6, CLASSES)))
+
+
+def test_images_that_do_not_fit_the_element_type_are_told_from_those_that_do_not_fit_the_size(net: Net) -> None:
+    with pytest.raises(EngineError, match="does not run") as error:
+        score(analyze(of_pixels()), "apoz", calibration=net.calibration)
+    assert "uint8" in error.value.hint
+    with pytest.raises(EngineError, match="does not run") as error:
+        run_images(cpu_session(of_pixels(), threads=1), net.x)
+    assert "uint8" in error.value.hint
+    with pytest.raises(EngineError, match="does not run") as error:
+        score(net.analysis(), "apoz", calibration=Calibration(net.x[:, :2], net.y))
+    assert "size and layout" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["taylor", "fisher"])
+def test_images_on_which_torch_fails_are_an_error_of_the_engine(net: Net, name: str) -> None:
+    with pytest.raises(EngineError, match="does not run on images") as error:
+        score(net.analysis(), name, calibration=Calibration(net.x[:, :2], net.y))
+    assert error.value.code == "torch_form_failed"

@@ -10,7 +10,7 @@ import onnx
 from worker.engine.criteria.evidence import Calibration
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import Analysis
-from worker.engine.graph.inputs import declared_shape
+from worker.engine.graph.inputs import declared_shape, misfit_hint
 from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 
 _BATCH_BYTES = 256 * 2**20
@@ -38,10 +38,11 @@ def observed(
         try:
             arrays = session.run({value.name: fed})
         except RUNTIME_ERRORS as error:
+            element = onnx.helper.tensor_dtype_to_string(value.type.tensor_type.elem_type).rpartition(".")[2].lower()
             raise EngineError(
                 "not_runnable",
                 f"The model does not run on the dataset's images {fed.shape}: {error}.",
-                "Check the model's input size and layout.",
+                misfit_hint(element),
             ) from error
         found = {name: np.asarray(array) for name, array in zip(session.outputs, arrays, strict=True)}
         filled = len(fed) > len(chosen)

@@ -13,7 +13,10 @@ from worker.engine.errors import EngineError
 from worker.engine.graph.inputs import declared_shape, given_inputs
 from worker.engine.measure.classifier import Head, check_class_count, find_head
 from worker.engine.torch_form.builder import build
+from worker.engine.torch_form.failures import as_engine_error
 from worker.engine.torch_form.form import TorchForm
+
+_HINT = "Check the model's input size and layout, or choose a criterion that needs no gradients, such as l2."
 
 
 class LossForm:
@@ -41,7 +44,8 @@ class LossForm:
             truth = torch.from_numpy(labels[chosen])
             batch = torch.from_numpy(images[np.resize(chosen, self._fixed_batch or len(chosen))])
             batch.requires_grad_(differentiable_images and batch.is_floating_point())
-            logits, *inner = self.network(batch)
+            with as_engine_error("torch_form_failed", f"The model does not run on images {tuple(batch.shape)}", _HINT):
+                logits, *inner = self.network(batch)
             scores = logits[: len(chosen)].flatten(1).float()
             check_class_count(scores.shape[1], int(truth.max()) + 1, self.head)
             yield losses(self.head, scores, truth), truth, tuple(inner)
