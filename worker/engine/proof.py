@@ -219,14 +219,14 @@ def masked_original(analysis: Analysis, alive: Mask) -> onnx.ModelProto:
 
 def maskable_original(analysis: Analysis) -> tuple[onnx.ModelProto, dict[str, Labels]]:
     """The original with a mask of ones in front of every node that sums over prunable channels, as an initializer: the
-    model, and the label of each element of each mask by its name. Sums inside of control flow have none."""
+    model, and the label of each element of each mask by its name. Those of sums in the bodies of control flow stand
+    there, too."""
     model = _copy(analysis.graph.model)
     prunable = np.zeros(len(analysis.roots), dtype=bool)
     prunable[np.concatenate([group.units for group in analysis.groups] or [np.zeros(0, dtype=np.int64)])] = True
     contractions: dict[int, list[Contraction]] = {}
     for contraction in analysis.propagation.contractions:
-        fits = len(contraction.labels) > 1 and analysis.graph.scope[contraction.node] == 0
-        if fits and prunable[analysis.roots[contraction.labels]].any():
+        if len(contraction.labels) > 1 and prunable[analysis.roots[contraction.labels]].any():
             contractions.setdefault(contraction.node, []).append(contraction)
     made: list[onnx.TensorProto] = []
     labels: dict[str, Labels] = {}

@@ -12,8 +12,7 @@ from pathlib import Path
 import onnx
 
 from worker.engine.errors import EngineError
-from worker.engine.graph.padded_pools import keep_zeros_apart
-from worker.engine.graph.reading import parse
+from worker.engine.graph.reading import parse, put_right
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_NODES = 100_000  # the largest real models have about 10,000
@@ -38,7 +37,7 @@ def vet(path: Path) -> onnx.ModelProto:
     _check_sizes(model)
     for graph in _graphs(model.graph):
         _check_graph(graph)
-    keep_zeros_apart(model)
+    put_right(model)
     return model
 
 

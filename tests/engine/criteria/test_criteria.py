@@ -15,6 +15,8 @@ from worker.engine.errors import EngineError
 from worker.engine.export.half_precision import to_half_precision
 from worker.engine.graph import Analysis, analyze
 from worker.engine.graph.analysis import Group
+from worker.engine.measure.images import run_images
+from worker.engine.measure.session import cpu_session
 from worker.engine.torch_form.loss import LossForm
 
 WIDTHS, CLASSES, SIZE, IMAGES = (6, 5), 4, 7, 24
@@ -442,3 +444,105 @@ def test_feature_maps_that_are_no_numbers_have_no_rank(net: Net) -> None:
     with pytest.raises(EngineError, match="NaN") as refused:
         score(net.analysis(), "hrank", calibration=spoilt)
     assert refused.value.code == "not_finite"
+
+
+def quantised(b: GraphBuilder, inputs: int, outputs: int, x: str) -> str:
+    """Relu(x W) as static quantisation writes it: integer weights, activations of eight bits."""
+    step, zero = b.constant(0.02), b.constant(np.uint8(0))
+    x = b.node("DequantizeLinear", b.node("QuantizeLinear", x, step, zero), step, zero)
+    levels = b.constant(b.rng.integers(-60, 61, (inputs, outputs)).astype(np.int8))
+    return b.node("Relu", b.node("MatMul", x, b.node("DequantizeLinear", levels, b.constant(0.01))))
+
+
+def test_gradients_pass_quantised_layers_and_do_not_reach_integer_weights() -> None:
+    b = GraphBuilder(seed=4)
+    hidden = quantised(b, 6, 8, b.input(("n", 6)))
+    analysis = analyze(b.model(quantised(b, 8, CLASSES, hidden)))
+    rng = np.random.default_rng(2)
+    calibration = Calibration(rng.random((IMAGES, 6), np.float32), rng.integers(0, CLASSES, IMAGES))
+    (found,) = score(analysis, "fisher", AS_IT_IS, calibration=calibration).values()
+    assert len(np.unique(found)) > 3
+    with pytest.raises(EngineError, match="gradient") as error:
+        score(analysis, "taylor", calibration=calibration)
+    assert error.value.code == "no_gradient"
+
+
+def test_channels_that_only_a_body_reads_are_all_alike_to_gates(net: Net) -> None:
+    b = GraphBuilder(seed=4)
+    images = b.input(("n", 3, SIZE, SIZE))
+    maps = b.node("Relu", b.conv(images, 3, 6))
+    bodies = []
+    for op in ("Relu", "Tanh"):
+        inner = b.inside()
+        made = inner.node(op, inner.conv(maps, 6, 5))
+        bodies.append(inner.body([], [helper.make_tensor_value_info(made, TensorProto.FLOAT, None)]))
+    bright = b.node("Greater", b.node("ReduceMax", images, keepdims=0), b.constant(0.5))
+    branch = b.node("If", bright, then_branch=bodies[0], else_branch=bodies[1])
+    flat = b.node("Flatten", b.node("GlobalAveragePool", branch))
+    analysis = analyze(b.model(b.node("MatMul", flat, b.weight(5, CLASSES))))
+    (values,) = score(analysis, "fisher", AS_IT_IS, calibration=net.calibration).values()
+    np.testing.assert_array_equal(values, 1)
+
+
+def sequence_first(batch: int | str, *, attention: bool = True, width: int = 6, heads: int = 3) -> Analysis:
+    """Conv; its nine positions as a sequence with the batch second, through attention with heads in the batch and a
+    layer of two readers; means over the sequence."""
+    b = GraphBuilder(seed=4)
+    maps = b.conv(b.input((batch, 3, SIZE, SIZE)), 3, width, strides=[3, 3])
+    steps = b.transpose(b.reshape(maps, 0, width, 9), 2, 0, 1)
+    if attention:
+        split = [b.reshape(b.linear(steps, width, width), 9, batch * heads, width // heads) for _ in range(3)]
+        query, key, value = (b.node("Mul", b.transpose(each, 1, 0, 2), b.constant(0.7)) for each in split)
+        mixed = b.node("MatMul", b.node("Softmax", b.node("MatMul", query, b.transpose(key, 0, 2, 1)), axis=-1), value)
+        steps = b.linear(b.reshape(b.transpose(mixed, 1, 0, 2), 9, batch, width), width, width)
+    hidden = b.node("Sigmoid", b.linear(steps, width, 8))
+    read = b.node("Sigmoid", b.linear(hidden, 8, 7))
+    means = [b.node("ReduceMean", each, axes=[0], keepdims=0) for each in (hidden, read)]
+    return analyze(b.model(b.node("Add", b.matmul(means[0], 8, CLASSES), b.matmul(means[1], 7, CLASSES))))
+
+
+@pytest.mark.parametrize("name", ["apoz", "variance", "hrank", "fisher", "taylor"])
+@pytest.mark.parametrize("batch", [1, 2, 4, 9])
+def test_heads_in_the_batch_are_scored(net: Net, name: str, batch: int) -> None:
+    some = Calibration(net.x[:9], net.y[:9])
+    found = score(sequence_first(batch), name, AS_IT_IS, calibration=some)
+    assert found
+    assert all(np.isfinite(values).all() for values in found.values())
+
+
+@pytest.mark.parametrize(("name", "batches"), [("variance", (3, 9, "n")), ("fisher", (2, 4, 9, "n"))])
+def test_images_count_alike_where_the_batch_is_the_second_axis(net: Net, name: str, batches: tuple[int | str]) -> None:
+    """Also where there are as many images as steps, and to a derivative also where images fill a batch up."""
+    some = Calibration(net.x[:9], net.y[:9])
+    expected = score(sequence_first(1, attention=False), name, AS_IT_IS, calibration=some)
+    for batch in batches:
+        found = score(sequence_first(batch, attention=False), name, AS_IT_IS, calibration=some)
+        for group, values in expected.items():
+            np.testing.assert_allclose(found[group], values, rtol=1e-4)
+
+
+def of_pixels() -> onnx.ModelProto:
+    """A model that takes bytes."""
+    b = GraphBuilder(seed=4)
+    x = b.node("Cast", b.input(("n", 3, SIZE, SIZE), kind=TensorProto.UINT8), to=TensorProto.FLOAT)
+    flat = b.node("Flatten", b.node("GlobalAveragePool", b.node("Relu", b.conv(x, 3, 6))))
+    return b.model(b.node("MatMul", flat, b.weight(6, CLASSES)))
+
+
+def test_images_that_do_not_fit_the_element_type_are_told_from_those_that_do_not_fit_the_size(net: Net) -> None:
+    with pytest.raises(EngineError, match="does not run") as error:
+        score(analyze(of_pixels()), "apoz", calibration=net.calibration)
+    assert "uint8" in error.value.hint
+    with pytest.raises(EngineError, match="does not run") as error:
+        run_images(cpu_session(of_pixels(), threads=1), net.x)
+    assert "uint8" in error.value.hint
+    with pytest.raises(EngineError, match="does not run") as error:
+        score(net.analysis(), "apoz", calibration=Calibration(net.x[:, :2], net.y))
+    assert "size and layout" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["taylor", "fisher"])
+def test_images_on_which_torch_fails_are_an_error_of_the_engine(net: Net, name: str) -> None:
+    with pytest.raises(EngineError, match="does not run on images") as error:
+        score(net.analysis(), name, calibration=Calibration(net.x[:, :2], net.y))
+    assert error.value.code == "torch_form_failed"

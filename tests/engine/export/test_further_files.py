@@ -141,6 +141,12 @@ def test_a_model_that_the_quantiser_refuses_is_an_error_with_a_way_out(images, t
     with pytest.raises(EngineError, match="cannot quantise") as error:
         quantise(convnet(), [np.zeros((1, 7, 3, 3), np.float32)], tmp_path)
     assert "export.int8" in error.value.hint
+    assert "opset" not in error.value.hint  # it has one in which scales per channel are known
+    older = convnet()
+    older.opset_import[0].version = 12
+    with pytest.raises(EngineError, match="cannot quantise") as error:
+        quantise(older, [np.zeros((1, 7, 3, 3), np.float32)], tmp_path)
+    assert "opset 13" in error.value.hint
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,9 +4,12 @@ import numpy as np
 from graph_builder import GraphBuilder
 from idioms import idiom
 
+SEVEN_BITS = 60
+"""Weights up to here leave room for the sum of two products in 16 bits, to which processors without VNNI keep."""
 
-def levels(g: GraphBuilder, *shape: int) -> str:
-    return g.constant(g.rng.integers(-127, 128, shape).astype(np.int8))
+
+def levels(g: GraphBuilder, *shape: int, most: int = 127) -> str:
+    return g.constant(g.rng.integers(-most, most + 1, shape).astype(np.int8))
 
 
 def observed(g: GraphBuilder, x: str, scale: float = 0.04) -> str:
@@ -56,12 +59,14 @@ def quantised(g: GraphBuilder, scale: float = 0.05) -> tuple[str, str]:
     return g.constant(scale), g.constant(np.array(120, dtype=np.uint8))
 
 
-def linear_conv(g: GraphBuilder, x: str, given: tuple[str, str], made: tuple[str, str], shape: tuple[int, ...], **kw):
+def linear_conv(
+    g: GraphBuilder, x: str, given: tuple[str, str], made: tuple[str, str], shape: tuple[int, ...], most=127, **kw
+):
     channels = shape[0]
     zeros = g.constant(np.zeros(channels, dtype=np.int8))
     scales = g.constant(g.rng.uniform(0.002, 0.004, channels).astype(np.float32))
     values = g.constant(g.rng.integers(-300, 300, channels).astype(np.int32))
-    return g.node("QLinearConv", x, *given, levels(g, *shape), scales, zeros, *made, values, **kw)
+    return g.node("QLinearConv", x, *given, levels(g, *shape, most=most), scales, zeros, *made, values, **kw)
 
 
 @idiom(4, 5, 10, 13, 17)
@@ -77,3 +82,38 @@ def linear_convolutions(g):
     x = g.node("QLinearMatMul", x, *third, levels(g, 8, 6), w_scale, w_zero, *last)
     x = g.node("QLinearMatMul", x, *last, levels(g, 6, 4), w_scale, w_zero, *last)
     return g.node("DequantizeLinear", x, *last)
+
+
+@idiom(7, 8, 10, 13, 17)
+@idiom(7, 8, 13, constants_as="node")
+def linear_operators(g):
+    """What ONNX Runtime's quantiser writes between QLinearConvs where it is not asked for pairs; QGemm at the end."""
+
+    def microsoft(op: str, *operands: str, **kw: object) -> str:
+        return str(g.node(op, *operands, domain="com.microsoft", **kw))
+
+    def convolution(x, given, made, *shape, **kw):
+        return linear_conv(g, x, given, made, shape, most=SEVEN_BITS, **kw)
+
+    first, second, third, last = (quantised(g, s) for s in (0.02, 0.05, 0.06, 0.1))
+    x = g.node("QuantizeLinear", g.input(("batch", 3, 6, 6)), *first)
+    x = convolution(x, first, second, 8, 3, 3, 3, pads=[1] * 4)
+    y = convolution(x, second, third, 10, 8, 3, 3, pads=[1] * 4)
+    y = microsoft("QLinearLeakyRelu", y, *third, *second, alpha=0.1)
+    y = convolution(y, second, second, 8, 10, 1, 1)
+    x = microsoft("QLinearAdd", x, *second, y, *second, *third)
+    gate = microsoft("QLinearSigmoid", convolution(x, third, second, 8, 8, 1, 1), *second, *first)
+    x = microsoft("QLinearMul", x, *third, gate, *first, *third)
+    y = convolution(x, third, second, 6, 8, 1, 1)
+    x = microsoft("QLinearConcat", *second, x, *third, y, *second, axis=1)
+    x = microsoft("QLinearAveragePool", x, *second, *second, kernel_shape=[2, 2], strides=[2, 2])
+    x = convolution(x, second, second, 8, 14, 3, 3, pads=[1] * 4)
+    x = g.node("Flatten", microsoft("QLinearGlobalAveragePool", x, *second, *first))
+    for made, channels, inputs in ((second, 6, 8), (last, 5, 6)):
+        count = channels if g.opset >= 13 else 1  # a scale for each needs an axis
+        scales = g.constant(g.rng.uniform(0.002, 0.004, count).astype(np.float32))
+        weight = (levels(g, channels, inputs, most=SEVEN_BITS), scales, g.constant(np.zeros(count, dtype=np.int8)))
+        values = g.constant(g.rng.integers(-300, 300, channels).astype(np.int32))
+        given = first if made is second else second
+        x = microsoft("QGemm", x, *given, *weight, values, *made, transB=1, alpha=0.5)
+    return g.node("DequantizeLinear", microsoft("QLinearSoftmax", x, *last, *first, opset=g.opset), *first)

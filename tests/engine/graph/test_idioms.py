@@ -9,9 +9,12 @@ import idioms_quantised
 import idioms_tensorflow
 import idioms_torch
 import numpy as np
+import onnx
 import pytest
 from cuts import assert_correct, cut, run
+from graph_builder import GraphBuilder
 from idioms import IDIOMS, Idiom
+from idioms_quantised import SEVEN_BITS, levels, quantised
 
 from worker.engine.graph import analyze, sample_inputs
 from worker.engine.graph.standard_ops import with_standard_ops
@@ -46,3 +49,78 @@ def test_what_is_written_in_standard_ops_computes_the_same_and_can_be_trained(ca
     form = build(model)
     assert parity(model, form, sample_inputs(model, 0)) < 1e-4
     assert len(form.parameters) >= len(analyze(model).layers)
+
+
+MADE_OF_BYTES = {
+    "QLinearAdd": lambda x, y, made: ([*x, *y, *made], {}),
+    "QLinearAveragePool": lambda x, y, made: ([*x, *made], {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]}),
+    "QLinearConcat": lambda x, y, made: ([*made, *x, *y], {"axis": 1}),
+    "QLinearGlobalAveragePool": lambda x, y, made: ([*x, *made], {}),
+    "QLinearLeakyRelu": lambda x, y, made: ([*x, *made], {"alpha": 0.1}),
+    "QLinearMul": lambda x, y, made: ([*x, *y, *made], {}),
+    "QLinearSigmoid": lambda x, y, made: ([*x, *made], {}),
+    "QLinearSoftmax": lambda x, y, made: ([*x, *made], {"axis": 1, "opset": 13}),
+}
+
+
+@pytest.mark.parametrize("op", MADE_OF_BYTES)
+def test_a_quantised_op_computes_the_same_between_pairs(op: str):
+    """To a level, half of which may be rounded either way."""
+    g = GraphBuilder(13)
+    x, y = (quantised(g, scale) for scale in (0.02, 0.03))
+    made = (g.constant(0.005), g.constant(np.array(9, dtype=np.uint8)))
+    given = g.input((2, 4, 5, 5))
+    first, second = (g.node("QuantizeLinear", each, *q) for each, q in ((given, x), (g.node("Sin", given), y)))
+    operands, attributes = MADE_OF_BYTES[op]((first, *x), (second, *y), made)
+    result = g.node(op, *operands, domain="com.microsoft", **attributes)
+    assert_same_between_pairs(
+        g.model(g.node("DequantizeLinear", result, *made), extra_domains=["com.microsoft"]), 0.005
+    )
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("to_bytes", [False, True])
+def test_a_quantised_gemm_computes_the_same_between_pairs(transposed: int, per_column: bool, to_bytes: bool):
+    g = GraphBuilder(13)
+    x, made = quantised(g, 0.02), (g.constant(0.05), g.constant(np.array(120, dtype=np.uint8)))
+    rows = g.node("QuantizeLinear", g.input((3, 8)), *x)
+    columns = 5 if per_column else 1
+    scales = g.constant(g.rng.uniform(0.002, 0.02, columns).astype(np.float32))
+    weight = (
+        levels(g, *((5, 8) if transposed else (8, 5)), most=SEVEN_BITS),
+        scales,
+        g.constant(np.zeros(columns, np.int8)),
+    )
+    values = g.constant(g.rng.integers(-9000, 9000, 5).astype(np.int32))
+    operands = [rows, *x, *weight, values, *(made if to_bytes else ())]
+    result = g.node("QGemm", *operands, domain="com.microsoft", transB=transposed, alpha=0.5)
+    output = g.node("DequantizeLinear", result, *made) if to_bytes else result
+    assert_same_between_pairs(g.model(output, extra_domains=["com.microsoft"]), 0.05 if to_bytes else 1e-5)
+
+
+def assert_same_between_pairs(model: onnx.ModelProto, level: float) -> None:
+    standard = with_standard_ops(model)
+    assert {node.domain for node in standard.graph.node} == {""}
+    (due,), (found,) = run(model), run(standard)
+    assert len(np.unique(due)) > 4
+    np.testing.assert_allclose(found, due, rtol=1e-5, atol=1.01 * level)
+    assert np.mean(np.abs(found - due)) < 0.1 * level
+
+
+@pytest.mark.parametrize("setting", ["channels_last", "opset", "scale", "zero"])
+def test_a_quantised_op_without_a_standard_form_stays(setting: str):
+    g = GraphBuilder(13)
+    x = quantised(g, 0.02)
+    rows = g.node("QuantizeLinear", g.input((2, 4, 5, 5)), *x)
+    if setting == "channels_last":
+        result = g.node("QLinearGlobalAveragePool", rows, *x, *x, domain="com.microsoft", channels_last=1)
+    elif setting == "opset":
+        result = g.node("QLinearSoftmax", rows, *x, *x, domain="com.microsoft", axis=1, opset=11)
+    elif setting == "scale":
+        computed = g.node("Abs", g.input(()))
+        result = g.node("QLinearSigmoid", rows, *x, computed, x[1], domain="com.microsoft")
+    else:
+        result = g.node("QLinearSigmoid", rows, *x, x[0], domain="com.microsoft")
+    model = g.model(g.node("DequantizeLinear", result, *x), extra_domains=["com.microsoft"])
+    assert with_standard_ops(model) is model

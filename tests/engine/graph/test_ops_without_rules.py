@@ -135,7 +135,8 @@ def transposed_and_multiplied(g, x):
 
 @place("QLinearGlobalAveragePool", 17, "com.microsoft")
 def pooled_in_eight_bits(g, x):
-    scale, zero = g.constant(0.05), g.constant(np.array(120, dtype=np.uint8))
+    """Its scale is no constant."""
+    scale, zero = g.node("Abs", g.constant(0.05)), g.constant(np.array(120, dtype=np.uint8))
     q = g.node("QuantizeLinear", x, scale, zero)
     q = g.node("QLinearGlobalAveragePool", q, scale, zero, scale, zero, domain="com.microsoft", channels_last=0)
     return g.node("DequantizeLinear", q, scale, zero)

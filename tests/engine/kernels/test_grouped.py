@@ -127,3 +127,14 @@ def test_clustering_keeps_more_than_blocks_by_position() -> None:
     found = partition([importance], [32], 4)
     by_position = sum(np.sort(part.sum(axis=0))[-32:].sum() for part in np.split(importance, 4)) / importance.sum()
     assert found.kept > by_position + 0.02
+
+
+def test_declared_shapes_of_weights_follow() -> None:
+    """torch's exporter declares its weights among the inner values."""
+    model = _model("chain")
+    for t in model.graph.initializer:
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims))
+    grouped = group_kernels(model, 0.5)
+    assert grouped.layers
+    onnx.checker.check_model(grouped.model, full_check=True)
+    assert parity(grouped.model, build(grouped.model), sample_inputs(grouped.model)) < 1e-4

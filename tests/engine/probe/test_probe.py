@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import convnet
 from worker.engine.allocation import allocate, macs_limit, plan_of
 from worker.engine.criteria import score
 from worker.engine.data import Dataset
+from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
 from worker.engine.measure import evaluate
 from worker.engine.measure.session import cpu_session
@@ -43,6 +46,24 @@ def test_the_output_changes_as_much_as_that_of_the_pruned_network(digits_analysi
     expected = float(np.linalg.norm(after - before) / np.linalg.norm(before))
     assert found.change == pytest.approx(expected, rel=1e-4)
     assert found.top1 is None
+
+
+def test_channels_that_a_body_reads_are_not_taken_for_harmless() -> None:
+    b = GraphBuilder(13)
+    x = b.input((2, 3, 6, 6))
+    maps = b.node("Relu", b.conv(x, 3, 8))
+    bodies = []
+    for op in ("Relu", "Tanh"):
+        inner = b.inside()
+        made = inner.node(op, inner.conv(maps, 8, 6))
+        bodies.append(inner.body([], [helper.make_tensor_value_info(made, TensorProto.FLOAT, (2, 6, 6, 6))]))
+    bright = b.node("Greater", b.node("ReduceMax", x, keepdims=0), b.constant(0.5))
+    branch = b.node("If", bright, then_branch=bodies[0], else_branch=bodies[1])
+    analysis = analyze(b.model(b.gemm(b.node("Flatten", b.node("GlobalAveragePool", branch)), 6, 4)))
+    assert analysis.groups
+    with pytest.raises(EngineError) as error:
+        Probe(analysis, some_noise(analysis, 2))
+    assert error.value.code == "no_masks"
 
 
 def test_accuracy_is_that_of_the_pruned_network(digits_analysis: Analysis, digits_dataset: Dataset) -> None:

@@ -252,3 +252,39 @@ def test_a_sequence_on_a_gradient_path_is_refused_by_name():
     model = b.model(b.conv(b.node("ConcatFromSequence", parts, axis=1), 8, 4))
     with pytest.raises(EngineError, match="SplitToSequence"):
         build(model)
+
+
+def test_declared_shapes_that_contradict_the_nodes_are_refused():
+    model = model_of([node("MatMul", ["x", "w"], ["y"])], {"x": (None, 4)}, ["y"], {"w": floats(4, 4)})
+    model.graph.value_info.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [8, 4]))
+    with pytest.raises(EngineError, match="contradict"):
+        build(model)
+
+
+def test_layers_behind_a_loop_that_captures_activations_are_trained():
+    """All that the node itself reads is constant: its trip count and its first state."""
+    b = GraphBuilder(13)
+    x = b.node("Relu", b.conv(b.input((2, 3, 6, 6)), 3, 8))
+    inner = b.inside()
+    declared = [
+        helper.make_tensor_value_info(inner.name(stem), kind, shape)
+        for stem, kind, shape in (
+            ("turn", TensorProto.INT64, []),
+            ("go", TensorProto.BOOL, []),
+            ("sum", TensorProto.FLOAT, (2, 8, 6, 6)),
+        )
+    ]
+    total = inner.node("Add", declared[2].name, inner.node("Mul", x, inner.constant(0.5)))
+    results = [
+        helper.make_tensor_value_info(inner.node("Identity", declared[1].name), TensorProto.BOOL, []),
+        helper.make_tensor_value_info(total, TensorProto.FLOAT, (2, 8, 6, 6)),
+    ]
+    first = b.constant(np.zeros((2, 8, 6, 6), np.float32))
+    y = b.node("Loop", b.constant(np.array(3)), b.constant(np.array(True)), first, body=inner.body(declared, results))
+    model = b.model(b.conv(b.node("Relu", y), 8, 4))
+    form = build(model)
+    weights = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]}
+    assert weights <= form.parameters.keys()
+    (result,) = form.module(torch.from_numpy(floats(2, 3, 6, 6)))
+    assert result.requires_grad
+    assert parity(model, form, {model.graph.input[0].name: floats(2, 3, 6, 6)}) <= 1e-5

@@ -10,6 +10,9 @@ from graphs import exported, floats, model_of, randomised
 from onnx import helper
 from torch import nn
 
+from tests.engine.graph.cuts import assert_correct, cut
+from tests.engine.graph.graph_builder import GraphBuilder
+from worker.engine.graph import sample_inputs
 from worker.engine.torch_form import build, parity
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -95,6 +98,24 @@ def test_batch_statistics_by_attribute_hold_in_evaluation_too():
     form = build(model)
     assert form.averages == ()
     assert parity(model, form, {"x": floats(8, 4, 5, 5)}) <= 1e-5
+
+
+@pytest.mark.parametrize("opset", [7, 9, 13])
+@pytest.mark.parametrize("named", [1, 3, 5])
+def test_batch_statistics_by_further_outputs_before_opset_14(opset: int, named: int):
+    b = GraphBuilder(opset)
+    x = b.conv(b.input((2, 3, 6, 6)), 3, 8)
+    vectors = [b.weight(8, low=low) for low in (0.5, -0.5, -0.5, 0.5)]
+    outputs = b.node("BatchNormalization", x, *vectors, outputs=5 if named > 1 else 1, momentum=0.7)
+    first, *others = outputs if named > 1 else (outputs,)
+    if named == 3:
+        b.nodes[-1].output[3:] = ["", ""]
+    last = b.conv(first, 8, 4)
+    for model in (b.model(last), b.model(last, *others[: named - 1])):
+        form = build(model)
+        assert len(form.averages) == (2 if named == 1 else 0)
+        assert parity(model, form, sample_inputs(model)) <= 1e-5
+        assert_correct(cut(model))
 
 
 def test_merged_statistics_part_when_they_are_learned():

@@ -13,10 +13,11 @@ from worker.engine.criteria.places import Place, every_place, feature_maps
 from worker.engine.criteria.width import Floats, Width
 
 Measure: TypeAlias = Callable[[np.ndarray], Floats]
-"""Feature maps (channels, images, ...) of a batch -> sums over its images, (moments, channels)."""
+"""Feature maps (channels, rows, ...) of a batch -> sums over its rows, (moments, channels). Rows are images where the
+batch is the first axis."""
 
 Finish: TypeAlias = Callable[[Floats, int], Floats]
-"""Sums (moments, channels) and the number of images -> (channels,)."""
+"""Sums (moments, channels) and the number of rows -> (channels,)."""
 
 
 def rows_per_place(evidence: Evidence, width: Width, images: int, measure: Measure, finish: Finish) -> list[Floats]:
@@ -37,12 +38,15 @@ def _measure(evidence: Evidence, images: int, measure: Measure) -> dict[str, tup
     if not places:
         return {}
     sums: dict[str, Floats] = {}
+    rows = dict.fromkeys(places, 0)
     calibration = evidence.images(images)
     for arrays, _ in observed(evidence.analysis, list(places), calibration):
         for name, array in arrays.items():
-            found = measure(_by_channel(places[name], array))
+            maps = _by_channel(places[name], array)
+            found = measure(maps)
+            rows[name] += maps.shape[1]
             sums[name] = sums[name] + found if name in sums else found
-    return {name: (total, len(calibration.images)) for name, total in sums.items()}
+    return {name: (total, rows[name]) for name, total in sums.items()}
 
 
 def _by_channel(place: Place, array: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import onnx
 from worker.engine.criteria.evidence import Calibration
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import Analysis
-from worker.engine.graph.inputs import declared_shape
+from worker.engine.graph.inputs import declared_shape, misfit_hint
 from worker.engine.graph.runtime import RUNTIME_ERRORS, Session
 
 _BATCH_BYTES = 256 * 2**20
@@ -20,9 +20,11 @@ _LARGEST_BATCH = 64
 def observed(
     analysis: Analysis, names: Collection[str], calibration: Calibration
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """For each batch the named activations (B, ...), and the images they belong to by number (B,).
+    """For each batch the named activations, (B, ...) in most models, and the images they belong to by number (B,).
 
-    A model with a fixed batch is given whole batches only. Raises EngineError where it does not run on the images.
+    A model with a fixed batch is given whole batches only: the last is filled up with its images again. These are cut
+    off where the batch is the first axis; where it is another, or has heads in it, they count twice. Raises EngineError
+    where the model does not run on the images.
     """
     value = analysis.graph.inputs[0]
     session = Session(_exposing(analysis.graph.model, names), optimised=True)
@@ -36,13 +38,22 @@ def observed(
         try:
             arrays = session.run({value.name: fed})
         except RUNTIME_ERRORS as error:
+            element = onnx.helper.tensor_dtype_to_string(value.type.tensor_type.elem_type).rpartition(".")[2].lower()
             raise EngineError(
                 "not_runnable",
                 f"The model does not run on the dataset's images {fed.shape}: {error}.",
-                "Check the model's input size and layout.",
+                misfit_hint(element),
             ) from error
-        found = {name: np.asarray(array)[: len(chosen)] for name, array in zip(session.outputs, arrays, strict=True)}
-        yield found, chosen
+        found = {name: np.asarray(array) for name, array in zip(session.outputs, arrays, strict=True)}
+        filled = len(fed) > len(chosen)
+        cut = {name for name, array in found.items() if filled and _has_images_first(analysis, name, array, len(fed))}
+        yield {name: array[: len(chosen)] if name in cut else array for name, array in found.items()}, chosen
+
+
+def _has_images_first(analysis: Analysis, name: str, array: np.ndarray, batch: int) -> bool:
+    """Whether the first axis is as long as the batch and none of channels."""
+    labels = analysis.propagation.tensors.get(name)
+    return array.ndim > 0 and len(array) == batch and not (labels and labels[0] is not None)
 
 
 def _exposing(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:

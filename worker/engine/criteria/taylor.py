@@ -43,7 +43,7 @@ def taylor(evidence: Evidence, width: Width, options: TaylorOptions) -> list[Flo
 
 def _changes(evidence: Evidence, options: TaylorOptions) -> dict[tuple[str, int], Floats]:
     """(weight, axis) -> gradient x weight, summed over each filter, (channels, batches)."""
-    from worker.engine.torch_form.loss import LossForm  # a job without gradients needs no torch
+    from worker.engine.torch_form.loss import LossForm, no_gradient  # a job without gradients needs no torch
 
     form = LossForm(evidence.analysis.graph.model)
     wanted = {
@@ -52,6 +52,8 @@ def _changes(evidence: Evidence, options: TaylorOptions) -> dict[tuple[str, int]
     parameters = {name: form.form.module.get_parameter(path) for name, path in form.form.parameters.items()}
     found: dict[tuple[str, int], list[Floats]] = {place: [] for place in wanted if place[0] in parameters}
     for losses, _, _ in form.batches(*evidence.labelled(options.calibration_images), options.batch_size):
+        if not losses.requires_grad:  # integer weights, as static quantisation writes
+            raise no_gradient()
         form.network.zero_grad(set_to_none=True)
         losses.mean().backward()  # type: ignore[no-untyped-call]
         for name, axis in found:
@@ -59,4 +61,6 @@ def _changes(evidence: Evidence, options: TaylorOptions) -> dict[tuple[str, int]
             if weight.grad is not None:
                 change = (weight.grad * weight).detach().double().movedim(axis, 0).flatten(1).sum(dim=1)
                 found[name, axis].append(change.numpy())
+    if wanted and not any(found.values()):
+        raise no_gradient()
     return {place: np.stack(changes, axis=1) for place, changes in found.items() if changes}

@@ -47,10 +47,11 @@ def quantise(
         return onnx.load(target)
     except Exception as error:  # the quantiser raises whatever its parts raise
         logging.getLogger(__name__).warning("quantisation failed", exc_info=True)
+        newer = f", or export the model with opset {_PER_CHANNEL_OPSET} or newer" if opset < _PER_CHANNEL_OPSET else ""
         raise EngineError(
             "quantisation_failed",
             f"ONNX Runtime's quantiser cannot quantise the pruned model: {error}.",
-            "Leave export.int8 out, or export the model with opset 13 or newer.",
+            f"Leave export.int8 out{newer}.",
         ) from error
     finally:
         for path in (source, prepared, target):

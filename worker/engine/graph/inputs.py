@@ -33,6 +33,13 @@ def declared_shape(value: onnx.ValueInfoProto) -> list[int | str | None] | None:
     ]
 
 
+def misfit_hint(element: str) -> str:
+    """What to look at where a model does not run on images; `element` is what its input holds: "float", "uint8"."""
+    if element in ("float", "float16", "double"):
+        return "Check the model's input size and layout."
+    return f"Images are floating-point numbers, and the model takes {element}: export it with a floating-point input."
+
+
 def candidate_sizes(graph: OnnxGraph) -> Iterator[tuple[Sizes, int]]:
     """Concrete input shapes to try, likeliest first, each with its number of samples.
 

@@ -75,6 +75,14 @@ def mentioned_names(graph: onnx.GraphProto) -> Iterator[str]:
             yield from mentioned_names(body)
 
 
+def captured_names(node: onnx.NodeProto) -> set[str]:
+    """What the bodies of an If, Loop or Scan read of the graph around them."""
+    names: set[str] = set()
+    for body in bodies_of(node):
+        names.update({*mentioned_names(body)} - {*_produced_names(body)} - {value.name for value in body.input})
+    return names - {""}
+
+
 @dataclass(frozen=True)
 class Body:
     """A body of a control-flow node, whose nodes stand in the graph's list like all others."""

@@ -6,26 +6,37 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.onnx_graph import bodies_of
 from worker.engine.graph.padded_pools import keep_zeros_apart
+from worker.engine.graph.sparse_tensors import write_densely
+
+_STANDARD_DOMAIN = "ai.onnx"
 
 
 def load_model(path: Path | str) -> onnx.ModelProto:
     """Read an ONNX file without touching external data. Raises EngineError where the bytes are no ONNX model."""
     model = parse(path)
-    keep_zeros_apart(model)
+    put_right(model)
     return model
 
 
 def parse(path: Path | str) -> onnx.ModelProto:
-    """The same, without a look at the graph, which may be anything."""
+    """The same, as it is in the file, which may hold anything."""
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
         raise EngineError(
             "not_onnx", f"The file cannot be read as an ONNX model: {error}", "Export the model to ONNX again."
         ) from error
-    _forget_negative_sizes(model.graph)
     return model
+
+
+def put_right(model: onnx.ModelProto) -> None:
+    """In place, what converters write otherwise than the standard, or ONNX Runtime reads so."""
+    _forget_negative_sizes(model.graph)
+    _name_the_standard_domain_alike(model)
+    write_densely(model.graph)
+    keep_zeros_apart(model)
 
 
 def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
@@ -35,6 +46,22 @@ def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
         for size in value.type.tensor_type.shape.dim:
             if size.dim_value < 0:
                 size.Clear()
+
+
+def _name_the_standard_domain_alike(model: onnx.ModelProto) -> None:
+    """ONNX Runtime takes "ai.onnx" for the standard's own domain, the name of which is empty; onnx itself does not."""
+    named = {opset.domain for opset in model.opset_import}
+    for opset in list(model.opset_import):
+        if opset.domain == _STANDARD_DOMAIN and "" in named:
+            model.opset_import.remove(opset)
+        elif opset.domain == _STANDARD_DOMAIN:
+            opset.domain = ""
+    pending = [model.graph]
+    while pending:
+        for node in pending.pop().node:
+            if node.domain == _STANDARD_DOMAIN:
+                node.domain = ""
+            pending.extend(bodies_of(node))
 
 
 def load_bundle(path: Path | str) -> onnx.ModelProto:

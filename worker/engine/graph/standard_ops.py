@@ -208,6 +208,89 @@ _QUANTISED_SINCE: dict[int, int] = {
 """Types of scales and zero points -> the first opset whose ops take them."""
 
 
+def _between_pairs(
+    to: _Rewriting,
+    node: onnx.NodeProto,
+    op: str,
+    operands: Sequence[Sequence[str]],
+    made: Sequence[str],
+    attributes: dict[str, Any],
+) -> bool:
+    """The op on floats, each operand (x, scale, zero point) dequantised, what it gives quantised by `made`."""
+    parameters = [*(each[1:] for each in operands), made]
+    if to.graph.opset < 10 or any(len(each) != 2 or not _is_per_tensor(to, *each) for each in parameters):
+        return False
+    floats = [to.add("DequantizeLinear", *each) for each in operands]
+    result = to.add(op, *floats, named=node.name, **attributes)
+    to.add("QuantizeLinear", result, *made, to=node.output[0])
+    return True
+
+
+def _is_per_tensor(to: _Rewriting, scale: str, zero: str) -> bool:
+    """Whether a float32 scale and a zero point of eight bits are constants, one of each."""
+    kinds = ((scale, (TensorProto.FLOAT,)), (zero, (TensorProto.INT8, TensorProto.UINT8)))
+    stored = [(to.graph.constants.get(name), kind) for name, kind in kinds]
+    return all(t is not None and t.data_type in kind and math.prod(t.dims) == 1 for t, kind in stored)
+
+
+def _quantised(op: str, operands: int = 1) -> _Rewrite:
+    """x, scale and zero point of each operand, then scale and zero point of the result."""
+
+    def rewrite(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        inputs = list(node.input)
+        given = [inputs[3 * position : 3 * position + 3] for position in range(operands)]
+        if attributes.pop("channels_last", 0):
+            return False
+        return _between_pairs(to, node, op, given, inputs[3 * operands :], attributes)
+
+    return rewrite
+
+
+def _quantised_concat(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """Scale and zero point of the result come first."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    inputs = list(node.input)
+    given = [inputs[start : start + 3] for start in range(2, len(inputs), 3)]
+    return _between_pairs(to, node, "Concat", given, inputs[:2], attributes)
+
+
+def _quantised_softmax(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """It says of which opset its axis is meant."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    inputs = list(node.input)
+    if (attributes.get("opset", 1) >= 13) != (to.graph.opset >= 13):
+        return False
+    return _between_pairs(to, node, "Softmax", [inputs[:3]], inputs[3:], {"axis": attributes.get("axis", -1)})
+
+
+def _quantised_gemm(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """A, B and their parameters, C, and those of the result: the scale of C is alpha times those of A and B."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    inputs = [*node.input, *[""] * (9 - len(node.input))]
+    a_scale, b_scale, bias = to.constant(inputs[1]), to.constant(inputs[4]), to.graph.constants.get(inputs[6])
+    if a_scale is None or b_scale is None or not _is_per_tensor(to, inputs[1], inputs[2]):
+        return False
+    per_column = b_scale.size > 1
+    if to.graph.opset < (13 if per_column else 10) or (inputs[6] and (bias is None or len(bias.dims) != 1)):
+        return False
+    if inputs[7] and not _is_per_tensor(to, inputs[7], inputs[8]):
+        return False
+    columns: dict[str, Any] = {"axis": 0 if attributes.get("transB", 0) else 1} if per_column else {}
+    operands = [to.add("DequantizeLinear", *inputs[:3]), to.add("DequantizeLinear", *inputs[3:6], **columns)]
+    if inputs[6]:
+        scale = np.asarray(a_scale.reshape(()) * b_scale.reshape(-1) * attributes.get("alpha", 1.0), np.float32)
+        step = to.add("Constant", value=numpy_helper.from_array(scale if per_column else scale.reshape(())))
+        each: dict[str, Any] = {"axis": 0} if per_column else {}
+        operands.append(to.add("DequantizeLinear", inputs[6], step, **each))
+    if inputs[7]:
+        result = to.add("Gemm", *operands, named=node.name, **attributes)
+        to.add("QuantizeLinear", result, *inputs[7:], to=node.output[0])
+    else:
+        to.add("Gemm", *operands, to=node.output[0], named=node.name, **attributes)
+    return True
+
+
 # ---------------------------------------------------------------------------------------------- lists of tensors
 
 
@@ -316,6 +399,15 @@ _REWRITES: dict[tuple[str, str], _Rewrite] = {
     ("com.microsoft", "FusedGemm"): _fused_gemm,
     ("com.microsoft", "FusedMatMul"): _fused_matmul,
     ("com.microsoft", "Gelu"): _gelu,
+    ("com.microsoft", "QGemm"): _quantised_gemm,
+    ("com.microsoft", "QLinearAdd"): _quantised("Add", 2),
+    ("com.microsoft", "QLinearAveragePool"): _quantised("AveragePool"),
+    ("com.microsoft", "QLinearConcat"): _quantised_concat,
+    ("com.microsoft", "QLinearGlobalAveragePool"): _quantised("GlobalAveragePool"),
+    ("com.microsoft", "QLinearLeakyRelu"): _quantised("LeakyRelu"),
+    ("com.microsoft", "QLinearMul"): _quantised("Mul", 2),
+    ("com.microsoft", "QLinearSigmoid"): _quantised("Sigmoid"),
+    ("com.microsoft", "QLinearSoftmax"): _quantised_softmax,
     ("com.microsoft", "QuantizeLinear"): _quantisation,
     ("com.microsoft", "QuickGelu"): _quick_gelu,
     ("", "ConcatFromSequence"): _concat_from_sequence,

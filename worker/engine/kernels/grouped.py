@@ -192,8 +192,9 @@ class _Layout:
         model.graph.initializer.extend(
             numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in added.items()
         )
-        for value in model.graph.input:  # weights that are inputs too are declared with their shapes
-            if value.name in replaced:
+        # Weights that are inputs too are declared with their shapes, and torch's exporter declares all of them.
+        for value in (*model.graph.input, *model.graph.value_info):
+            if value.name in replaced and value.type.tensor_type.HasField("shape"):
                 for dim, size in zip(value.type.tensor_type.shape.dim, replaced[value.name].shape, strict=True):
                     dim.dim_value = size
         model.ir_version = max(model.ir_version, 4)  # the added ones are no inputs

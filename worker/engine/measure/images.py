@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.inputs import misfit_hint
 
 _BATCH_SIZE = 64
 _WIDER = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -31,7 +32,7 @@ def run_images(
         raise EngineError(
             "not_runnable",
             f"The model does not run on the dataset's images {images.shape}: {error}.",
-            "Check the model's input size and layout.",
+            misfit_hint(value.type.removeprefix("tensor(").removesuffix(")")),
         ) from error
 
 

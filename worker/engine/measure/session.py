@@ -32,5 +32,7 @@ def cpu_session(
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise EngineError(
-            "not_runnable", f"ONNX Runtime cannot load the model: {error}.", "Check that it runs before uploading it."
+            "not_runnable",
+            f"ONNX Runtime cannot load the model: {error}.",
+            "Check that the model which was uploaded loads in onnxruntime; where it does, report it.",
         ) from error

@@ -16,7 +16,8 @@ class MaskedForm:
     """The torch form of the original with a mask in front of every node that sums over channels: with a plan's masks
     it computes what the pruned network does. Norms that average over channels still see all of them.
 
-    Raises EngineError where the model has no torch form.
+    Raises EngineError where the model has no torch form, or where the body of an If, Loop or Scan sums over channels,
+    which no mask reaches.
     """
 
     def __init__(self, analysis: Analysis) -> None:

@@ -9,10 +9,14 @@ import onnx
 import torch
 import torch.nn.functional as F
 
+from worker.engine.errors import EngineError
 from worker.engine.graph.inputs import declared_shape, given_inputs
 from worker.engine.measure.classifier import Head, check_class_count, find_head
 from worker.engine.torch_form.builder import build
+from worker.engine.torch_form.failures import as_engine_error
 from worker.engine.torch_form.form import TorchForm
+
+_HINT = "Check the model's input size and layout, or choose a criterion that needs no gradients, such as l2."
 
 
 class LossForm:
@@ -27,17 +31,21 @@ class LossForm:
         self._fixed_batch = declared[0] if isinstance(declared[0], int) else None
 
     def batches(
-        self, images: np.ndarray, labels: np.ndarray, size: int
+        self, images: np.ndarray, labels: np.ndarray, size: int, *, differentiable_images: bool = False
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]:
         """For each batch the loss of each image (B,), the labels (B,), and the inner values.
 
-        A batch of a model with a fixed one is filled up with images again, of which the inner values alone tell.
+        A batch of a model with a fixed one is filled up with images again, of which the inner values alone tell. With
+        `differentiable_images` inner values have a gradient also where no trained weight stands in front of them.
         """
         size = self._fixed_batch or size
         for start in range(0, len(images), size):
             chosen = np.arange(start, min(start + size, len(images)))
             truth = torch.from_numpy(labels[chosen])
-            logits, *inner = self.network(torch.from_numpy(images[np.resize(chosen, self._fixed_batch or len(chosen))]))
+            batch = torch.from_numpy(images[np.resize(chosen, self._fixed_batch or len(chosen))])
+            batch.requires_grad_(differentiable_images and batch.is_floating_point())
+            with as_engine_error("torch_form_failed", f"The model does not run on images {tuple(batch.shape)}", _HINT):
+                logits, *inner = self.network(batch)
             scores = logits[: len(chosen)].flatten(1).float()
             check_class_count(scores.shape[1], int(truth.max()) + 1, self.head)
             yield losses(self.head, scores, truth), truth, tuple(inner)
@@ -49,3 +57,11 @@ def losses(head: Head, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tens
         return F.cross_entropy(scores, labels, reduction="none")
     truth = labels.unsqueeze(1) if scores.shape[1] == 1 else F.one_hot(labels, scores.shape[1])
     return F.binary_cross_entropy_with_logits(scores, truth.to(scores.dtype), reduction="none").mean(dim=1)
+
+
+def no_gradient() -> EngineError:
+    return EngineError(
+        "no_gradient",
+        "No gradient of the loss reaches what the criterion scores.",
+        "Choose a criterion that needs no gradients, such as l2 or reconstruction.",
+    )

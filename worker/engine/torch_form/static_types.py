@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import onnx
 
+from worker.engine.errors import EngineError
 from worker.engine.torch_form.operation import StaticType
 
 _LARGE = 1024  # elements; smaller constants may be shapes, which inference wants to see
 
 
 def static_types(model: onnx.ModelProto) -> dict[str, StaticType]:
-    """By value name. Values that inference cannot reach are absent."""
+    """By value name. Values that inference cannot reach are absent. Raises EngineError where the model contradicts
+    itself."""
     light = _without_weights(model)
-    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise EngineError(
+            "contradictory_shapes",
+            f"The shapes and types that the model declares contradict its nodes: {error}.",
+            "Export the model again, or take the declared shapes of inner values (value_info) out of it.",
+        ) from error
     values = (*inferred.input, *inferred.value_info, *inferred.output)
     types = {value.name: _static_type(value) for value in values}
     types.update((t.name, StaticType(t.data_type, tuple(t.dims))) for t in inferred.initializer if t.name not in types)

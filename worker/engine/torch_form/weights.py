@@ -7,6 +7,7 @@ import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from worker.engine.errors import EngineError
+from worker.engine.graph.onnx_graph import captured_names
 
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
@@ -110,7 +111,8 @@ def _constant_nodes(graph: onnx.GraphProto, tensors: dict[str, TensorProto]) -> 
     known = set(tensors)
     found = set()
     for node in graph.node:
-        if node.op_type == "Constant" or (node.input and all(not i or i in known for i in node.input)):
+        read = {name for name in node.input if name} | captured_names(node)
+        if node.op_type == "Constant" or (node.input and read <= known):
             known.update(node.output)
             found.add(node.output[0])
     return found

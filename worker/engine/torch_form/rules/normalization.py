@@ -14,12 +14,16 @@ ONNX_MOMENTUM = 0.9
 @implements("BatchNormalization")
 def batch_normalization(op: Operation) -> Result:
     """ONNX momentum weighs the old average, torch momentum the new value. 1.0 (an average that never moves, which
-    some exporters write for inference) is taken as the ONNX default."""
+    some exporters write for inference) is taken as the ONNX default. Before opset 14 further outputs stand for training
+    mode, to ONNX Runtime, too."""
     x, scale, bias, epsilon = op.tensor(0), op.tensor(1), op.tensor(2), op.attribute("epsilon", 1e-5)
-    if op.attribute("training_mode", 0):
+    if op.attribute("training_mode", 0) or (op.opset < 14 and any(op.proto.output[1:])):
         out = op.call(F.batch_norm, x, None, None, scale, bias, True, 0.0, epsilon)
         averages = op.call(updated_averages, x, op.tensor(3), op.tensor(4), op.attribute("momentum", ONNX_MOMENTUM))
-        return out, *op.unpack(averages, 2)
+        results = (out, *op.unpack(averages, 2))
+        if op.opset < 14:
+            results += op.unpack(op.call(saved_statistics, x, epsilon), 2)
+        return results[: len(op.proto.output)]
     mean, variance = op.running_average(3), op.running_average(4)
     if mean is None or variance is None:
         return op.call(F.batch_norm, x, op.tensor(3), op.tensor(4), scale, bias, False, 0.0, epsilon)
@@ -91,6 +95,12 @@ def updated_averages(
     planes = x.detach().transpose(0, 1).flatten(1)
     new_variance, new_mean = torch.var_mean(planes, dim=1, correction=0)
     return torch.lerp(new_mean, mean, momentum), torch.lerp(new_variance, variance, momentum)
+
+
+def saved_statistics(x: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch's own, as ONNX Runtime gives them: mean and inverse deviation."""
+    variance, mean = torch.var_mean(x.detach().transpose(0, 1).flatten(1), dim=1, correction=0)
+    return mean, torch.rsqrt(variance + epsilon)
 
 
 def layer_norm(
