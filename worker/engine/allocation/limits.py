@@ -35,6 +35,10 @@ class Limit:
         if not self.goal > 0:
             raise EngineError("bad_budget", f"{self.name} asks for {self.goal}.", "Ask for more than 0.")
 
+    def keeps(self, kept: Counts) -> bool:
+        """Whether what is kept of each group, (G,), costs no more than the goal."""
+        return float(self.cost(kept)) <= self.goal
+
     def relaxed_to(self, floor: Counts) -> Limit:
         """The same limit, or if even the floor exceeds it, as much as the floor costs: what is taken beyond that gains
         nothing, such as part of a block of channels that is computed whole."""
