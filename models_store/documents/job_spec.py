@@ -40,7 +40,12 @@ class Budget(Document):
         default=None, description="Latency kept, as measured in ONNX Runtime on the worker."
     )
     latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Median latency.")
-    latency_batch_size: int = Field(default=1, ge=1, le=4096, description="At which the budget's latency is measured.")
+    latency_batch_size: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="At which the budget's latency is measured; 1 stands for a model's own where that is fixed.",
+    )
     latency_threads: int = Field(default=1, ge=1, le=256, description="With which the budget's latency is measured.")
     max_accuracy_drop: float | None = Field(
         default=None,
@@ -173,7 +178,12 @@ class Finetuning(Document):
 class Measuring(Document):
     """Latency of original and pruned, interleaved in one process."""
 
-    batch_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(1,), min_length=1, max_length=8)
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        default=(1,),
+        min_length=1,
+        max_length=8,
+        description="The default stands for a model's own batch size where that is fixed.",
+    )
     threads: int = Field(default=1, ge=1, le=256)
     rounds: int = Field(default=30, ge=3, le=10_000)
 

@@ -128,6 +128,23 @@ def test_a_job_on_a_fixed_batch_tells_of_its_latency_and_measures_it_once(plane:
     report = Report.model_validate(plane.report(job))
     assert [(line.name, line.verdict) for line in report.budget] == [("latency_ms", "met")]
     assert [(row.batch_size, row.threads) for row in report.latency] == [(4, 1)]
+    assert not any("batch size is fixed" in line for line in report.warnings)
+
+
+def test_a_batch_size_that_a_model_does_not_take_is_told_of(plane: Plane) -> None:
+    """As where the inspection could not tell that it is fixed."""
+    model_id, _ = plane.upload_model(fixed_batch(convnet(), 4).SerializeToString())
+    plane.work()
+    budget = {"latency_ms": 1000, "latency_batch_size": 32}
+    measuring = {"rounds": 3, "batch_sizes": [4, 2]}
+    job = plane.submit(model_id=model_id, budget=budget, measuring=measuring)
+    plane.work()
+    plane.wait(job, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job))
+    assert [row.batch_size for row in report.latency] == [4]
+    assert [line for line in report.warnings if "batch size" in line] == [
+        "the model's batch size is fixed: latency was measured and judged at 4, not at 2, 32."
+    ]
 
 
 def test_a_search_tells_what_it_looked_at(plane: Plane, inputs: dict[str, str]) -> None:

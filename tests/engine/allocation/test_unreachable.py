@@ -10,6 +10,7 @@ from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import convnet
 from worker.engine.allocation import Allocation, allocate, macs_limit, params_limit
 from worker.engine.criteria import score
+from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
 
 
@@ -74,3 +75,11 @@ def test_a_model_without_prunable_layers_says_so() -> None:
     line, other = _allocated(analysis, 0.5).lines
     assert "no layer of this model can be pruned" in line.reason
     assert other.reason == ""
+
+
+def test_a_model_without_macs_has_nothing_to_prune() -> None:
+    g = GraphBuilder()
+    analysis = analyze(g.model(g.node("Relu", g.input(("n", 3, 8, 8)))))
+    with pytest.raises(EngineError, match="nothing to prune") as raised:
+        _allocated(analysis, 0.5)
+    assert raised.value.code == "nothing_to_prune"

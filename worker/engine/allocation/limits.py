@@ -32,6 +32,12 @@ class Limit:
         return self.whole if self.name.endswith("_ratio") else 1.0
 
     def __post_init__(self) -> None:
+        if not self.whole > 0:
+            raise EngineError(
+                "nothing_to_prune",
+                f"{self.name} is relative to a model that has none of it: there is nothing to prune.",
+                "Prune a model with convolutions or matrix products.",
+            )
         if not self.goal > 0:
             raise EngineError("bad_budget", f"{self.name} asks for {self.goal}.", "Ask for more than 0.")
 

@@ -8,7 +8,7 @@ from models_store.documents.report import Machine, Report, RoundRow
 from worker.engine.graph.padded_pools import kept_apart
 from worker.engine.measure import machine
 from worker.runner.artifact import describe
-from worker.runner.budget import latency_row, verdicts
+from worker.runner.budget import latency_row, other_batch_sizes, verdicts
 from worker.runner.findings import warnings
 from worker.runner.html_report import render
 from worker.runner.layer_times import with_times
@@ -81,7 +81,8 @@ def _assemble(bench: Workbench) -> Report:
         training=finetuned.training if finetuned else None,
         exports=exported.further,
         missing_exports=exported.missing,
-        warnings=warnings(
+        warnings=other_batch_sizes(bench.spec, latency)
+        + warnings(
             original=original,
             layers=pruned.layers,
             pruned=smaller,
