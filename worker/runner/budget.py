@@ -38,8 +38,9 @@ def latency_table(bench: Workbench) -> LatencyTable:
     return bench.table
 
 
-def limits(bench: Workbench, tightening: float = 1.0) -> list[Limit]:
-    """The lines that bound the plan. `tightening` multiplies what latency may be, where a table promised too much."""
+def limits(bench: Workbench, tightening: float = 1.0, fewer_bytes: int = 0) -> list[Limit]:
+    """The lines that bound the plan. Where estimates promised too much, `tightening` multiplies what latency may be,
+    and `fewer_bytes` come off what the file may have."""
     budget, analysis, left = bench.work.budget, bench.analysis, bench.left
     found = []
     if budget.macs_ratio is not None:
@@ -47,7 +48,8 @@ def limits(bench: Workbench, tightening: float = 1.0) -> list[Limit]:
     if budget.params_ratio is not None:
         found.append(params_limit(analysis, budget.params_ratio / left.params))
     if budget.size_bytes is not None:
-        found.append(size_limit(analysis, budget.size_bytes, bench.model_file.path.stat().st_size))
+        allowed = max(budget.size_bytes - fewer_bytes, 1)
+        found.append(size_limit(analysis, allowed, bench.model_file.path.stat().st_size))
     if budget.bounds_latency:
         table = latency_table(bench)
         ratios = []
