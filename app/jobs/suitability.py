@@ -8,6 +8,7 @@ from models_store.documents.inspection import ModelInspection
 from models_store.documents.job_spec import AnySpec, Budget, EstimateSpec, JobSpec, Measuring, SweepSpec
 
 _IMAGE_RANK = 4
+_CHANNELS = (3, 1, 4)
 _BATCH_SIZE = Budget.model_fields["latency_batch_size"].default
 _BATCH_SIZES = Measuring.model_fields["batch_sizes"].default
 
@@ -28,7 +29,15 @@ class FixedBatchSize(ApiError):
     hint = "Name the model's own batch size, leave it out, or export the model with a dynamic batch dimension."
 
 
-SUITABILITY_ERRORS = (NothingToPrune, FixedBatchSize)
+class WrongNormalisation(ApiError):
+    """`data.mean` and `data.std` are for another number of channels than the model takes."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "normalisation_mismatch"
+    hint = "Give one value of each for all channels, or one per channel."
+
+
+SUITABILITY_ERRORS = (NothingToPrune, FixedBatchSize, WrongNormalisation)
 
 
 def check(spec: AnySpec, model: ModelInspection) -> None:
@@ -36,6 +45,12 @@ def check(spec: AnySpec, model: ModelInspection) -> None:
     if model.macs == 0 and not any(layer.prunable_channels for layer in model.layers):
         raise NothingToPrune(f"{spec.model_id} has no multiply-accumulates: there is nothing in it to prune.")
     _check_batch_sizes(spec, fixed_batch(model))
+    channels, given = image_channels(model), len(spec.data.mean)
+    if spec.dataset_id is not None and channels is not None and given not in (1, channels):
+        raise WrongNormalisation(
+            f"data.mean and data.std have {given} values each, and {spec.model_id} takes images of "
+            f"{channels} channel{'s' if channels > 1 else ''}."
+        )
 
 
 def fixed_batch(model: ModelInspection) -> int | None:
@@ -45,6 +60,17 @@ def fixed_batch(model: ModelInspection) -> int | None:
     if not shapes or len(shapes[0]) < _IMAGE_RANK or any(not isinstance(shape[0], int) for shape in shapes):
         return None
     return int(shapes[0][0] or 0)
+
+
+def image_channels(model: ModelInspection) -> int | None:
+    """As workers read the only input of a model of images: channels are where 3, 1 or 4 stands, in second place in
+    doubt. None where they are not declared."""
+    shape = model.inputs[0].shape if len(model.inputs) == 1 else None
+    if shape is None or len(shape) != _IMAGE_RANK:
+        return None
+    last = shape[1] not in _CHANNELS and shape[3] in _CHANNELS
+    channels = shape[3] if last else shape[1]
+    return channels if isinstance(channels, int) and channels > 0 else None
 
 
 def _check_batch_sizes(spec: AnySpec, fixed: int | None) -> None:

@@ -22,6 +22,13 @@ def _inputs(*shapes: tuple[int | str | None, ...]) -> dict[str, object]:
     return {"inputs": tuple(TensorInfo(name=f"x{i}", dtype="float", shape=shape) for i, shape in enumerate(shapes))}
 
 
+def _dataset(service: Service) -> str:
+    npz = b"PK\x03\x04" + bytes(22) + b"\x05\x00\x00\x00x.npyPK\x05\x06" + bytes(18)
+    dataset_id: str = service.http.put("/v1/datasets/data", content=npz).raise_for_status().json()["id"]
+    service.worker.inspect()
+    return dataset_id
+
+
 @pytest.mark.parametrize(
     ("asked", "place"),
     [
@@ -44,9 +51,7 @@ def test_a_batch_size_that_the_model_cannot_take_is_refused(
 
 def test_a_point_of_a_sweep_is_refused_by_its_place(sqlite_service: Service) -> None:
     body = {"kind": "sweep", "model_id": _model(sqlite_service, **_inputs((1, 3, 8, 8))), "budgets": [BUDGET, SLOW]}
-    npz = b"PK\x03\x04" + bytes(22) + b"\x05\x00\x00\x00x.npyPK\x05\x06" + bytes(18)
-    body["dataset_id"] = sqlite_service.http.put("/v1/datasets/data", content=npz).raise_for_status().json()["id"]
-    sqlite_service.worker.inspect()
+    body["dataset_id"] = _dataset(sqlite_service)
     refusal = problem(sqlite_service.http.post("/v1/jobs", json=body), 422, "fixed_batch_size")
     assert "budgets.1.latency_batch_size" in refusal["detail"]
 
@@ -68,3 +73,31 @@ def test_a_model_without_anything_to_prune_is_refused(sqlite_service: Service, k
     body = {"kind": kind, "model_id": _model(sqlite_service, macs=0, params=0, layers=()), "budget": BUDGET}
     refusal = problem(sqlite_service.http.post("/v1/jobs", json=body), 422, "nothing_to_prune")
     assert "nothing in it to prune" in refusal["detail"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "told"),
+    [
+        (("N", 1, 8, 8), 3, "images of 1 channel."),
+        (("N", 3, 8, 8), 2, "images of 3 channels."),
+        (("N", 8, 8, 3), 4, "images of 3 channels."),
+        (("N", 5, 8, 8), 3, "images of 5 channels."),
+        (("N", 3, 8, 8), 3, None),
+        (("N", 8, 8, 3), 3, None),
+        (("N", 3, 8, 8), 1, None),
+        (("N", "C", 8, 8), 7, None),
+        (("N", 3), 7, None),
+    ],
+)
+def test_mean_and_std_have_a_value_for_each_channel(
+    sqlite_service: Service, shape: tuple[int | str, ...], values: int, told: str | None
+) -> None:
+    body = {"model_id": _model(sqlite_service, **_inputs(shape)), "budget": BUDGET}
+    body |= {"data": {"mean": [0.5] * values, "std": [1.0] * values}}
+    assert sqlite_service.http.post("/v1/jobs", json=body).status_code == 202  # without data it says nothing
+    with_data = body | {"dataset_id": _dataset(sqlite_service)}
+    answer = sqlite_service.http.post("/v1/jobs", json=with_data)
+    if told is None:
+        assert answer.status_code == 202
+    else:
+        assert told in problem(answer, 422, "normalisation_mismatch")["detail"]

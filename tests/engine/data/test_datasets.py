@@ -77,10 +77,19 @@ def test_normalisation(tmp_path):
     np.testing.assert_allclose(images[0, :, 0, 0], [-1.0, 0.0, 0.5], atol=1e-6)
 
 
-def test_a_mean_of_the_wrong_length_is_told(numbered):
+@pytest.mark.parametrize(
+    ("spec", "told", "hint"),
+    [
+        (GREY, "images of 1 channel.", "Give one value of each for all channels."),
+        (InputSpec("NCHW", 3, None, None), "images of 3 channels.", "Give one value of each for all channels, or 3."),
+    ],
+)
+def test_a_mean_of_the_wrong_length_is_told(numbered, spec, told, hint):
     with pytest.raises(EngineError) as caught:
-        open_dataset(numbered, GREY, DataOptions(mean=(0.1, 0.2), std=(1.0, 1.0)))
+        open_dataset(numbered, spec, DataOptions(mean=(0.1, 0.2), std=(1.0,)))
     assert caught.value.code == "normalisation_mismatch"
+    assert caught.value.message == f"data.mean has 2 values and data.std 1 value; the model takes {told}"
+    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])

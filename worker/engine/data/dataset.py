@@ -180,9 +180,14 @@ def _normalisation(options: DataOptions, images: np.ndarray) -> tuple[np.ndarray
     if len(options.mean) not in {1, channels} or len(options.std) not in {1, channels}:
         raise EngineError(
             "normalisation_mismatch",
-            f"Mean and std have {len(options.mean)} and {len(options.std)} values for {channels} channels.",
-            f"Give one value, or {channels}.",
+            f"data.mean has {_counted(len(options.mean), 'value')} and data.std {_counted(len(options.std), 'value')}; "
+            f"the model takes images of {_counted(channels, 'channel')}.",
+            "Give one value of each for all channels" + (f", or {channels}." if channels > 1 else "."),
         )
     mean, std = (np.broadcast_to(np.array(v, np.float32), channels) for v in (options.mean, options.std))
     unit = np.float32(255 if images.dtype == np.uint8 else 1)
     return 1 / (unit * std), -mean / std
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
