@@ -22,13 +22,6 @@ def _inputs(*shapes: tuple[int | str | None, ...]) -> dict[str, object]:
     return {"inputs": tuple(TensorInfo(name=f"x{i}", dtype="float", shape=shape) for i, shape in enumerate(shapes))}
 
 
-def _dataset(service: Service) -> str:
-    npz = b"PK\x03\x04" + bytes(22) + b"\x05\x00\x00\x00x.npyPK\x05\x06" + bytes(18)
-    dataset_id: str = service.http.put("/v1/datasets/data", content=npz).raise_for_status().json()["id"]
-    service.worker.inspect()
-    return dataset_id
-
-
 @pytest.mark.parametrize(
     ("asked", "place"),
     [
@@ -51,7 +44,7 @@ def test_a_batch_size_that_the_model_cannot_take_is_refused(
 
 def test_a_point_of_a_sweep_is_refused_by_its_place(sqlite_service: Service) -> None:
     body = {"kind": "sweep", "model_id": _model(sqlite_service, **_inputs((1, 3, 8, 8))), "budgets": [BUDGET, SLOW]}
-    body["dataset_id"] = _dataset(sqlite_service)
+    body["dataset_id"] = sqlite_service.ready_dataset()
     refusal = problem(sqlite_service.http.post("/v1/jobs", json=body), 422, "fixed_batch_size")
     assert "budgets.1.latency_batch_size" in refusal["detail"]
 
@@ -95,7 +88,7 @@ def test_mean_and_std_have_a_value_for_each_channel(
     body = {"model_id": _model(sqlite_service, **_inputs(shape)), "budget": BUDGET}
     body |= {"data": {"mean": [0.5] * values, "std": [1.0] * values}}
     assert sqlite_service.http.post("/v1/jobs", json=body).status_code == 202  # without data it says nothing
-    with_data = body | {"dataset_id": _dataset(sqlite_service)}
+    with_data = body | {"dataset_id": sqlite_service.ready_dataset()}
     answer = sqlite_service.http.post("/v1/jobs", json=with_data)
     if told is None:
         assert answer.status_code == 202
