@@ -122,12 +122,19 @@ class Pruning(ChoosesMethods):
 
 
 class Data(Document):
-    """How the dataset's images become the model's input, and how they are split."""
+    """How the dataset's images become the model's input, and how they are split. Images of another size or other
+    colours than the input's are resized, without keeping the aspect ratio, and converted."""
 
     mean: tuple[FiniteFloat, ...] = Field(
-        default=(0.0,), min_length=1, max_length=16, description="Per channel, on values scaled to 0..1."
+        default=(0.0,),
+        min_length=1,
+        max_length=16,
+        description="Per channel, or one for all, on values scaled to 0..1; floating-point numbers in an `.npz` are "
+        "taken as they are, without scaling.",
     )
-    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1, max_length=16)
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = Field(
+        default=(1.0,), min_length=1, max_length=16, description="Per channel, or one for all, in the unit of `mean`."
+    )
     labels: bool = Field(
         default=True,
         description="false uses the images alone, as with a dataset that has no labels: the pruned model learns from "
