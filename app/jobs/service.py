@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.datasets import service as datasets
 from app.errors import ApiError
+from app.jobs.suitability import SUITABILITY_ERRORS, check
 from app.models import service as models
 from app.quotas import JOB_QUOTA_ERRORS
 from models_store.documents.faults import sentences
-from models_store.documents.inspection import DatasetInspection
+from models_store.documents.inspection import DatasetInspection, ModelInspection
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import AnySpec, JobKind, PruningWork, SweepSpec
 from models_store.errors import NotFound
@@ -57,7 +58,7 @@ class NoLabels(ApiError):
     hint = "Leave that out, or upload a dataset with one folder of images per class."
 
 
-CREATE_ERRORS = (NoStateDict, NoLabels, InputGone, *JOB_QUOTA_ERRORS)
+CREATE_ERRORS = (NoStateDict, NoLabels, *SUITABILITY_ERRORS, InputGone, *JOB_QUOTA_ERRORS)
 
 
 class JobEnded(ApiError):
@@ -101,10 +102,11 @@ class ArtifactNotFound(ApiError):
 
 
 def create(session: Session, spec: AnySpec) -> Job:
-    """A queued job. Raises what `get_ready` of models and datasets raises, NoStateDict, NoLabels, and InputGone."""
+    """A queued job. Raises what `get_ready` of models and datasets raises, and CREATE_ERRORS."""
     model = models.get_ready(session, spec.model_id)
     if isinstance(spec, PruningWork) and spec.export.safetensors and model.format != "torchvision":
         raise NoStateDict(f"{spec.model_id} was uploaded as ONNX: no state dict is known to hold its weights.")
+    check(spec, ModelInspection.model_validate(model.inspection))
     if spec.dataset_id is not None:
         _refuse_without_labels(spec, datasets.get_ready(session, spec.dataset_id))
     try:

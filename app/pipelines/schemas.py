@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.names import Name
 from app.pages import Listed, Page
+from models_store.documents.methods import refuse
 from models_store.documents.pipeline import Gate, GateVerdict, JobTemplate, RunState, Sha, Text, Trigger
+from models_store.hopeless_gates import out_of_reach
 from models_store.tables import Pipeline, PipelineRun, WebhookEndpoint
 from models_store.targets import MAX_URL_CHARACTERS
 
@@ -74,6 +76,11 @@ class NewPipeline(BaseModel):
     def _one_way_to_a_model(self) -> Self:
         if self.model_name is not None and self.job.model_id is not None:
             raise ValueError("name the model by model_name or by job.model_id, not by both")
+        return self
+
+    @model_validator(mode="after")
+    def _gates_can_be_passed(self) -> Self:
+        refuse(out_of_reach(self.gates, self.job), "hopeless_gate")
         return self
 
 

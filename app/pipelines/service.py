@@ -7,15 +7,18 @@ from http import HTTPStatus
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from app.datasets import service as datasets
 from app.errors import ApiError
 from app.jobs import service as jobs
 from app.pipelines.schemas import PUBLIC_HOSTS, NewPipeline, NewRun
 from app.settings import ApiSettings
 from app.webhooks.service import check_target
 from models_store.documents.faults import sentences
-from models_store.documents.job_spec import JobSpec
-from models_store.documents.pipeline import RunState, Trigger
+from models_store.documents.inspection import DatasetInspection
+from models_store.documents.job_spec import DataKind, JobSpec
+from models_store.documents.pipeline import Gate, RunState, Trigger
 from models_store.documents.report import Report
+from models_store.hopeless_gates import not_judged
 from models_store.jobs import JobRepository
 from models_store.pipelines import PipelineRepository
 from models_store.spans import Span
@@ -128,8 +131,22 @@ def start(session: Session, pipeline: Pipeline, new: NewRun, trigger: Trigger, s
         spec = JobSpec.model_validate(body)
     except ValidationError as error:
         raise UnsuitableInputs("; ".join(sentences(error.errors()))) from error
+    _refuse_unjudged(session, pipeline, spec)
     job = jobs.create(session, spec)
     return repository.add_run(pipeline, job, trigger, settings.public_url, keyed=settings.keyed)
+
+
+def _refuse_unjudged(session: Session, pipeline: Pipeline, spec: JobSpec) -> None:
+    """Raises UnsuitableInputs where a gate is about what will not be measured on the run's data, and what `get_ready`
+    of datasets raises."""
+    data: DataKind = "none"
+    if spec.dataset_id is not None:
+        dataset = DatasetInspection.model_validate(datasets.get_ready(session, spec.dataset_id).inspection)
+        data = "labels" if dataset.classes and spec.data.labels else "images"
+    faults = list(not_judged([Gate.model_validate(gate) for gate in pipeline.gates], data))
+    if faults:
+        told = "; ".join(sentences({"loc": place, "msg": text} for place, text in faults))
+        raise UnsuitableInputs(f"{told}.", "Send a suitable dataset with the run, or leave these gates out.")
 
 
 def runs(

@@ -42,7 +42,12 @@ class Budget(Document):
         default=None, description="Latency kept, as measured in ONNX Runtime on the worker."
     )
     latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Median latency.")
-    latency_batch_size: int = Field(default=1, ge=1, le=4096, description="At which the budget's latency is measured.")
+    latency_batch_size: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="At which the budget's latency is measured; 1 stands for a model's own where that is fixed.",
+    )
     latency_threads: int = Field(default=1, ge=1, le=256, description="With which the budget's latency is measured.")
     max_accuracy_drop: float | None = Field(
         default=None,
@@ -118,12 +123,19 @@ class Pruning(ChoosesMethods):
 
 
 class Data(Document):
-    """How the dataset's images become the model's input, and how they are split."""
+    """How the dataset's images become the model's input, and how they are split. Images of another size or other
+    colours than the input's are resized, without keeping the aspect ratio, and converted."""
 
     mean: tuple[FiniteFloat, ...] = Field(
-        default=(0.0,), min_length=1, max_length=16, description="Per channel, on values scaled to 0..1."
+        default=(0.0,),
+        min_length=1,
+        max_length=16,
+        description="Per channel, or one for all, on values scaled to 0..1; floating-point numbers in an `.npz` are "
+        "taken as they are, without scaling.",
     )
-    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1, max_length=16)
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = Field(
+        default=(1.0,), min_length=1, max_length=16, description="Per channel, or one for all, in the unit of `mean`."
+    )
     labels: bool = Field(
         default=True,
         description="false uses the images alone, as with a dataset that has no labels: the pruned model learns from "
@@ -174,7 +186,12 @@ class Finetuning(Document):
 class Measuring(Document):
     """Latency of original and pruned, interleaved in one process."""
 
-    batch_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(1,), min_length=1, max_length=8)
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        default=(1,),
+        min_length=1,
+        max_length=8,
+        description="The default stands for a model's own batch size where that is fixed.",
+    )
     threads: int = Field(default=1, ge=1, le=256)
     rounds: int = Field(default=30, ge=3, le=10_000)
 

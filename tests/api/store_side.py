@@ -58,7 +58,13 @@ class Worker:
         assert claim is not None, "no job is queued"
         return claim
 
-    def inspect(self, *, reject: bool = False, dataset: DatasetInspection = DATASET_INSPECTION) -> None:
+    def inspect(
+        self,
+        *,
+        reject: bool = False,
+        model: ModelInspection = MODEL_INSPECTION,
+        dataset: DatasetInspection = DATASET_INSPECTION,
+    ) -> None:
         """Do the inspection that is first in line."""
         claim = self.claim()
         assert claim.kind == JobKind.INSPECT
@@ -70,7 +76,7 @@ class Worker:
             jobs.hold(claim)
             if claim.model_id is not None:
                 ModelRepository(session).mark_ready(
-                    claim.model_id, MODEL_INSPECTION.model_dump(mode="json"), "sha256/00/" + "0" * 64
+                    claim.model_id, model.model_dump(mode="json"), "sha256/00/" + "0" * 64
                 )
             if claim.dataset_id is not None:
                 DatasetRepository(session).mark_ready(claim.dataset_id, dataset.model_dump(mode="json"))

@@ -15,7 +15,6 @@ from espalier.cli import app
 PIPELINE = {
     "name": "nightly",
     "model_name": "net",
-    "job": {"budget": {"macs_ratio": 0.5}},
     "gates": [{"metric": "top1", "min": 0.85}],
 }
 
@@ -42,7 +41,8 @@ def when_it_comes(service: Service, act: Callable[[], None]) -> threading.Thread
 def pipeline_id(sqlite_service: Service, tmp_path: Path) -> str:
     sqlite_service.ready_model()
     file = tmp_path / "pipeline.json"
-    file.write_text(json.dumps(PIPELINE))
+    job = {"budget": {"macs_ratio": 0.5}, "dataset_id": sqlite_service.ready_dataset()}
+    file.write_text(json.dumps(PIPELINE | {"job": job}))
     added = espalier(sqlite_service, "pipelines", "add", file)
     assert added.exit_code == 0, added.output
     pipeline_id, secret = added.output.split()

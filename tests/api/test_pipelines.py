@@ -18,6 +18,7 @@ from processes import ROOT
 from reports import report_document
 from running_api import Serve, Service
 from standardwebhooks import Webhook
+from store_side import DATASET_INSPECTION
 
 from models_store.documents.pipeline import Gate
 from models_store.documents.report import Report
@@ -65,7 +66,9 @@ def ci(database_url: str, serve: Serve) -> Iterator[Service]:
 
 
 def pipeline(service: Service, **changes: object) -> dict[str, object]:
-    body = {"name": "night | ly", "model_name": "net", "job": {"budget": {"macs_ratio": 0.5}}, "gates": GATES} | changes
+    """Its gates are about accuracy, and its job has images to measure that on."""
+    job = {"budget": {"macs_ratio": 0.5}, "dataset_id": service.ready_dataset()}
+    body = {"name": "night | ly", "model_name": "net", "job": job, "gates": GATES} | changes
     response = service.http.post("/v1/pipelines", json=body)
     assert response.status_code == 201, response.text
     return response.json()
@@ -180,6 +183,70 @@ def test_a_run_needs_a_model(ci: Service) -> None:
     for gate in ({"metric": "top1"}, {"metric": "top1", "min": 0, "batch_size": 1}, {"metric": "beauty", "min": 0}):
         body = {"name": "x", "job": {"budget": {"macs_ratio": 0.5}}, "gates": [gate]}
         problem(ci.http.post("/v1/pipelines", json=body), 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("gate", "job", "place", "told"),
+    [
+        ({"metric": "top1", "min": 85}, {}, "0", "at most 1; it is a share"),
+        ({"metric": "accuracy_drop", "max": -2}, {}, "0", "never as low"),
+        ({"metric": "macs_ratio", "min": 1.5}, {}, "0", "at most 1"),
+        ({"metric": "latency_ms", "max": 0}, {}, "0", "never as low"),
+        ({"metric": "speedup", "min": 2, "max": 1}, {}, "0", "min is above max"),
+        ({"metric": "speedup", "min": 1, "batch_size": 8}, {}, "0.batch_size", "add 8 to job.measuring.batch_sizes"),
+        ({"metric": "top1", "min": 0.9}, {"data": {"labels": False}}, "0.metric", "data.labels false"),
+    ],
+)
+def test_a_gate_that_no_run_can_pass_is_refused(
+    sqlite_service: Service, gate: dict[str, object], job: dict[str, object], place: str, told: str
+) -> None:
+    body = {"name": "x", "job": {"budget": {"macs_ratio": 0.5}} | job, "gates": [gate]}
+    refusal = problem(sqlite_service.http.post("/v1/pipelines", json=body), 422, "invalid_request")
+    assert [fault["location"] for fault in refusal["errors"]] == [f"body.gates.{place}"]
+    assert told in refusal["detail"]
+
+
+@pytest.mark.parametrize(
+    ("gate", "job"),
+    [
+        ({"metric": "speedup", "min": 1, "batch_size": 8}, {"measuring": {"batch_sizes": [1, 8]}}),
+        (
+            {"metric": "latency_ms", "max": 5, "batch_size": 8},
+            {"budget": {"latency_ratio": 0.5, "latency_batch_size": 8}},
+        ),
+        ({"metric": "top1", "min": 1}, {}),
+        ({"metric": "accuracy_drop", "max": 0}, {}),
+        ({"metric": "unmet_budgets", "max": 0}, {}),
+        ({"metric": "size_ratio", "max": 1.1}, {}),
+    ],
+)
+def test_a_gate_that_some_run_can_pass_is_saved(
+    sqlite_service: Service, gate: dict[str, object], job: dict[str, object]
+) -> None:
+    body = {"name": "x", "job": {"budget": {"macs_ratio": 0.5}} | job, "gates": [gate]}
+    assert sqlite_service.http.post("/v1/pipelines", json=body).status_code == 201
+
+
+def test_a_run_without_the_data_that_its_gates_are_about_is_refused(sqlite_service: Service) -> None:
+    service = sqlite_service
+    service.ready_model()
+    without = {"job": {"budget": {"macs_ratio": 0.5}}}
+    accuracy = pipeline(service, **without, gates=[{"metric": "top1", "min": 0.8}])
+    error = pipeline(service, **without, gates=[{"metric": "output_error", "max": 0.1}])
+    labelled = service.ready_dataset()
+    bare = service.ready_dataset(DATASET_INSPECTION.model_copy(update={"classes": (), "samples_per_class": ()}))
+
+    def told(saved: dict[str, object], **body: str) -> str:
+        refusal = problem(service.http.post(f"/v1/pipelines/{saved['id']}/runs", json=body), 409, "unsuitable_inputs")
+        return str(refusal["detail"])
+
+    assert "the run has no dataset" in told(accuracy)
+    assert "its dataset has none" in told(accuracy, dataset_id=bare)
+    assert "the run has no dataset" in told(error)
+    assert "data.labels to false" in told(error, dataset_id=labelled)
+    assert service.http.get("/v1/jobs").json()["items"] == []
+    start(service, accuracy, dataset_id=labelled)
+    start(service, error, dataset_id=bare)
 
 
 def test_a_deleted_pipeline_is_gone_and_its_jobs_are_not(ci: Service) -> None:

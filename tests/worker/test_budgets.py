@@ -11,8 +11,12 @@ from models_store.documents.job_spec import Budget
 from models_store.documents.report import Accuracy, AccuracyRows, Cost, LatencyRow, LatencySummary, Report
 from tests.worker.networks import coloured_squares, convnet, fixed_batch
 from tests.worker.plane import Plane
+from worker.engine.allocation import Allocation, allocate, size_limit
+from worker.engine.criteria import score
 from worker.engine.data import DataOptions, InputSpec, open_dataset
+from worker.engine.graph import analyze
 from worker.engine.recovery import FinetuneOptions, finetune
+from worker.engine.surgery import prune
 from worker.engine.torch_form import build
 from worker.runner.budget import latency_excess, verdicts
 
@@ -128,6 +132,52 @@ def test_a_job_on_a_fixed_batch_tells_of_its_latency_and_measures_it_once(plane:
     report = Report.model_validate(plane.report(job))
     assert [(line.name, line.verdict) for line in report.budget] == [("latency_ms", "met")]
     assert [(row.batch_size, row.threads) for row in report.latency] == [(4, 1)]
+    assert not any("batch size is fixed" in line for line in report.warnings)
+
+
+def test_a_file_that_comes_out_larger_than_estimated_is_cut_again(plane: Plane) -> None:
+    """One stored vector serves every norm: the estimate counts one for each, the file holds it once until norms of
+    different widths need copies."""
+    network = convnet(width=64, depth=4)
+    first, *others = [f"bn{i}.mean" for i in range(4)]
+    for node in network.graph.node:
+        node.input[:] = [first if name in others else name for name in node.input]
+    stored = [tensor for tensor in network.graph.initializer if tensor.name not in others]
+    del network.graph.initializer[:]
+    network.graph.initializer.extend(stored)
+    model_id, _ = plane.upload_model(network.SerializeToString())
+    plane.work()
+    pruning = {"criterion": "l2", "allocation": "global", "round_to": 1}
+    analysis, size = analyze(network), network.ByteSize()
+
+    def planned(goal: float) -> Allocation:
+        return allocate(
+            analysis, score(analysis, "l2"), [size_limit(analysis, goal, size)], method="global", round_to=1
+        )
+
+    goal = int(planned(100_000).lines[0].value)
+    assert prune(analysis, planned(goal).plan).ByteSize() > goal
+    job = plane.submit(model_id=model_id, budget={"size_bytes": goal}, pruning=pruning, measuring={"rounds": 3})
+    plane.work()
+    plane.wait(job, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job))
+    assert [(line.name, line.verdict) for line in report.budget] == [("size_bytes", "met")]
+
+
+def test_a_batch_size_that_a_model_does_not_take_is_told_of(plane: Plane) -> None:
+    """As where the inspection could not tell that it is fixed."""
+    model_id, _ = plane.upload_model(fixed_batch(convnet(), 4).SerializeToString())
+    plane.work()
+    budget = {"latency_ms": 1000, "latency_batch_size": 32}
+    measuring = {"rounds": 3, "batch_sizes": [4, 2]}
+    job = plane.submit(model_id=model_id, budget=budget, measuring=measuring)
+    plane.work()
+    plane.wait(job, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job))
+    assert [row.batch_size for row in report.latency] == [4]
+    assert [line for line in report.warnings if "batch size" in line] == [
+        "the model's batch size is fixed: latency was measured and judged at 4, not at 2, 32."
+    ]
 
 
 def test_a_search_tells_what_it_looked_at(plane: Plane, inputs: dict[str, str]) -> None:

@@ -127,5 +127,20 @@ def bundle(folder: Path, leave_out: str = "") -> bytes:
     return packed.getvalue()
 
 
+def test_a_model_that_does_not_load_is_told_without_where_it_lies(plane: Plane) -> None:
+    network = convnet()
+    network.graph.node[0].op_type = "FormatDisk"
+    model_id, job_id = plane.upload_model(network.SerializeToString())
+    plane.work()
+    job = plane.wait(job_id, JobState.FAILED)
+    rejection = plane.model(model_id).rejection
+    assert rejection is not None
+    assert rejection["code"] == "model_does_not_load"
+    assert "FormatDisk" in rejection["message"]
+    for text in (rejection["message"], str(job.error)):
+        assert "inputs/" not in text
+        assert str(plane.folder) not in text
+
+
 def squeezenet_weights(classes: int) -> dict[str, torch.Tensor]:
     return torchvision.models.squeezenet1_1(weights=None, num_classes=classes).state_dict()

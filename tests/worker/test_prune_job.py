@@ -19,6 +19,19 @@ from tests.worker.plane import Plane
 QUICK = {"rounds": 3}
 
 
+@pytest.mark.parametrize(("size", "told"), [(16, "240 of 240 images did not have the 12 x 12 pixels"), (12, "")])
+def test_images_that_were_resized_are_told_of(plane: Plane, size: int, told: str) -> None:
+    model_id, _ = plane.upload_model(convnet(size=12).SerializeToString())
+    dataset_id, _ = plane.upload_dataset(coloured_squares(size=size), "npz")
+    plane.work()
+    job_id = plane.submit(model_id=model_id, dataset_id=dataset_id, finetuning={"epochs": 0}, measuring=QUICK)
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    warnings = Report.model_validate(plane.report(job_id)).warnings
+    found = [line for line in warnings if "images did not have" in line]
+    assert [line[: len(told)] for line in found] == ([told] if told else [])
+
+
 def test_with_data(plane: Plane) -> None:
     network = convnet()
     network.metadata_props.add(key="made by", value="a test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from models_store.documents.job_spec import Budget
+from models_store.documents.job_spec import Budget, JobSpec, Measuring
 from models_store.documents.report import AccuracyRows, BudgetVerdict, Cost, LatencyRow
 from worker.engine.allocation import (
     LatencyTable,
@@ -20,6 +20,8 @@ from worker.runner.workbench import Workbench
 
 _ROUNDING = 1e-9
 """What a difference of two figures may be over a goal that it meets exactly: 0.92 - 0.91 is above 0.01."""
+
+_ANY_BATCH_SIZE = Budget.model_fields["latency_batch_size"].default
 
 
 def latency_table(bench: Workbench) -> LatencyTable:
@@ -36,8 +38,9 @@ def latency_table(bench: Workbench) -> LatencyTable:
     return bench.table
 
 
-def limits(bench: Workbench, tightening: float = 1.0) -> list[Limit]:
-    """The lines that bound the plan. `tightening` multiplies what latency may be, where a table promised too much."""
+def limits(bench: Workbench, tightening: float = 1.0, fewer_bytes: int = 0) -> list[Limit]:
+    """The lines that bound the plan. Where estimates promised too much, `tightening` multiplies what latency may be,
+    and `fewer_bytes` come off what the file may have."""
     budget, analysis, left = bench.work.budget, bench.analysis, bench.left
     found = []
     if budget.macs_ratio is not None:
@@ -45,7 +48,8 @@ def limits(bench: Workbench, tightening: float = 1.0) -> list[Limit]:
     if budget.params_ratio is not None:
         found.append(params_limit(analysis, budget.params_ratio / left.params))
     if budget.size_bytes is not None:
-        found.append(size_limit(analysis, budget.size_bytes, bench.model_file.path.stat().st_size))
+        allowed = max(budget.size_bytes - fewer_bytes, 1)
+        found.append(size_limit(analysis, allowed, bench.model_file.path.stat().st_size))
     if budget.bounds_latency:
         table = latency_table(bench)
         ratios = []
@@ -76,6 +80,22 @@ def latency_row(budget: Budget, rows: Sequence[LatencyRow]) -> LatencyRow | None
     """The row at the budget's threads and batch size; a model whose batch size is fixed has none but at its own."""
     rows = [row for row in rows if row.threads == budget.latency_threads]
     return next((row for row in rows if row.batch_size == budget.latency_batch_size), rows[0] if rows else None)
+
+
+def other_batch_sizes(spec: JobSpec, rows: Sequence[LatencyRow]) -> tuple[str, ...]:
+    """A sentence where latency was asked for at a batch size that the model does not take. Defaults go without
+    saying: what they ask for is latency at any size."""
+    asked: set[int] = set()
+    if spec.measuring.batch_sizes != Measuring().batch_sizes:
+        asked |= set(spec.measuring.batch_sizes)
+    if spec.budget.bounds_latency and spec.budget.latency_batch_size != _ANY_BATCH_SIZE:
+        asked.add(spec.budget.latency_batch_size)
+    measured = sorted({row.batch_size for row in rows})
+    missing = sorted(asked - set(measured))
+    if not missing or not measured:
+        return ()
+    sizes, instead = (", ".join(map(str, each)) for each in (missing, measured))
+    return (f"the model's batch size is fixed: latency was measured and judged at {instead}, not at {sizes}.",)
 
 
 def verdicts(

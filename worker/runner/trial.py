@@ -26,7 +26,8 @@ def load(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except RUNTIME_ERRORS as error:
-        message = f"ONNX Runtime cannot load the model: {str(error)[:1000]}"
+        told = str(error).replace(str(path), path.name)  # where it lies here is nobody's business
+        message = f"ONNX Runtime cannot load the model: {told[:1000]}"
         raise EngineError("model_does_not_load", message, _HINT) from error
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.engine.graph.graph_builder import GraphBuilder
-from tests.worker.networks import convnet, residual_network
+from tests.worker.networks import convnet, fixed_batch, residual_network
 from worker.engine.allocation import LatencyTable, allocate, latency_limit, macs_limit, measure_table, params_limit
 from worker.engine.allocation.latency_table import Axis, TimedLayer
 from worker.engine.criteria import score
+from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
 from worker.engine.measure.layer_times import BLOCK, SET, LayerShape, layer_times
 from worker.engine.proof import prove
@@ -33,6 +34,23 @@ def test_every_layer_is_in_the_table(analysis: Analysis, table: LatencyTable) ->
     assert table.layers[1].times.shape == (sides, sides)
     assert all((layer.times > 0).all() for layer in table.layers)
     assert table.whole > 0
+
+
+@pytest.mark.parametrize(("own", "taken"), [(1, 1), (4, 4), (None, 8)])
+def test_a_fixed_batch_is_timed_at_its_own_size(own: int | None, taken: int) -> None:
+    network = convnet(width=8)
+    table = measure_table(analyze(fixed_batch(network, own) if own else network), batch=8)
+    assert table.batch == taken
+    assert [layer.shape.data[0] for layer in table.layers] == [taken] * 3
+
+
+def test_a_batch_size_at_which_the_model_does_not_run_is_refused() -> None:
+    g = GraphBuilder()
+    one = g.node("Reshape", g.conv(g.input(("n", 3, 8, 8)), 3, 8), g.constant([1, 8, 8, 8]))
+    with pytest.raises(EngineError, match="at batch size 32") as raised:
+        measure_table(analyze(g.model(g.conv(one, 8, 4))), batch=32)
+    assert raised.value.code == "batch_size_does_not_run"
+    assert "latency_batch_size" in raised.value.hint
 
 
 def test_a_narrower_network_is_estimated_faster(analysis: Analysis, table: LatencyTable) -> None:

@@ -77,10 +77,40 @@ def test_normalisation(tmp_path):
     np.testing.assert_allclose(images[0, :, 0, 0], [-1.0, 0.0, 0.5], atol=1e-6)
 
 
-def test_a_mean_of_the_wrong_length_is_told(numbered):
+@pytest.mark.parametrize(
+    ("spec", "told", "hint"),
+    [
+        (GREY, "images of 1 channel.", "Give one value of each for all channels."),
+        (InputSpec("NCHW", 3, None, None), "images of 3 channels.", "Give one value of each for all channels, or 3."),
+    ],
+)
+def test_a_mean_of_the_wrong_length_is_told(numbered, spec, told, hint):
     with pytest.raises(EngineError) as caught:
-        open_dataset(numbered, GREY, DataOptions(mean=(0.1, 0.2), std=(1.0, 1.0)))
+        open_dataset(numbered, spec, DataOptions(mean=(0.1, 0.2), std=(1.0,)))
     assert caught.value.code == "normalisation_mismatch"
+    assert caught.value.message == f"data.mean has 2 values and data.std 1 value; the model takes {told}"
+    assert caught.value.hint == hint
+
+
+def test_floating_point_images_are_taken_as_they_are(tmp_path):
+    x = np.full((8, 4, 4, 1), 51.0, np.float32)
+    path = npz_of(tmp_path / "f", x=x, y=np.arange(8) % 2)
+    images, _ = next(open_dataset(path, InputSpec("NCHW", 1, 4, 4), DataOptions((1.0,), (2.0,))).train.batches(2))
+    np.testing.assert_allclose(images, 25.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "converted"),
+    [
+        (InputSpec("NCHW", 3, 4, 4), 0),
+        (InputSpec("NCHW", None, None, None), 0),
+        (InputSpec("NCHW", 3, 8, 4), 8),
+        (InputSpec("NHWC", 1, 4, 4), 8),
+    ],
+)
+def test_images_that_had_to_be_made_to_fit_are_counted(tmp_path, spec, converted):
+    path = npz_of(tmp_path / "c", x=np.zeros((8, 4, 4, 3), np.uint8), y=np.arange(8) % 2)
+    assert open_dataset(path, spec).converted == converted
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])

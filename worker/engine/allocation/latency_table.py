@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.engine.graph.analysis import Analysis, Counts
+from worker.engine.graph.inputs import random_inputs, with_batch
 from worker.engine.graph.labels import Dim
 from worker.engine.graph.onnx_graph import attribute
 from worker.engine.graph.runtime import RUNTIME_ERRORS
+from worker.engine.measure.batch_size import batch_taken, does_not_run
 from worker.engine.measure.layer_times import BLOCK, SET, LayerShape, layer_times
 from worker.engine.measure.session import cpu_session
 
@@ -117,7 +119,9 @@ def measure_table(
     threads: int = 1,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> LatencyTable:
-    """Measure every distinct layer of the model at its grid of widths, and the whole model."""
+    """Measure every distinct layer of the model at its grid of widths, and the whole model. A model whose batch size is
+    fixed is measured at that, as its table says. Raises EngineError where the model does not run at the batch size."""
+    batch = batch_taken(analysis, batch)
     found = layer_shapes(analysis, batch)
     distinct: dict[tuple[LayerShape, tuple[int, ...], tuple[int, ...]], tuple[Floats, tuple[float, ...]]] = {}
     keys = [(shape, inputs.grid, outputs.grid) for _, shape, inputs, outputs in found]
@@ -156,9 +160,7 @@ def _parts(shape: LayerShape, inputs: tuple[int, ...], outputs: tuple[int, ...],
 
 
 def _whole_model(analysis: Analysis, batch: int, threads: int) -> float:
-    """Milliseconds of the shortest run of the original; 0 where it does not run at this batch size."""
-    from worker.engine.graph.inputs import random_inputs, with_batch
-
+    """Milliseconds of the shortest run of the original."""
     graph = analysis.graph
     session = cpu_session(graph.model, threads, timed=True)
     inputs = random_inputs(graph, with_batch(graph, analysis.facts.sizes, batch), seed=0)
@@ -168,8 +170,8 @@ def _whole_model(analysis: Analysis, batch: int, threads: int) -> float:
             start = time.perf_counter()
             session.run(None, inputs)
             times.append(time.perf_counter() - start)
-    except RUNTIME_ERRORS:
-        return 0.0
+    except RUNTIME_ERRORS as error:
+        raise does_not_run(batch, error) from error
     return min(times[1:]) * 1000
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from worker.engine.allocation.latency_table import LatencyTable
 from worker.engine.errors import EngineError
@@ -32,8 +34,18 @@ class Limit:
         return self.whole if self.name.endswith("_ratio") else 1.0
 
     def __post_init__(self) -> None:
+        if not self.whole > 0:
+            raise EngineError(
+                "nothing_to_prune",
+                f"{self.name} is relative to a model that has none of it: there is nothing to prune.",
+                "Prune a model with convolutions or matrix products.",
+            )
         if not self.goal > 0:
             raise EngineError("bad_budget", f"{self.name} asks for {self.goal}.", "Ask for more than 0.")
+
+    def keeps(self, kept: Counts) -> bool:
+        """Whether what is kept of each group, (G,), costs no more than the goal."""
+        return float(self.cost(kept)) <= self.goal
 
     def relaxed_to(self, floor: Counts) -> Limit:
         """The same limit, or if even the floor exceeds it, as much as the floor costs: what is taken beyond that gains
@@ -54,15 +66,24 @@ def params_limit(analysis: Analysis, ratio: float) -> Limit:
 
 
 def size_limit(analysis: Analysis, size_bytes: float, original_bytes: int) -> Limit:
-    """Bytes of the ONNX file: what parameters take goes with them, the rest of the file stays."""
-    tensors = analysis.graph.constants.values()
-    weights = sum(tensor.ByteSize() for tensor in tensors)
-    per_param = weights / max(analysis.params, 1)
+    """Bytes of the ONNX file: the values that go are not stored any more, the rest of it stays, names and shapes of
+    tensors too."""
+    stored = {term: _bytes_each(analysis.graph.constants[slot[0]]) for slot, term in analysis.slot_terms.items()}
+    terms = enumerate(analysis.costs.param_terms)
+    values = replace(analysis.costs, param_terms=tuple((c * stored.get(term, 0), dims) for term, (c, dims) in terms))
+    whole = int(values.params(analysis.full))
 
     def size(kept: Counts) -> npt.NDArray[np.float64]:
-        return np.asarray(original_bytes - per_param * (analysis.params - analysis.costs.params(kept)))
+        return np.asarray(original_bytes - (whole - values.params(kept)), dtype=np.float64)
 
     return Limit("size_bytes", size_bytes, original_bytes, size)
+
+
+def _bytes_each(tensor: onnx.TensorProto) -> int:
+    """What a value of a tensor takes at least: surgery stores as raw data what it cuts."""
+    if tensor.raw_data:
+        return len(tensor.raw_data) // max(int(math.prod(tensor.dims)), 1)
+    return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def latency_limit(table: LatencyTable, ratio: float) -> Limit:

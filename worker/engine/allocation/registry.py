@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from worker.engine.allocation import unreachable
 from worker.engine.allocation.latency_table import LatencyTable, measure_table
 from worker.engine.allocation.limits import Limit
 from worker.engine.allocation.plans import plan_of
@@ -193,33 +194,26 @@ def allocate(
     chosen = ALLOCATIONS.find(method)
     read = chosen.read_options(options)
     if not analysis.groups:
-        return _allocation(analysis, scores, analysis.full, analysis.full, limits)
+        return _allocation(analysis, scores, analysis.full, limits, unreachable.without_widths)
     widths = Widths(analysis, scores, round_to=round_to, min_ratio=min_ratio)
     means = Means(table, dataset, on_progress, memory or Memory())
     floor = widths.counts(widths.floor)
     problem = Problem(analysis, scores, widths, [limit.relaxed_to(floor) for limit in limits], seed, means)
     counts = widths.counts(chosen.function(problem, read))
-    found = _allocation(analysis, scores, counts, floor, limits)
+
+    def why(limit: Limit) -> str:
+        return unreachable.reason(analysis, limit, widths, round_to, min_ratio)
+
+    found = _allocation(analysis, scores, counts, limits, why)
     return replace(found, search=problem.trace)
 
 
 def _allocation(
-    analysis: Analysis, scores: Scores, counts: Counts, floor: Counts, limits: Sequence[Limit]
+    analysis: Analysis, scores: Scores, counts: Counts, limits: Sequence[Limit], why: Callable[[Limit], str]
 ) -> Allocation:
     macs, params = int(analysis.costs.macs(counts)), int(analysis.costs.params(counts))
     lines = tuple(
-        Line(limit.name, limit.goal / limit.unit, float(limit.cost(counts)) / limit.unit, _reason(limit, floor))
+        Line(limit.name, limit.goal / limit.unit, float(limit.cost(counts)) / limit.unit, why(limit))
         for limit in limits
     )
     return Allocation(plan_of(analysis, scores, counts), macs, params, lines)
-
-
-def _reason(limit: Limit, floor: Counts) -> str:
-    """Why no widths keep a limit; empty where some do."""
-    least = float(limit.cost(floor))
-    if least <= limit.goal:
-        return ""
-    return (
-        f"with every prunable layer at its smallest width {least / limit.whole:.1%} of the original's remains; "
-        "the rest lies in layers that cannot be pruned"
-    )

@@ -29,12 +29,22 @@ class Widths:
         self._best_first = [self._owners(groups, s) for groups, s in zip(analysis.widths, self.scores, strict=True)]
         self._gains = [np.concatenate([[0.0], np.cumsum(np.sort(s)[::-1])]) for s in self.scores]
         self._channels = [max(analysis.groups[g].width for g in groups) for groups in analysis.widths]
+        self.step = self._steps(round_to)
+        self.floor = self._floor(self.step, min_ratio)
+
+    def _steps(self, round_to: int) -> Counts:
         steps: Counts = np.array([round_to // math.gcd(round_to, c) for c in self._channels], dtype=np.int64)
         while (narrow := (self.whole < _ROOM * steps) & (steps > 1)).any():
             steps = np.where(narrow, steps // 2, steps)
-        self.step: Counts = steps
+        return steps
+
+    def _floor(self, step: Counts, min_ratio: float) -> Counts:
         floor = np.maximum(np.ceil(self.whole * min_ratio).astype(np.int64), 1)
-        self.floor = np.minimum(-(-floor // self.step) * self.step, self.whole)
+        return np.asarray(np.minimum(-(-floor // step) * step, self.whole))
+
+    def smallest(self, round_to: int, min_ratio: float) -> Counts:
+        """Units kept of each group at the floor that other options would set."""
+        return self.counts(self._floor(self._steps(round_to), min_ratio))
 
     def _owners(self, groups: Sequence[int], scores: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """The group of each unit, the most important unit first."""

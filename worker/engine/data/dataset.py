@@ -20,7 +20,8 @@ from worker.engine.errors import EngineError
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Normalisation per channel on values scaled to 0..1, whether labels are used, and the shares that are held out."""
+    """Normalisation per channel, on values scaled to 0..1 where pixels are bytes; whether labels are used; and the
+    shares that are held out."""
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
@@ -85,12 +86,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`classes` is empty where the images have no labels."""
+    """`classes` is empty where the images have no labels. `converted` of the images had other sizes or channels than
+    the model's input."""
 
     classes: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
+    converted: int = 0
 
     @property
     def labelled(self) -> bool:
@@ -102,36 +105,41 @@ def open_dataset(
 ) -> Dataset:
     """Read a dataset for a model's input. Splits that the upload brings are kept; what it lacks is held out from its
     training images, the same share of every class, by `seed` alone. Many images are kept in a file in `folder`.
+    Images of other sizes or channels than the input's are made to fit.
     """
     options = options or DataOptions()
-    samples, images, names = _read(path, spec, folder)
+    samples, images, names, converted = _read(path, spec, folder)
     order = class_order({label for _, _, label in samples if options.labels and label is not None}, names)
     numbers: dict[Label | None, int] = {label: number for number, label in enumerate(order)}
     labels = np.array([numbers.get(label, 0) for _, _, label in samples], np.int64)
     rows = _split([part for _, part, _ in samples], [name for name, _, _ in samples], labels, options, seed)
     scale, shift = _normalisation(options, images)
     parts = {part: Split(images, index, labels[index], scale, shift, spec.layout) for part, index in rows.items()}
-    return Dataset(class_names(order, names), parts["train"], parts["validation"], parts["test"])
+    return Dataset(class_names(order, names), parts["train"], parts["validation"], parts["test"], converted)
 
 
 def _read(
     path: Path, spec: InputSpec, folder: Path | None
-) -> tuple[list[tuple[str, Part, Label | None]], np.ndarray, tuple[str, ...]]:
-    """Names, parts and labels of the sound samples, their images in the same order, and names of class numbers."""
+) -> tuple[list[tuple[str, Part, Label | None]], np.ndarray, tuple[str, ...], int]:
+    """Names, parts and labels of the sound samples, their images in the same order, names of class numbers, and how
+    many of the images had to be made to fit."""
     found = format_of(path)
     spec = _concrete(spec, found.read(path))
     store, samples, bad = PixelStore(folder), [], []
     names: tuple[str, ...] = ()
+    converted = 0
     for item in found.read(path):
         if isinstance(item, ClassNames):
             names = item.names
         elif isinstance(item, BadFile):
             bad.append(item)
         else:
-            store.append(fit(item.image, spec))
+            fitted = fit(item.image, spec)
+            converted += fitted is not item.image
+            store.append(fitted)
             samples.append((item.name, item.part, item.label))
     refuse_if_unfit(Counter(label for _, _, label in samples), bad)
-    return samples, store.array(), names
+    return samples, store.array(), names, converted
 
 
 def _concrete(spec: InputSpec, items: Iterator[Item]) -> InputSpec:
@@ -180,9 +188,14 @@ def _normalisation(options: DataOptions, images: np.ndarray) -> tuple[np.ndarray
     if len(options.mean) not in {1, channels} or len(options.std) not in {1, channels}:
         raise EngineError(
             "normalisation_mismatch",
-            f"Mean and std have {len(options.mean)} and {len(options.std)} values for {channels} channels.",
-            f"Give one value, or {channels}.",
+            f"data.mean has {_counted(len(options.mean), 'value')} and data.std {_counted(len(options.std), 'value')}; "
+            f"the model takes images of {_counted(channels, 'channel')}.",
+            "Give one value of each for all channels" + (f", or {channels}." if channels > 1 else "."),
         )
     mean, std = (np.broadcast_to(np.array(v, np.float32), channels) for v in (options.mean, options.std))
     unit = np.float32(255 if images.dtype == np.uint8 else 1)
     return 1 / (unit * std), -mean / std
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -13,6 +13,8 @@ import onnxruntime
 
 from worker.engine.graph import OnnxGraph, sample_inputs
 from worker.engine.graph.inputs import single_samples
+from worker.engine.graph.runtime import RUNTIME_ERRORS
+from worker.engine.measure.batch_size import does_not_run
 from worker.engine.measure.session import cpu_session
 
 WARM_UP_RUNS = 5
@@ -53,7 +55,8 @@ def latency(
     seed: int = 0,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[Latency, ...]:
-    """Time both models, A-B-B-A, once per batch size that the original can take (a fixed batch size stays fixed)."""
+    """Time both models, A-B-B-A, once per batch size that the original can take (a fixed batch size stays fixed).
+    Raises EngineError where they do not run at one."""
     sessions = cpu_session(original, threads, timed=True), cpu_session(pruned, threads, timed=True)
     single = single_samples(OnnxGraph(original))
     rows: dict[int, Latency] = {}
@@ -61,7 +64,11 @@ def latency(
         inputs = sample_inputs(original, seed, batch_size)
         actual = next((len(value) for name, value in inputs.items() if value.ndim and name not in single), 1)
         if actual not in rows:
-            rows[actual] = summary(actual, threads, *_take_turns(sessions, inputs, rounds))
+            try:
+                times = _take_turns(sessions, inputs, rounds)
+            except RUNTIME_ERRORS as error:
+                raise does_not_run(actual, error) from error
+            rows[actual] = summary(actual, threads, *times)
         on_progress((done + 1) / len(batch_sizes))
     return tuple(rows.values())
 

@@ -8,6 +8,7 @@ from models_store.documents.estimate_report import CurvePoint, EstimateReport, P
 from models_store.documents.report import Machine
 from worker.engine.graph import Analysis
 from worker.engine.measure import machine
+from worker.engine.measure.batch_size import batch_taken
 from worker.runner.artifact import describe
 from worker.runner.cost import cost
 from worker.runner.estimating import curve, forecast, latency, sensitivity
@@ -44,7 +45,7 @@ def _assemble(bench: Workbench) -> EstimateReport:
         dataset_sha256=bench.order.dataset.sha256 if bench.order.dataset else None,
         original=cost(analysis.macs, analysis.params, bench.model_file.path),
         original_latency_ms=bench.read(latency.STAGE).original_ms,
-        latency_batch_size=spec.budget.latency_batch_size,
+        latency_batch_size=batch_taken(analysis, spec.budget.latency_batch_size),
         latency_threads=spec.budget.latency_threads,
         measure=found.measure,
         measured_on=found.measured_on,

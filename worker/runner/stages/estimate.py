@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 
 from models_store.documents.base import Document
 from models_store.documents.report import AllocationSearch, Candidate, LatencyRow, MaskSearch
@@ -98,16 +99,22 @@ def to_budget(bench: Workbench, scores: Scores) -> Allocation:
     budget = bench.work.budget
     if not limits(bench):
         return _to_accuracy(bench, scores, budget.max_accuracy_drop or 0.0)
-    allocation, tightening = allocate_within(bench, scores, limits(bench)), 1.0
-    for _ in range(_CORRECTIONS if budget.bounds_latency else 0):
+    allocation, tightening, fewer_bytes = allocate_within(bench, scores, limits(bench)), 1.0, 0
+    for _ in range(_CORRECTIONS if budget.bounds_latency or budget.size_bytes is not None else 0):
         if not allocation.reached:
             break
-        excess = latency_excess(budget, _measured(bench, allocation))
-        if excess <= 1:
+        cut = prune(bench.analysis, allocation.plan)
+        excess = latency_excess(budget, _measured(bench, cut)) if budget.bounds_latency else 0.0
+        over = cut.ByteSize() - budget.size_bytes if budget.size_bytes is not None else 0
+        if excess <= 1 and over <= 0:
             break
-        tightening *= _MARGIN / excess
-        bench.voice.log(f"measured latency is {excess:.2f} times what is allowed: pruning more")
-        allocation = allocate_within(bench, scores, limits(bench, tightening))
+        if excess > 1:
+            tightening *= _MARGIN / excess
+            bench.voice.log(f"measured latency is {excess:.2f} times what is allowed: pruning more")
+        if over > 0:
+            fewer_bytes += over
+            bench.voice.log(f"the file is {over} bytes larger than what is allowed: pruning more")
+        allocation = allocate_within(bench, scores, limits(bench, tightening, fewer_bytes))
     return allocation
 
 
@@ -130,10 +137,9 @@ def allocate_within(bench: Workbench, scores: Scores, lines: list[Limit]) -> All
     )
 
 
-def _measured(bench: Workbench, allocation: Allocation) -> LatencyRow:
-    """Latency of a plan, beside the original's."""
+def _measured(bench: Workbench, cut: onnx.ModelProto) -> LatencyRow:
+    """Latency of what a plan leaves, beside the original's."""
     budget = bench.work.budget
-    cut = prune(bench.analysis, allocation.plan)
     batch, threads = (budget.latency_batch_size,), budget.latency_threads
     (row,) = latency(bench.original, cut, batch, threads, _LATENCY_ROUNDS, bench.work.seed)
     return LatencyRow.model_validate(asdict(row))

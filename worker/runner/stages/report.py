@@ -8,7 +8,7 @@ from models_store.documents.report import Machine, Report, RoundRow
 from worker.engine.graph.padded_pools import kept_apart
 from worker.engine.measure import machine
 from worker.runner.artifact import describe
-from worker.runner.budget import latency_row, verdicts
+from worker.runner.budget import latency_row, other_batch_sizes, verdicts
 from worker.runner.findings import warnings
 from worker.runner.html_report import render
 from worker.runner.layer_times import with_times
@@ -50,7 +50,8 @@ def _assemble(bench: Workbench) -> Report:
     measured = bench.read(measure.STAGE)
     latency = measured.latency
     before, after = measured.peak_memory or (None, None)
-    original = bench.read(baseline.STAGE).cost.model_copy(update={"peak_memory_bytes": before})
+    began = bench.read(baseline.STAGE)
+    original = began.cost.model_copy(update={"peak_memory_bytes": before})
     smaller = exported.cost.model_copy(update={"peak_memory_bytes": after})
     accuracy = evaluated.accuracy if evaluated else None
     fidelity = evaluated.fidelity if evaluated else None
@@ -81,18 +82,22 @@ def _assemble(bench: Workbench) -> Report:
         training=finetuned.training if finetuned else None,
         exports=exported.further,
         missing_exports=exported.missing,
-        warnings=warnings(
-            original=original,
-            layers=pruned.layers,
-            pruned=smaller,
-            latency=latency,
-            budget=judged,
-            round_to=bench.spec.pruning.round_to,
-            nodes_outside_torch=finetuned.nodes_outside_torch if finetuned else (),
-            methods=bench.spec.pruning.methods().values(),
-            kernels=pruned.kernels,
-            missing=exported.missing,
-            zeros=kept_apart(bench.original),
+        warnings=(
+            *other_batch_sizes(bench.spec, latency),
+            *warnings(
+                original=original,
+                layers=pruned.layers,
+                pruned=smaller,
+                latency=latency,
+                budget=judged,
+                round_to=bench.spec.pruning.round_to,
+                nodes_outside_torch=finetuned.nodes_outside_torch if finetuned else (),
+                methods=bench.spec.pruning.methods().values(),
+                kernels=pruned.kernels,
+                missing=exported.missing,
+                zeros=kept_apart(bench.original),
+            ),
+            *([began.converted] if began.converted else []),
         ),
         machine=_machine(bench),
         artifacts=(exported.artifact, *exported.further_artifacts),
