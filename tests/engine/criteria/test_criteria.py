@@ -546,3 +546,14 @@ def test_images_on_which_torch_fails_are_an_error_of_the_engine(net: Net, name: 
     with pytest.raises(EngineError, match="does not run on images") as error:
         score(net.analysis(), name, calibration=Calibration(net.x[:, :2], net.y))
     assert error.value.code == "torch_form_failed"
+
+
+@pytest.mark.parametrize("name", ["taylor", "fisher"])
+def test_scores_without_a_row_for_each_image_are_an_error_of_the_engine(net: Net, name: str) -> None:
+    b = GraphBuilder(seed=4)
+    maps = b.node("Relu", b.conv(b.input((1, 3, SIZE, SIZE)), 3, 6))
+    flat = b.node("Flatten", b.node("GlobalAveragePool", maps))
+    analysis = analyze(b.model(b.node("Squeeze", b.node("MatMul", flat, b.weight(6, CLASSES)), b.ints(0))))
+    with pytest.raises(EngineError) as error:
+        score(analysis, name, calibration=net.calibration)
+    assert error.value.code == "torch_form_failed"

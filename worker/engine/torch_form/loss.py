@@ -46,7 +46,7 @@ class LossForm:
             batch.requires_grad_(differentiable_images and batch.is_floating_point())
             with as_engine_error("torch_form_failed", f"The model does not run on images {tuple(batch.shape)}", _HINT):
                 logits, *inner = self.network(batch)
-            scores = logits[: len(chosen)].flatten(1).float()
+                scores = logits[: len(chosen)].flatten(1).float()
             check_class_count(scores.shape[1], int(truth.max()) + 1, self.head)
             yield losses(self.head, scores, truth), truth, tuple(inner)
 

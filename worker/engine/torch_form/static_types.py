@@ -19,7 +19,7 @@ def static_types(model: onnx.ModelProto) -> dict[str, StaticType]:
     except onnx.shape_inference.InferenceError as error:
         raise EngineError(
             "contradictory_shapes",
-            f"The shapes and types that the model declares contradict its nodes: {error}.",
+            f"The model's shapes and types cannot be inferred, or contradict what it declares: {error}.",
             "Export the model again, or take the declared shapes of inner values (value_info) out of it.",
         ) from error
     values = (*inferred.input, *inferred.value_info, *inferred.output)
