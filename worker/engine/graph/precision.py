@@ -4,13 +4,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from worker.engine.graph.unsigned_weights import without_sign
+
 _HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type"}
 
 
 def settle(model: onnx.ModelProto) -> None:
-    """Make a model comparable to the last bits, in place: without chance, activation rounding and half precision."""
+    """Make a model comparable to the last bits, in place: without chance, activation rounding, half precision, and what
+    some processors make of signed bytes."""
     _drop_chance(model.graph)
+    without_sign(model.graph)
     _drop_rounding(model.graph)
     if _computes_in_half(model):
         _convert_graph(model.graph)
