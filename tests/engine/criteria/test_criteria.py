@@ -137,6 +137,18 @@ def test_bn_scale(net: Net) -> None:
     np.testing.assert_allclose(second, np.ones(WIDTHS[1]))  # there is no BatchNormalization: all alike
 
 
+def test_bn_scale_says_nothing_of_channels_that_pass_the_norm_by() -> None:
+    """A norm over the first half alone, as cross-stage partial networks have it."""
+    g = GraphBuilder(13, seed=2)
+    maps = g.conv(g.input(("n", 3, 6, 6)), 3, 8)
+    first, second = g.node("Split", maps, g.ints(4, 4), outputs=2, axis=1)
+    both = g.node("Concat", g.batch_norm(first, 4), second, axis=1)
+    analysis = analyze(g.model(g.conv(g.node("Relu", both), 8, 4)))
+    scale = next(analysis.graph.array(n.input[1]) for n in analysis.graph.nodes if n.op_type == "BatchNormalization")
+    found = np.concatenate(list(score(analysis, "bn_scale", AS_IT_IS).values()))
+    np.testing.assert_allclose(found, [*np.abs(scale), *[np.abs(scale).mean()] * 4], rtol=1e-6)
+
+
 def test_random_is_reproducible(net: Net) -> None:
     analysis = net.analysis()
     first, again, another = (score(analysis, "random", seed=seed) for seed in (0, 0, 1))

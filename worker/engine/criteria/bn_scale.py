@@ -39,5 +39,6 @@ def bn_scale(evidence: Evidence, width: Width, options: ScoreOptions) -> list[Fl
             (labels,) = analysis.propagation.slot_dims(slot)
             if labels is not None and (width.positions(labels) >= 0).any():
                 scale = np.abs(analysis.graph.array(name).astype(np.float64))
-                rows.append(width.per_unit(labels, scale))
+                found = width.per_unit(labels, np.ones(len(labels)))
+                rows.append(np.where(found > 0, width.per_unit(labels, scale), np.nan))
     return rows
