@@ -140,3 +140,15 @@ def test_sparse_tensors_that_make_no_sense_are_refused(tmp_path: Path):
         with pytest.raises(EngineError, match="sparse tensor") as error:
             read(model, tmp_path)
         assert error.value.code == "not_onnx"
+
+
+def test_a_batch_that_is_declared_as_none_is_any(tmp_path: Path):
+    """As MXNet writes it."""
+    model = network()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 0
+    loaded = read(model, tmp_path)
+    assert [value.shape[0] for value in sample_inputs(loaded).values()] == [2]
+    done = cut(loaded)
+    assert_correct(done)
+    assert parity(loaded, build(loaded), sample_inputs(loaded)) < 1e-4

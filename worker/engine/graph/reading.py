@@ -33,19 +33,24 @@ def parse(path: Path | str) -> onnx.ModelProto:
 
 def put_right(model: onnx.ModelProto) -> None:
     """In place, what converters write otherwise than the standard, or ONNX Runtime reads so."""
-    _forget_negative_sizes(model.graph)
+    _forget_sizes_that_are_none(model.graph)
     _name_the_standard_domain_alike(model)
     write_densely(model.graph)
     keep_zeros_apart(model)
 
 
-def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
-    """Paddle's converter declares sizes of -1 where any size will do. All that reads shapes takes them for numbers:
-    onnx's shape inference, and through its results ONNX Runtime, too."""
+def _forget_sizes_that_are_none(graph: onnx.GraphProto) -> None:
+    """Paddle's converter declares sizes of -1 where any size will do, MXNet's a batch of 0. All that reads shapes takes
+    them for numbers: onnx's shape inference, and through its results ONNX Runtime, too."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         for size in value.type.tensor_type.shape.dim:
             if size.dim_value < 0:
                 size.Clear()
+    stored = {tensor.name for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output):
+        batch = value.type.tensor_type.shape.dim[:1]
+        if value.name not in stored and batch and batch[0].HasField("dim_value") and batch[0].dim_value == 0:
+            batch[0].Clear()
 
 
 def _name_the_standard_domain_alike(model: onnx.ModelProto) -> None:
