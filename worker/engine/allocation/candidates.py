@@ -70,7 +70,7 @@ class Candidates:
         return self.rng.uniform(0.1, 1.0, self.dimensions)
 
     def evaluate(self, vector: Vector) -> float:
-        """The scalar that is to be maximised: accuracy, and for equals a small share of the loss."""
+        """The scalar that is to be maximised: accuracy, and a thousandth of the loss, by which equals differ."""
         widths = self.to_budget(vector)
         value = self._value(widths)
         return value.top1 + 1e-3 * float(np.clip(value.gain, -100, 0))
