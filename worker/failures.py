@@ -27,6 +27,15 @@ NOT_WAITED_FOR = JobError(
 )
 
 
+def spec_refused(reason: str) -> JobError:
+    return JobError(
+        code="spec_refused",
+        error_class=ErrorClass.USER,
+        message=f"The job was queued by another version, and this one does not take what it asks for: {reason}",
+        hint="Send the job again without it.",
+    )
+
+
 def files_unavailable(error: Exception) -> JobError:
     return JobError(
         code="files_unavailable",

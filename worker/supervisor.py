@@ -29,6 +29,7 @@ from models_store.checkpoints import CheckpointRepository, scope
 from models_store.database import Database
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import ErrorClass, EventType, JobError
+from models_store.documents.faults import sentences
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import NEW_JOB, JobKind, JobSpec, NewJob
@@ -123,6 +124,8 @@ class _Attempt:
                 order_for = self._prepare()
             except _NotWaitedFor:
                 return self._fail(failures.NOT_WAITED_FOR)
+            except ValidationError as error:
+                return self._fail(failures.spec_refused("; ".join(sentences(error.errors()))))
             except (BlobMissing, BlobCorrupt, BlobsUnavailable, OSError) as error:
                 return self._fail(failures.files_unavailable(error), retry=True)
             except DBAPIError as error:

@@ -31,6 +31,8 @@ from models_store.tables import Dataset, Job, JobArtifact, JobEvent, Model
 from tests.worker.networks import coloured_squares, convnet
 from worker import supervisor
 from worker.celery_app import RING, make_celery
+from worker.engine.graph import analyze
+from worker.runner.inspection import describe
 from worker.settings import WorkerSettings
 from worker.supervisor import Outcome
 
@@ -206,12 +208,14 @@ class Plane:
 
     def ready_inputs(self) -> dict[str, str]:
         """A small model and its dataset, ready, as fields of a job's spec. Their inspection is not what is tested."""
-        network, images = self.blobs.put_file(self.keep(convnet().SerializeToString())), coloured_squares()
+        model_file, images = convnet(), coloured_squares()
+        network = self.blobs.put_file(self.keep(model_file.SerializeToString()))
+        found = describe(model_file, analyze(model_file), network.size_bytes)
         data = self.blobs.put_file(self.keep(images))
         with self.database.of_project(DEFAULT_PROJECT).session() as session:
             models, datasets = ModelRepository(session), DatasetRepository(session)
             model = models.add("model", "onnx", network.sha256, network.size_bytes, network.key)
-            models.mark_ready(model.id, {}, network.key)
+            models.mark_ready(model.id, found.model_dump(mode="json"), network.key)
             dataset = datasets.add("dataset", "npz", data.sha256, data.size_bytes, data.key)
             datasets.mark_ready(dataset.id, {})
         return {"model_id": model.id, "dataset_id": dataset.id}

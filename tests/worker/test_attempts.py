@@ -71,6 +71,18 @@ def test_a_job_that_was_queued_before_an_upgrade_runs(plane: Plane) -> None:
     assert plane.report(job_id) is not None
 
 
+def test_a_job_that_this_version_does_not_take_fails_with_the_reason(plane: Plane) -> None:
+    """Queued before an upgrade after which it would have been refused."""
+    job_id = plane.submit(model_id=plane.ready_inputs()["model_id"])
+    with plane.database.session() as session:
+        job = session.get_one(Job, job_id)
+        job.spec = job.spec | {"export": {"float16_io": True}}
+    assert plane.work() == [Outcome.ENDED]
+    error = _error(plane, job_id)
+    assert (error["code"], error["error_class"]) == ("spec_refused", "user")
+    assert "float16_io" in error["message"]
+
+
 def test_out_of_memory(plane: Plane) -> None:
     """A child whose address space ends below what torch needs."""
     job_id = plane.submit(**plane.ready_inputs(), finetuning=ENDLESS)
