@@ -18,8 +18,8 @@ from models_store.documents.schedule import Schedule
 DataKind: TypeAlias = Literal["none", "images", "labels"]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-GraphName = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
-"""As long as an upload's may be; the pattern keeps out what is no text, too, which no answer could hold."""
+GraphName = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""The pattern keeps out what is no text, too, which no answer could hold."""
 
 
 class JobKind(StrEnum):
