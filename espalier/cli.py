@@ -93,9 +93,15 @@ def serve(
         Path, typer.Option(envvar="ESPALIER_DATA_DIR", help="Everything is kept here; created if need be.")
     ] = Path("espalier-data"),
     host: Annotated[
-        str, typer.Option(help="Address to listen on. On any but loopback, requests need an API key.")
+        str,
+        typer.Option(
+            envvar="ESPALIER_HOST", help="Address to listen on. On any but loopback, requests need an API key."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int,
+        typer.Option(envvar="ESPALIER_PORT", min=0, max=65_535, help="Port to listen on; 0 takes a free one."),
+    ] = 8000,
     jobs: Annotated[int, typer.Option(min=1, help="Jobs that run at once.")] = 2,
     as_json: AsJson = False,
 ) -> None:

@@ -19,10 +19,11 @@ def test_one_service_per_folder_and_port_until_ctrl_c(tmp_path):
         again = run("serve", "--data-dir", str(tmp_path / "data"), "--port", "0")
         assert again.returncode == 1
         assert f"in use by process {service.process.pid}" in again.stderr
-        beside = run("serve", "--data-dir", str(tmp_path / "other"), "--port", port)
-        assert beside.returncode == 1
-        assert f"cannot listen on 127.0.0.1:{port}" in beside.stderr
-        assert "--port" in beside.stderr
+        other = ["serve", "--data-dir", str(tmp_path / "other")]
+        for beside in (run(*other, "--port", port), run(*other, ESPALIER_PORT=port)):
+            assert beside.returncode == 1
+            assert f"cannot listen on 127.0.0.1:{port}" in beside.stderr
+            assert "--port" in beside.stderr
         assert httpx.get(f"{service.url}/readyz").is_success
 
         children = descendants(service.process.pid)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -111,12 +112,13 @@ def _score(family: Sequence[Variant], images: _Images, classes: int, shared: Pre
             beginning, calibration = renormed(beginning, calibration)
         first = cpu_session(beginning, threads=1)
     sessions = []
-    for variant in family:  # one at a time, for a session holds the weights once more
-        model = split_at(variant(), shared)[1] if shared is not None and begins_alike else variant()
+    others = (variant() for variant in family[1:])
+    for whole in chain([model], others):  # one at a time, for a session holds the weights once more
+        model = split_at(whole, shared)[1] if shared is not None and begins_alike else whole
         if calibration is not None:
             model = renormed(model, calibration)[0]
         sessions.append(cpu_session(model, threads=1))
-    del model
+    del model, whole
     wrong = np.zeros(len(sessions), dtype=np.int64)
     for batch, labels in images:
         begun = batch if first is None else _run(first, name, images.name, batch)
