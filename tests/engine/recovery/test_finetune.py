@@ -361,7 +361,9 @@ def test_outputs_beside_the_class_scores_stay_what_the_originals_are(uploads):
     model = exported(TwoOutputs())
     dataset, teacher = dataset_of(uploads[4], model), build(model)
     finetune(teacher, dataset, OPTIONS)
-    options = OPTIONS.model_copy(update={"epochs": 6, "distillation": 0.5})
+    with torch.no_grad():  # so that a student that learns the scores alone has another embedding
+        teacher.module.get_parameter(teacher.parameters["embedding.weight"]).neg_()
+    options = OPTIONS.model_copy(update={"epochs": 12, "distillation": 0.5})
     students = {}
     for others in (True, False):
         students[others] = form = build(model)
@@ -376,7 +378,8 @@ def test_outputs_beside_the_class_scores_stay_what_the_originals_are(uploads):
             others: (form.module(torch.from_numpy(images))[1] - wanted).square().mean() / wanted.var()
             for others, form in students.items()
         }
-    assert missed[True] < 0.5 * missed[False]
+    assert missed[True] < 0.25
+    assert missed[False] > 0.5
     assert evaluate(students[True].write_back(), dataset.test, 4).top1 > 0.8
 
 
