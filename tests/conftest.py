@@ -23,6 +23,8 @@ from worker.sandbox import SPINS
 
 # Before torch is loaded: several test processes share the cores, as jobs do.
 os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

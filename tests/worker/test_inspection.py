@@ -142,5 +142,17 @@ def test_a_model_that_does_not_load_is_told_without_where_it_lies(plane: Plane) 
         assert str(plane.folder) not in text
 
 
+def test_a_model_older_than_the_runtime_is_told_its_age(plane: Plane) -> None:
+    network = convnet()
+    network.opset_import[0].version = 6
+    model_id, job_id = plane.upload_model(network.SerializeToString())
+    plane.work()
+    plane.wait(job_id, JobState.FAILED)
+    rejection = plane.model(model_id).rejection
+    assert rejection is not None
+    assert rejection["code"] == "model_does_not_load"
+    assert "opset 6" in rejection["hint"]
+
+
 def squeezenet_weights(classes: int) -> dict[str, torch.Tensor]:
     return torchvision.models.squeezenet1_1(weights=None, num_classes=classes).state_dict()
