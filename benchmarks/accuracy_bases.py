@@ -160,7 +160,12 @@ def _trained(name: str) -> Path:
             _train(model, target, epochs=5, rate=0.02)
         elif name in UNTRAINED:
             torch.manual_seed(0)
-            _train(UNTRAINED[name](), target, epochs=10, rate=0.05, halved=9)
+            model, rough = UNTRAINED[name](), target.with_stem(f"{name}_rough")
+            if not rough.exists():
+                _train(model, rough, epochs=10, rate=0.05, halved=9)
+            model.load_state_dict(load_file(rough))
+            # The rate is next to nothing in the one epoch so far that saw whole images.
+            _train(model, target, epochs=1, rate=0.02)
         else:
             raise ValueError(f"there is no base {name!r}")
     return target

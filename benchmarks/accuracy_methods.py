@@ -67,6 +67,7 @@ OURS = {
     "refit, inner layers, uniform": Ours("refit", "uniform", inner=True),
     "refit, inner layers, global": Ours("refit", "global", "none", inner=True),
     "refit, global": Ours("refit", "global", "none"),
+    "refit, sensitivity": Ours("refit", "sensitivity"),
     "l2, uniform": Ours("l2", "uniform"),
 }
 OTHERS = (
@@ -74,7 +75,7 @@ OTHERS = (
     | {
         f"refit, {each.name}": Ours("refit", each.name)
         for each in ALLOCATIONS
-        if each.name not in ("uniform", "global")
+        if each.name not in ("uniform", "global", "sensitivity")
     }
     | {f"{name}, global": Ours(name, "global", "none") for name in ("fisher", "taylor")}
 )

@@ -61,6 +61,7 @@ class Job:
             round_to=spec.pruning.round_to,
             min_ratio=spec.pruning.min_ratio,
             table=lambda: self.table,
+            dataset=lambda: self.bench.data,
         )
         chosen_s = time.monotonic() - start
         form = build(prune(self.analysis, found.plan))

@@ -84,8 +84,8 @@ class Pruning(ChoosesMethods):
     criterion_options: MethodOptions = DEFAULTS
     allocation: Annotated[str, InCatalogue("allocation")] | None = Field(
         default=None,
-        description="How much goes where. Left out: `latency` where the budget bounds latency, `global` where the "
-        "criterion is left out and the job has images, else `uniform`.",
+        description="How much goes where. Left out: `sensitivity` where the criterion is left out and the job has "
+        "images, else `latency` where the budget bounds latency, else `uniform`.",
     )
     allocation_options: MethodOptions = DEFAULTS
     round_to: int = Field(
@@ -108,12 +108,12 @@ class Pruning(ChoosesMethods):
     def completed(self, *, images: bool, latency: bool) -> Self:
         """With methods, and all their options, in place of what was left out: the best for the data and the budget."""
         criterion, allocation = self.criterion, self.allocation
-        if allocation is None and latency:
-            allocation = "latency"
         if criterion is None and allocation == "heuristic":
             criterion = "l1"
         elif criterion is None and images:
-            criterion, allocation = "refit", allocation or "global"
+            criterion, allocation = "refit", allocation or "sensitivity"
+        if allocation is None and latency:
+            allocation = "latency"
         chosen = {
             "criterion": criterion or "l2",
             "criterion_options": self.criterion_options,

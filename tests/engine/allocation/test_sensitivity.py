@@ -100,3 +100,17 @@ def test_a_network_that_is_silent_on_the_images_is_cut_all_the_same(rule: str) -
         analysis, scores, [macs_limit(analysis, 0.5)], method="sensitivity", options={"rule": rule}, round_to=1
     )
     assert found.reached
+
+
+def test_a_network_that_torch_cannot_run_is_judged_by_its_scores_and_says_so() -> None:
+    model = convnet(width=64)
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type, relu.domain = "SampleOp", "com.microsoft"
+    model.opset_import.add(domain="com.microsoft", version=1)
+    analysis, told = analyze(model), list[str]()
+    limits = [macs_limit(analysis, 0.5)]
+    found = allocate(analysis, score(analysis, "l2"), limits, method="sensitivity", round_to=1, on_warning=told.append)
+    assert found.reached
+    assert [text.partition(":")[0] for text in told] == [
+        "Sensitivity is judged by the shares of importance that go, not measured"
+    ]

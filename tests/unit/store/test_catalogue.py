@@ -106,11 +106,11 @@ def test_options_are_spelt_out() -> None:
     ("body", "criterion", "allocation"),
     [
         ({}, "l2", "uniform"),
-        ({"dataset_id": DATASET}, "refit", "global"),
-        ({"dataset_id": DATASET, "data": {"labels": False}}, "refit", "global"),
-        ({"dataset_id": DATASET, "pruning": {"allocation": "sensitivity"}}, "refit", "sensitivity"),
+        ({"dataset_id": DATASET}, "refit", "sensitivity"),
+        ({"dataset_id": DATASET, "data": {"labels": False}}, "refit", "sensitivity"),
+        ({"dataset_id": DATASET, "pruning": {"allocation": "global"}}, "refit", "global"),
         ({"budget": {"latency_ratio": 0.5}}, "l2", "latency"),
-        ({"dataset_id": DATASET, "budget": {"macs_ratio": 0.5, "latency_ms": 3}}, "refit", "latency"),
+        ({"dataset_id": DATASET, "budget": {"macs_ratio": 0.5, "latency_ms": 3}}, "refit", "sensitivity"),
         ({"dataset_id": DATASET, "budget": {"latency_ms": 3}, "pruning": {"criterion": "l1"}}, "l1", "latency"),
         ({"budget": {"latency_ms": 3}, "pruning": {"allocation": "uniform"}}, "l2", "uniform"),
         ({"dataset_id": DATASET, "pruning": {"criterion": "taylor"}}, "taylor", "uniform"),
@@ -120,7 +120,7 @@ def test_options_are_spelt_out() -> None:
         (
             {"dataset_id": DATASET, "random_masks": {"granularity": "kernel"}, "kernels": {"layout": "free"}},
             "refit",
-            "global",
+            "sensitivity",
         ),
     ],
 )
@@ -150,13 +150,13 @@ def test_each_point_of_a_sweep_has_the_methods_for_its_budget() -> None:
     body = {"kind": "sweep", "model_id": MODEL, "dataset_id": DATASET}
     sweep = SweepSpec.model_validate({**body, "budgets": [{"macs_ratio": 0.7}, {"latency_ratio": 0.5}]})
     chosen = [(job.pruning.criterion, job.pruning.allocation) for job in sweep.jobs()]
-    assert chosen == [("refit", "global"), ("refit", "latency")]
+    assert chosen == [("refit", "sensitivity"), ("refit", "sensitivity")]
 
 
 def test_an_estimate_has_the_methods_of_the_job_that_it_forecasts() -> None:
     body = {"kind": "estimate", "model_id": MODEL}
     assert EstimateSpec.model_validate(body).pruning.criterion == "l2"
-    assert EstimateSpec.model_validate({**body, "dataset_id": DATASET}).pruning.allocation == "global"
+    assert EstimateSpec.model_validate({**body, "dataset_id": DATASET}).pruning.allocation == "sensitivity"
 
 
 def test_a_template_leaves_methods_to_its_runs_which_may_bring_images() -> None:

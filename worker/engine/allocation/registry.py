@@ -53,6 +53,7 @@ class Means:
     table: Callable[[], LatencyTable] | None
     dataset: Callable[[], Dataset | None]
     on_progress: Callable[[float], None]
+    warn: Callable[[str], None]
     memory: Memory
 
 
@@ -68,6 +69,8 @@ class Problem:
         self.limits = tuple(limits)
         self.seed = seed
         self.on_progress = means.on_progress
+        self.warn = means.warn
+        """Told what the user should know about how the widths were found."""
         self.trace: SearchTrace | None = None
         """Left by searches."""
         self._means = means
@@ -179,6 +182,7 @@ def allocate(
     table: Callable[[], LatencyTable] | None = None,
     dataset: Callable[[], Dataset | None] = lambda: None,
     on_progress: Callable[[float], None] = lambda share: None,
+    on_warning: Callable[[str], None] = lambda text: None,
     memory: Memory | None = None,
 ) -> Allocation:
     """Keep the most important units within all limits, as closely as the widths allow.
@@ -196,7 +200,7 @@ def allocate(
     if not analysis.groups:
         return _allocation(analysis, scores, analysis.full, limits, unreachable.without_widths)
     widths = Widths(analysis, scores, round_to=round_to, min_ratio=min_ratio)
-    means = Means(table, dataset, on_progress, memory or Memory())
+    means = Means(table, dataset, on_progress, on_warning, memory or Memory())
     floor = widths.counts(widths.floor)
     problem = Problem(analysis, scores, widths, [limit.relaxed_to(floor) for limit in limits], seed, means)
     counts = widths.counts(chosen.function(problem, read))

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from worker.engine.allocation.limits import Limit
 from worker.engine.allocation.registry import ALLOCATIONS, Floats, Problem
-from worker.engine.graph.analysis import Counts
+from worker.engine.errors import EngineError
+from worker.engine.graph.analysis import Analysis, Counts
 from worker.engine.methods import Options
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _KEEP = (0.875, 0.75, 0.5, 0.25, 0.125)
 _NOISE = 4
+_MOST_MACS, _FEWEST_IMAGES = 1e13, 8
+"""What the images may cost together: minutes on a few cores. A network that costs more is run on fewer of them."""
 
 
 class SensitivityOptions(Options):
@@ -30,7 +33,11 @@ class SensitivityOptions(Options):
         "knapsack: step by step, the least is lost for what the budget's scarcest line saves.",
     )
     images: int = Field(
-        default=64, ge=1, le=10_000, description="Validation images the network is run on; 4 random inputs if none."
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Validation images the network is run on, at most: no more than take 10^13 multiply-accumulates, "
+        "or 8. 4 random inputs if there are none.",
     )
 
 
@@ -38,7 +45,8 @@ class SensitivityOptions(Options):
     "sensitivity",
     title="Per-layer sensitivity",
     summary="Each layer is cut alone at several ratios, and what that changes in the network's outputs decides its "
-    "rate. With a dataset on validation images, without one on random inputs.",
+    "rate. With a dataset on validation images, without one on random inputs; a network that cannot be run with masks "
+    "is judged by its scores alone.",
     paper="Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv 1608.08710, section 3.1",
     cost="about five runs of half the network per layer",
     uses=("activations",),
@@ -81,12 +89,24 @@ def _knapsack(problem: Problem, losses: Sequence[Sensitivity]) -> Counts:
 
 
 def _measured(problem: Problem, images: int) -> tuple[Sensitivity, ...]:
-    from worker.engine.probe import Probe, measure_sensitivity, some_images, some_noise  # other methods need no torch
+    """Of a network that cannot be run with masks, the shares of importance that go."""
+    # Imported here: other methods need no torch.
+    from worker.engine.probe import Probe, importance_lost, measure_sensitivity, some_images, some_noise
 
-    analysis, data = problem.analysis, problem.dataset
-    chosen = (
-        some_noise(analysis, _NOISE, problem.seed)
-        if data is None
-        else some_images(analysis, data.validation, images, len(data.classes), problem.seed)
-    )
-    return measure_sensitivity(analysis, problem.scores, Probe(analysis, chosen), _KEEP, problem.on_progress)
+    analysis, scores, data = problem.analysis, problem.scores, problem.dataset
+    try:
+        chosen = (
+            some_noise(analysis, _NOISE, problem.seed)
+            if data is None
+            else some_images(analysis, data.validation, _affordable(analysis, images), len(data.classes), problem.seed)
+        )
+        return measure_sensitivity(analysis, scores, Probe(analysis, chosen), _KEEP, problem.on_progress)
+    except EngineError as error:
+        problem.warn(f"Sensitivity is judged by the shares of importance that go, not measured: {error.message}")
+        return importance_lost(analysis, scores, _KEEP)
+
+
+def _affordable(analysis: Analysis, images: int) -> int:
+    """As many of them as may be run with every width cut alone, of which each takes half of the network on average."""
+    each = analysis.macs * len(analysis.widths) * len(_KEEP) / 2
+    return min(images, max(int(_MOST_MACS / max(each, 1)), _FEWEST_IMAGES))

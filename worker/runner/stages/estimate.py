@@ -133,6 +133,7 @@ def allocate_within(bench: Workbench, scores: Scores, lines: list[Limit]) -> All
         table=lambda: latency_table(bench),
         dataset=lambda: bench.dataset,
         on_progress=bench.voice.progress,
+        on_warning=lambda text: bench.voice.log(text, "warning"),
         memory=bench.memory,
     )
 
