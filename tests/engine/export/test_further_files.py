@@ -91,6 +91,35 @@ def test_half_precision_leaves_nodes_alone_whose_values_do_not_fit():
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
 
+def _scaled(kind):
+    """Networks with values beyond float16's range in places of their own, and their input."""
+    g = GraphBuilder(17, seed=3)
+    image = np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)
+
+    def times(x, factor):
+        return g.node("Mul", x, g.constant(np.float32(factor)))
+
+    if kind == "input":
+        return g.model(g.conv(times(g.input((1, 3, 8, 8), "x"), 1e-5), 3, 4)), 1e5 * image
+    if kind == "integers":
+        x = g.node("Cast", g.input((1, 3, 8, 8), "x", onnx.TensorProto.INT32), to=onnx.TensorProto.FLOAT)
+        return g.model(times(g.conv(x, 3, 4), 1e-5)), (1e5 * image).astype(np.int32)
+    x = g.conv(g.input((1, 3, 8, 8), "x"), 3, 4)
+    if kind == "output":
+        return g.model(times(x, 1e5)), image
+    return g.model(g.node("Add", *(times(times(x, 1e5), factor) for factor in (1e-5, 2e-5)))), image
+
+
+@pytest.mark.parametrize("kind", ["input", "integers", "output", "two readers"])
+def test_half_precision_keeps_what_does_not_fit_in_float32_from_end_to_end(kind):
+    model, image = _scaled(kind)
+    half = to_half_precision(model, too_large=too_large_for_float16(model, [{"x": image}]))
+    onnx.checker.check_model(half, full_check=True)
+    assert agreement(model, half, [{"x": image}]).max_relative_error < 0.01
+    expected, found = (ReferenceEvaluator(each).run(None, {"x": image})[0] for each in (model, half))
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("order", [(1, 0, 2), (1, 2, 0), None])
 def test_a_sequence_turned_before_it_is_classified_does_not_kill_the_runtime(order):
     """As recognisers of text have it behind their recurrent layers."""

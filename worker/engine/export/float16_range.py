@@ -20,10 +20,12 @@ _REACH = LARGEST / 2
 
 
 def too_large_for_float16(model: onnx.ModelProto, inputs: Sequence[Mapping[str, np.ndarray]]) -> frozenset[str]:
-    """Tensors of the main graph that hold such values on these inputs. What is infinite in float32 is so in float16."""
+    """Tensors of the main graph, its inputs included, that hold such values on these inputs. What is infinite in
+    float32 is so in float16."""
     graph = OnnxGraph(model)
     types = inferred_types(graph)
-    names = [
+    names = [value.name for value in graph.inputs if value.type.tensor_type.elem_type == TensorProto.FLOAT]
+    names += [
         name
         for node, scope in zip(graph.nodes, graph.scope, strict=True)
         for name in node.output

@@ -53,20 +53,22 @@ def to_half_precision(
 
 def _leave_out_detours(graph: onnx.GraphProto) -> None:
     """Between two nodes in float32 the converter writes a Cast to float16 and one back, where large values would be
-    lost."""
-    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
-    straight = {}
-    for name, cast in casts.items():
+    lost: the one back is given what the other was. It writes one for each node that reads it, too, all alike."""
+    casts: dict[str, onnx.NodeProto] = {}
+    others = []
+    for node in graph.node:
+        if node.op_type == "Cast":
+            casts.setdefault(node.output[0], node)
+        else:
+            others.append(node)
+    for cast in casts.values():
         down = casts.get(cast.input[0])
         if down is not None and _target(cast) == TensorProto.FLOAT and _target(down) == TensorProto.FLOAT16:
-            straight[name] = down.input[0]
-    for node in graph.node:
-        node.input[:] = [straight.get(name, name) for name in node.input]
-    for _ in range(2):  # a Cast down is read by none but the one back
-        read = set(mentioned_names(graph))
-        kept = [node for node in graph.node if node.op_type != "Cast" or node.output[0] in read]
-        del graph.node[:]
-        graph.node.extend(kept)
+            cast.input[0] = down.input[0]
+    nodes = [*others, *casts.values()]
+    read = {*mentioned_names(graph)}
+    del graph.node[:]
+    graph.node.extend(node for node in nodes if node.op_type != "Cast" or node.output[0] in read)
 
 
 def _target(cast: onnx.NodeProto) -> int:
