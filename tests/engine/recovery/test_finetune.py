@@ -20,6 +20,7 @@ from worker.engine.measure import evaluate
 from worker.engine.recovery import FinetuneOptions, finetune
 from worker.engine.recovery.arithmetic import BFLOAT16, FLOAT32, fastest
 from worker.engine.recovery.layer_weights import decayed
+from worker.engine.recovery.objective import objective_of
 from worker.engine.torch_form import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -381,6 +382,24 @@ def test_outputs_beside_the_class_scores_stay_what_the_originals_are(uploads):
     assert missed[True] < 0.25
     assert missed[False] > 0.5
     assert evaluate(students[True].write_back(), dataset.test, 4).top1 > 0.8
+
+
+@pytest.mark.parametrize("ends", ["flattened", "with the class", "with flags"])
+def test_what_follows_from_the_class_scores_alone_is_nothing_beside_them(uploads, ends):
+    g = GraphBuilder(17)
+    maps = g.node("GlobalAveragePool", g.node("Relu", g.conv(g.input(("n", 1, 8, 8)), 1, 4)))
+    scores = g.node("Flatten", maps)
+    outputs = [scores]
+    if ends == "with the class":
+        outputs = [g.node("Softmax", scores)]
+        outputs.append(g.node("ArgMax", outputs[0], axis=1, keepdims=0))
+    if ends == "with flags":  # of which no gradient tells anything
+        outputs.append(g.node("Greater", g.node("ReduceMean", maps, axes=[1, 2, 3]), g.constant(np.float32(0))))
+    model = g.model(*outputs)
+    options = OPTIONS.model_copy(update={"distillation": 0.5})
+    dataset, teacher = dataset_of(uploads[4], model), build(model)
+    found = objective_of(build(model), dataset, options, torch.device("cpu"), teacher)
+    assert found.values == (scores,)
 
 
 def test_the_first_training_loss_is_that_of_images_of_all_classes(uploads):

@@ -20,6 +20,7 @@ from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.torch_form import TorchForm
 from worker.engine.torch_form.failures import as_engine_error
 
+NOTHING_TO_IMITATE = "nothing_to_imitate"
 _CHOOSING = frozenset(
     ["ArgMax", "ArgMin", "Compress", "Hardmax", "NonMaxSuppression", "NonZero", "RoiAlign", "TopK", "Unique"]
 )
@@ -47,6 +48,13 @@ def targets(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(found) if name in dependent and name in graph.producer)
 
 
+def beside(model: onnx.ModelProto, value: str) -> set[str]:
+    """All values that depend on the model's inputs by other ways than through this one, or through what this one is
+    but for its last activations and its shape."""
+    graph = OnnxGraph(model)
+    return _reached(graph, {each.name for each in graph.inputs}, _before_the_end(graph, value))
+
+
 @RECOVERIES.register(
     "imitation",
     title="Finetuning without labels",
@@ -72,9 +80,12 @@ class Imitation:
         apart: str | None = None,
     ) -> None:
         """images: a few, (B, ...), on which both are tried; batches: those that tell how the original's values vary,
-        whatever the batch in which they are compared; apart: a value that something else looks after. Raises
-        EngineError where there is nothing to compare."""
-        names = [n for n in targets(teacher.model) if n in teacher.values and n in student.values and n != apart]
+        whatever the batch in which they are compared; apart: a value that something else looks after, and with it all
+        that is computed from it alone. Raises EngineError where there is nothing to compare."""
+        names = [name for name in targets(teacher.model) if name in teacher.values and name in student.values]
+        if apart is not None:
+            others = beside(teacher.model, apart)
+            names = [name for name in names if name in others]
         wanted, given = (_try(form, names, images) for form in (teacher, student))
         self.values = tuple(
             name
@@ -83,7 +94,7 @@ class Imitation:
         )
         if not self.values:
             raise EngineError(
-                "nothing_to_imitate",
+                NOTHING_TO_IMITATE,
                 "No output of the model can be compared with the original's while it is trained.",
                 "Set finetuning.epochs to 0.",
             )
@@ -108,12 +119,12 @@ def _chooses(node: onnx.NodeProto) -> bool:
     return node.op_type in _CHOOSING or bool(bodies_of(node))
 
 
-def _reached(graph: OnnxGraph, start: set[str]) -> set[str]:
-    """The values that depend on any of `start`, with these."""
+def _reached(graph: OnnxGraph, start: set[str], barrier: str = "") -> set[str]:
+    """The values that depend on any of `start`, with these; not through the barrier."""
     reached = set(start)
     for node in graph.nodes:
         if reached.intersection(_reads(node)):
-            reached.update(name for name in node.output if name)
+            reached.update(name for name in node.output if name not in ("", barrier))
     return reached
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from worker.engine.data import Dataset
+from worker.engine.errors import EngineError
+from worker.engine.measure.classifier import find_head
 from worker.engine.recovery.distillation import Teacher
-from worker.engine.recovery.imitation import Imitation, targets
+from worker.engine.recovery.imitation import NOTHING_TO_IMITATE, Imitation, beside
 from worker.engine.recovery.labels import Labels
 from worker.engine.recovery.training_options import FinetuneOptions
 from worker.engine.torch_form import TorchForm
@@ -53,10 +55,16 @@ def objective_of(
         return _imitation(form, dataset, options, device, teacher)
     softened = Teacher(teacher, options.temperature, device)
     labels = Labels(form, dataset, options.label_smoothing, softened, options.distillation)
-    (scores,) = labels.values
-    if set(targets(teacher.model)) <= {scores}:
+    scores = find_head(teacher.model).logits
+    if beside(teacher.model, scores).isdisjoint(value.name for value in teacher.model.graph.output):
         return labels
-    return _LabelsAndOutputs(labels, _imitation(form, dataset, options, device, teacher, scores), options.distillation)
+    try:
+        others = _imitation(form, dataset, options, device, teacher, scores)
+    except EngineError as error:
+        if error.code != NOTHING_TO_IMITATE:
+            raise
+        return labels  # flags or numbers of things, say, that no gradient leads to
+    return _LabelsAndOutputs(labels, others, options.distillation)
 
 
 class _LabelsAndOutputs:
