@@ -451,10 +451,16 @@ def test_filters_of_a_matrix_around_which_a_shortcut_leads_are_its_columns(op: s
     assert int(np.argmin(score(analysis, "l1", {"normalisation": "none"})[0])) == 2
 
 
-def test_feature_maps_that_are_no_numbers_have_no_rank(net: Net) -> None:
-    spoilt = Calibration(np.full_like(net.x, np.nan), net.y)
+@pytest.mark.parametrize("value", [np.nan, 1e38])
+@pytest.mark.parametrize("name", ["apoz", "variance", "hrank"])
+def test_feature_maps_that_are_no_numbers_have_no_score(name: str, value: float) -> None:
+    """Of infinity numpy says that its rank is 0."""
+    b = GraphBuilder()
+    maps = b.node("Conv", b.input(("n", 3, 4, 4)), b.constant(np.full((8, 3, 1, 1), 10, np.float32)))
+    logits = b.node("GlobalAveragePool", b.conv(b.node("Relu", maps), 8, CLASSES))
+    spoilt = Calibration(np.full((4, 3, 4, 4), value, np.float32), np.zeros(4, np.int64))
     with pytest.raises(EngineError, match="NaN") as refused:
-        score(net.analysis(), "hrank", calibration=spoilt)
+        score(analyze(b.model(logits)), name, calibration=spoilt)
     assert refused.value.code == "not_finite"
 
 

@@ -11,6 +11,7 @@ from worker.engine.criteria.evidence import Evidence
 from worker.engine.criteria.observation import observed
 from worker.engine.criteria.places import Place, every_place, feature_maps
 from worker.engine.criteria.width import Floats, Width
+from worker.engine.errors import EngineError
 
 Measure: TypeAlias = Callable[[np.ndarray], Floats]
 """Feature maps (channels, rows, ...) of a batch -> sums over its rows, (moments, channels). Rows are images where the
@@ -22,7 +23,7 @@ Finish: TypeAlias = Callable[[Floats, int], Floats]
 
 def rows_per_place(evidence: Evidence, width: Width, images: int, measure: Measure, finish: Finish) -> list[Floats]:
     """One row per place at which the width's feature maps are read; a unit of several channels gets their mean, and one
-    that is not read there NaN."""
+    that is not read there NaN. Raises EngineError where feature maps are no numbers."""
     sums = evidence.once("feature maps", lambda: _measure(evidence, images, measure))
     rows = []
     for place in feature_maps(width):
@@ -42,6 +43,12 @@ def _measure(evidence: Evidence, images: int, measure: Measure) -> dict[str, tup
     calibration = evidence.images(images)
     for arrays, _ in observed(evidence.analysis, list(places), calibration):
         for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise EngineError(
+                    "not_finite",
+                    f"Feature map '{name}' holds NaN or infinity on the job's images, which have no rank or variance.",
+                    "Check data.mean and data.std, or choose a criterion that needs no images, such as l2.",
+                )
             maps = _by_channel(places[name], array)
             found = measure(maps)
             rows[name] += maps.shape[1]

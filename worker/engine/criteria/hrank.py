@@ -9,7 +9,6 @@ from worker.engine.criteria.activations import rows_per_place
 from worker.engine.criteria.evidence import Evidence
 from worker.engine.criteria.registry import CRITERIA, ScoreOptions
 from worker.engine.criteria.width import Floats, Width
-from worker.engine.errors import EngineError
 
 
 class HrankOptions(ScoreOptions):
@@ -41,12 +40,4 @@ def _ranks(maps: np.ndarray) -> Floats:
     spatial = maps.shape[2:]
     rows = spatial[0] if len(spatial) >= 2 else 1
     matrices = maps.reshape(*maps.shape[:2], rows, -1).astype(np.float32, copy=False)  # no SVD takes halves
-    try:
-        ranks = np.linalg.matrix_rank(matrices)
-    except np.linalg.LinAlgError as error:
-        raise EngineError(
-            "not_finite",
-            "Feature maps hold NaN or infinity, and have no rank.",
-            "Check data.mean and data.std, or choose another criterion.",
-        ) from error
-    return np.asarray(ranks.sum(axis=1, dtype=np.float64))[None]
+    return np.asarray(np.linalg.matrix_rank(matrices).sum(axis=1, dtype=np.float64))[None]
