@@ -30,6 +30,19 @@ def test_model_becomes_ready(plane: Plane) -> None:
     assert model.inspection["inputs"] == [{"name": "image", "dtype": "float", "shape": ["batch", 3, 12, 12]}]
 
 
+def test_a_model_is_tried_as_it_is_read(plane: Plane) -> None:
+    """ONNX Runtime takes a batch that is declared as 0 by its word."""
+    model = convnet()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 0
+    model_id, job_id = plane.upload_model(model.SerializeToString())
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    inspection = plane.model(model_id).inspection
+    assert inspection is not None
+    assert inspection["inputs"] == [{"name": "image", "dtype": "float", "shape": [None, 3, 12, 12]}]
+
+
 def test_torchvision_weights_become_onnx(plane: Plane) -> None:
     weights = squeezenet_weights(classes=10)
     details = {"architecture": "squeezenet1_1", "num_classes": 10, "input_shape": [3, 64, 64]}

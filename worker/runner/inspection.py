@@ -73,7 +73,9 @@ def _inspect_model(upload: InputFile, folder: WorkFolder) -> ModelInspection:
         _save(_export(upload) if upload.format == "torchvision" else _joined(upload, folder), path)
     model = vet(path)
     check_bytes(model)
-    session = load(path)
+    as_read = folder.tmp / "model.onnx"
+    _save(model, as_read)  # what every job runs has been put right
+    session = load(as_read)
     analysis = analyze(model)
     _refuse_weights_that_are_no_numbers(analysis)
     try_to_run(session, analysis)

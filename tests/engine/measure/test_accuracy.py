@@ -1,12 +1,13 @@
 """Accuracy against figures computed by hand, and which output is a classifier's."""
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from worker.engine.data import Split
 from worker.engine.errors import EngineError
-from worker.engine.measure import evaluate, find_head
+from worker.engine.measure import evaluate, fidelity, find_head
 
 ONE, ZERO = np.ones(1, np.float32), np.zeros(1, np.float32)
 
@@ -47,6 +48,17 @@ def test_figures(tail, batch):
     exact = np.log(np.exp(values.astype(np.float64)).sum(1)) - values[np.arange(200), labels]
     assert found.loss == pytest.approx(exact.mean(), rel=1e-5)
     np.testing.assert_array_equal(found.predictions, values.argmax(1))
+
+
+def test_a_file_is_measured_as_it_is_read(tmp_path):
+    """Its batch is declared as 0, as converters from MXNet do, by which ONNX Runtime takes no images at all."""
+    model, path = scoring_model(7), tmp_path / "model.onnx"
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 0
+    onnx.save(model, path)
+    values, labels = scores(), np.arange(200) % 7
+    np.testing.assert_array_equal(evaluate(path, split_of(values, labels), 7).predictions, values.argmax(1))
+    assert fidelity(path, path, split_of(values, labels)).error == 0
 
 
 def test_five_classes_have_no_top5():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from worker.engine.data import Split
+from worker.engine.graph import load_model
 from worker.engine.measure.images import batch_size, own_rows, run_images
 from worker.engine.measure.session import cpu_session
 
@@ -79,7 +80,7 @@ def fidelity(
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> Fidelity:
     """Run both models over a split and compare every output of the graph, by name."""
-    sessions = [cpu_session(path, threads) for path in (original, pruned)]
+    sessions = [cpu_session(load_model(path), threads) for path in (original, pruned)]
     names = [output.name for output in sessions[0].get_outputs()]
     sums = {name: _Sums() for name in names}
     done = 0

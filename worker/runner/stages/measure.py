@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 
+import onnx
 from pydantic import Field
 
 from models_store.documents.base import Document
@@ -45,7 +46,9 @@ def run(bench: Workbench) -> Measured:
                 bench.spec.seed,
                 bench.voice.progress,
             )
-    peaks = peak_memory(bench.model_file.path, exported, measuring.threads, bench.spec.seed)
+    original = bench.folder.tmp / "original.onnx"
+    onnx.save(bench.original, original)  # as every other measurement reads it
+    peaks = peak_memory(original, exported, measuring.threads, bench.spec.seed)
     if peaks is None:
         logger.warning("peak memory is not known: a process that loads and runs the model did not come to its end")
     return Measured(
