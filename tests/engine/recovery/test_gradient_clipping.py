@@ -52,6 +52,15 @@ def test_a_norm_may_follow_a_bias_a_residual_sum_or_a_change_of_shape():
     assert unnormalised_weights(model) == dict.fromkeys(first.input[1:], 0)  # its Relu is what the norm does not undo
 
 
+def test_a_weight_on_the_left_of_a_product_has_its_filters_in_rows():
+    g = GraphBuilder(17)
+    left, other, right = g.constant(g.normal(6, 3)), g.constant(g.normal(3, 6)), g.constant(g.normal(8, 8))
+    x = g.node("Relu", g.node("MatMul", left, g.input((1, 3, 8))))
+    x = g.node("Relu", g.node("Gemm", other, g.node("Squeeze", x, g.ints(0)), transA=1))
+    x = g.node("Relu", g.node("MatMul", x, right))
+    assert unnormalised_weights(g.model(g.matmul(x, 8, 4))) == {left: -2, other: 1, right: -1}
+
+
 def several_layers() -> onnx.ModelProto:
     """Whose filters lie along different axes of their weights."""
     g = GraphBuilder(17, seed=0)

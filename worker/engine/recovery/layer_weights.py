@@ -20,7 +20,7 @@ def layer_weights(graph: OnnxGraph, nodes: Iterable[onnx.NodeProto]) -> dict[str
     found: dict[str, int] = {}
     for node in nodes:
         for position, name in enumerate(node.input if node.op_type in LAYER_OPS else ()):
-            axis = _axis_of_outputs(node) if position < 2 else 0
+            axis = _axis_of_outputs(node, position) if position < 2 else 0
             for stored, place in _stored(graph, name, axis):
                 found.setdefault(stored, place)
     return found
@@ -36,11 +36,15 @@ def decayed(form: TorchForm) -> Callable[[torch.nn.Parameter], bool]:
     return lambda parameter: sum(size > 1 for size in parameter.shape) >= 2 and id(parameter) not in spared
 
 
-def _axis_of_outputs(node: onnx.NodeProto) -> int:
-    """Of the weight as the layer reads it. Negative ones count from the end; 0 where the op has no one axis for it."""
-    if node.op_type == "ConvTranspose" or (node.op_type == "Gemm" and not int_attribute(node, "transB", 0)):
-        return 1
-    return -1 if node.op_type == "MatMul" else 0
+def _axis_of_outputs(node: onnx.NodeProto, position: int) -> int:
+    """Of the weight as the layer reads it, be it the left or the right matrix of a product. Negative ones count from
+    the end; 0 where the op has no one axis for it."""
+    if node.op_type == "MatMul":
+        return position - 2
+    if node.op_type == "Gemm":
+        transposed = int_attribute(node, "transA" if position == 0 else "transB", 0)
+        return position if not transposed else 1 - position
+    return 1 if node.op_type == "ConvTranspose" else 0
 
 
 def _stored(graph: OnnxGraph, name: str, axis: int) -> Iterator[tuple[str, int]]:
