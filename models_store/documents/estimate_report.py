@@ -1,11 +1,12 @@
 """What an estimate job found: no pruned model, but what pruning would cost and gain."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from models_store.documents.base import Document
 from models_store.documents.job_spec import EstimateSpec
+from models_store.documents.recorded import RECORDED
 from models_store.documents.report import Artifact, BudgetVerdict, Cost, Machine
 
 
@@ -84,7 +85,7 @@ class EstimateReport(Document):
     kind: Literal["estimate"] = "estimate"
     job_id: str
     attempt: int
-    spec: EstimateSpec
+    spec: Annotated[EstimateSpec, RECORDED]
     model_name: str
     model_sha256: str
     dataset_sha256: str | None

@@ -12,6 +12,7 @@ from models_store.documents.export_spec import Export
 from models_store.documents.kernels import Kernels
 from models_store.documents.methods import DEFAULTS, ChoosesMethods, InCatalogue, MethodOptions, refuse
 from models_store.documents.random_masks import RandomMasks
+from models_store.documents.recorded import is_recorded
 from models_store.documents.recovery_spec import Recovery, Regularisation
 from models_store.documents.schedule import Schedule
 
@@ -333,7 +334,7 @@ class JobSpec(PruningWork):
         budget, measuring = self.budget, self.measuring
         chosen_by = budget.bounds_latency or any("latency" in method.uses for method in self.methods())
         measured = budget.latency_threads == measuring.threads and budget.latency_batch_size in measuring.batch_sizes
-        if not (chosen_by or measured):
+        if not (chosen_by or measured or is_recorded()):
             names = ("latency_batch_size", "latency_threads")
             text = "nothing in this budget is about latency: set latency_ratio or latency_ms, or see `measuring`"
             idle = [name for name in names if getattr(budget, name) != Budget.model_fields[name].default]
@@ -413,7 +414,7 @@ class SweepSpec(PruningWork):
     def _points_differ(self) -> Self:
         first: dict[Budget, int] = {}
         for number, budget in enumerate(self.budgets):
-            if first.setdefault(budget, number) != number:
+            if first.setdefault(budget, number) != number and not is_recorded():
                 text = f"the same budget as budgets.{first[budget]}: leave one of them out"
                 refuse([(("budgets", number), text)], "twice")
         return self

@@ -1,12 +1,13 @@
 """What a job measured. Units stand in the field names; ratios are pruned / original."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from models_store.documents.base import Document
 from models_store.documents.export_spec import ExportedFile, MissingFile
 from models_store.documents.job_spec import Budget, JobSpec
+from models_store.documents.recorded import RECORDED
 
 
 class Cost(Document):
@@ -293,7 +294,7 @@ class Report(Document):
     kind: Literal["prune"] = "prune"
     job_id: str
     attempt: int
-    spec: JobSpec
+    spec: Annotated[JobSpec, RECORDED]
     model_name: str
     model_sha256: str = Field(description="Of the uploaded file.")
     onnx_sha256: str | None = Field(

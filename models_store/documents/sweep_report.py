@@ -1,6 +1,6 @@
 """What a sweep found: a pruned model per budget, and which of them no other one beats."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -8,6 +8,7 @@ from models_store.documents.base import Document
 from models_store.documents.event import JobError
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import Budget, SweepSpec
+from models_store.documents.recorded import RECORDED
 from models_store.documents.report import Accuracy, Artifact, BudgetVerdict, Cost, LatencyRow, Machine
 
 
@@ -51,7 +52,7 @@ class SweepReport(Document):
     kind: Literal["sweep"] = "sweep"
     job_id: str
     attempt: int
-    spec: SweepSpec
+    spec: Annotated[SweepSpec, RECORDED]
     model_name: str
     original_sha256: str
     dataset_sha256: str | None

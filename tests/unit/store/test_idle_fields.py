@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from models_store.documents.export_spec import Export
 from models_store.documents.job_spec import NEW_JOB, EstimateSpec, JobSpec
+from models_store.documents.sweep_report import SweepReport
+from tests.sweep_reports import sweep_report
 
 BODY = {"model_id": "mdl_" + "0" * 32, "dataset_id": "dst_" + "0" * 32, "budget": {"macs_ratio": 0.5}}
 SWEEP = {"kind": "sweep", "model_id": BODY["model_id"], "dataset_id": BODY["dataset_id"]}
@@ -61,3 +63,14 @@ def test_defaults_that_are_written_out_are_no_fault() -> None:
     assert Export.model_validate(Export(int8=True).model_dump() | {"int8": False}) == Export()
     sweep = NEW_JOB.validate_python({**SWEEP, "budgets": [{"macs_ratio": 0.7}, {"macs_ratio": 0.5}]})
     assert NEW_JOB.validate_python(sweep.model_dump(mode="json")) == sweep
+
+
+def test_a_report_is_read_whatever_its_job_asked_for_before_there_was_a_rule_about_it() -> None:
+    document = sweep_report().model_dump(mode="json")
+    spec = document["spec"]
+    spec["export"]["float16_io"] = True
+    spec["budgets"][0]["latency_threads"] = 4
+    spec["budgets"][2] = spec["budgets"][0]
+    assert SweepReport.model_validate(document).spec.export.float16_io
+    with pytest.raises(ValidationError):
+        NEW_JOB.validate_python(spec)
