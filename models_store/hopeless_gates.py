@@ -15,7 +15,12 @@ _SHARES = {"top1": (0.0, 1.0), "changed_labels": (0.0, 1.0), "accuracy_drop": (-
 _RATIOS = {"macs_ratio": (0.0, 1.0), "params_ratio": (0.0, 1.0)}
 _RANGES = _SHARES | _RATIOS
 """Others are anything from 0."""
-_NEVER_NOTHING = ("size_ratio", "size_bytes", "peak_memory_ratio", "peak_memory_bytes", "speedup", "latency_ms")
+_NEVER_NOTHING = frozenset(
+    [
+        *("macs_ratio", "params_ratio", "size_ratio", "size_bytes", "peak_memory_ratio", "peak_memory_bytes"),
+        *("speedup", "latency_ms"),
+    ]
+)
 
 
 def out_of_reach(gates: Sequence[Gate], job: JobSpec) -> Iterator[tuple[Place, str]]:
@@ -33,10 +38,13 @@ def out_of_reach(gates: Sequence[Gate], job: JobSpec) -> Iterator[tuple[Place, s
             yield ("gates", number, "metric"), _needs_labels(gate, "the job has data.labels false")
 
 
-def not_judged(gates: Sequence[Gate], data: DataKind) -> Iterator[tuple[Place, str]]:
-    """As `out_of_reach`, for a run of which the data are known."""
+def not_judged(gates: Sequence[Gate], data: DataKind, fixed_batch: int | None) -> Iterator[tuple[Place, str]]:
+    """As `out_of_reach`, for a run of which the data are known, and the batch size that its model insists on."""
     for number, gate in enumerate(gates):
         place = ("gates", number, "metric")
+        if fixed_batch is not None and gate.batch_size not in (None, fixed_batch):
+            text = f"latency is measured at the fixed batch size of the run's model, {fixed_batch}, alone"
+            yield ("gates", number, "batch_size"), text
         if gate.metric in ACCURACY and data != "labels":
             yield place, _needs_labels(gate, "the run has no dataset" if data == "none" else "its dataset has none")
         if gate.metric == "output_error" and data == "none":

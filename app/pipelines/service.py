@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 from app.datasets import service as datasets
 from app.errors import ApiError
 from app.jobs import service as jobs
+from app.jobs.suitability import fixed_batch
+from app.models import service as models
 from app.pipelines.schemas import PUBLIC_HOSTS, NewPipeline, NewRun
 from app.settings import ApiSettings
 from app.webhooks.service import check_target
@@ -137,16 +139,17 @@ def start(session: Session, pipeline: Pipeline, new: NewRun, trigger: Trigger, s
 
 
 def _refuse_unjudged(session: Session, pipeline: Pipeline, spec: JobSpec) -> None:
-    """Raises UnsuitableInputs where a gate is about what will not be measured on the run's data, and what `get_ready`
-    of datasets raises."""
+    """Raises UnsuitableInputs where a gate is about what will not be measured on the run's data or of its model, and
+    what `get_ready` of models and datasets raises."""
+    fixed = fixed_batch(models.inspection(session, spec.model_id))
     data: DataKind = "none"
     if spec.dataset_id is not None:
         dataset = DatasetInspection.model_validate(datasets.get_ready(session, spec.dataset_id).inspection)
         data = "labels" if dataset.classes and spec.data.labels else "images"
-    faults = list(not_judged([Gate.model_validate(gate) for gate in pipeline.gates], data))
+    faults = list(not_judged([Gate.model_validate(gate) for gate in pipeline.gates], data, fixed))
     if faults:
         told = "; ".join(sentences({"loc": place, "msg": text} for place, text in faults))
-        raise UnsuitableInputs(f"{told}.", "Send a suitable dataset with the run, or leave these gates out.")
+        raise UnsuitableInputs(f"{told}.", "Send a suitable dataset or model with the run, or leave these gates out.")
 
 
 def runs(

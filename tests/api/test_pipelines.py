@@ -18,8 +18,9 @@ from processes import ROOT
 from reports import report_document
 from running_api import Serve, Service
 from standardwebhooks import Webhook
-from store_side import DATASET_INSPECTION
+from store_side import DATASET_INSPECTION, MODEL_INSPECTION
 
+from models_store.documents.inspection import TensorInfo
 from models_store.documents.pipeline import Gate
 from models_store.documents.report import Report
 from models_store.gates import judge
@@ -192,6 +193,7 @@ def test_a_run_needs_a_model(ci: Service) -> None:
         ({"metric": "accuracy_drop", "max": -2}, {}, "0", "never as low"),
         ({"metric": "macs_ratio", "min": 1.5}, {}, "0", "at most 1"),
         ({"metric": "latency_ms", "max": 0}, {}, "0", "never as low"),
+        ({"metric": "macs_ratio", "max": 0}, {}, "0", "never as low"),
         ({"metric": "speedup", "min": 2, "max": 1}, {}, "0", "min is above max"),
         ({"metric": "speedup", "min": 1, "batch_size": 8}, {}, "0.batch_size", "add 8 to job.measuring.batch_sizes"),
         ({"metric": "top1", "min": 0.9}, {"data": {"labels": False}}, "0.metric", "data.labels false"),
@@ -247,6 +249,19 @@ def test_a_run_without_the_data_that_its_gates_are_about_is_refused(sqlite_servi
     assert service.http.get("/v1/jobs").json()["items"] == []
     start(service, accuracy, dataset_id=labelled)
     start(service, error, dataset_id=bare)
+
+
+def test_a_run_whose_model_does_not_take_the_batch_of_a_gate_is_refused(sqlite_service: Service) -> None:
+    inputs = (TensorInfo(name="image", dtype="float", shape=(4, 3, 8, 8)),)
+    sqlite_service.upload_model()
+    sqlite_service.worker.inspect(model=MODEL_INSPECTION.model_copy(update={"inputs": inputs}))
+    gate = {"metric": "speedup", "min": 1}
+    saved = pipeline(sqlite_service, gates=[gate | {"batch_size": 1}])
+    path = f"/v1/pipelines/{saved['id']}/runs"
+    refusal = problem(sqlite_service.http.post(path, json={}), 409, "unsuitable_inputs")
+    assert "gates.0.batch_size" in refusal["detail"]
+    assert "fixed batch size of the run's model, 4" in refusal["detail"]
+    start(sqlite_service, pipeline(sqlite_service, gates=[gate]))
 
 
 def test_a_deleted_pipeline_is_gone_and_its_jobs_are_not(ci: Service) -> None:
