@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from models_store.documents.job_spec import Budget, JobSpec, Measuring
@@ -44,9 +45,9 @@ def limits(bench: Workbench, tightening: float = 1.0, fewer_bytes: int = 0) -> l
     budget, analysis, left = bench.work.budget, bench.analysis, bench.left
     found = []
     if budget.macs_ratio is not None:
-        found.append(macs_limit(analysis, budget.macs_ratio / left.macs))
+        found.append(replace(macs_limit(analysis, budget.macs_ratio / left.macs), left=left.macs))
     if budget.params_ratio is not None:
-        found.append(params_limit(analysis, budget.params_ratio / left.params))
+        found.append(replace(params_limit(analysis, budget.params_ratio / left.params), left=left.params))
     if budget.size_bytes is not None:
         allowed = max(budget.size_bytes - fewer_bytes, 1)
         found.append(size_limit(analysis, allowed, bench.model_file.path.stat().st_size))
@@ -57,7 +58,7 @@ def limits(bench: Workbench, tightening: float = 1.0, fewer_bytes: int = 0) -> l
             ratios.append(budget.latency_ratio / left.latency)
         if budget.latency_ms is not None:
             ratios.append(budget.latency_ms / max(table.whole, 1e-9))
-        found.append(latency_limit(table, min(ratios) * tightening))
+        found.append(replace(latency_limit(table, min(ratios) * tightening), left=left.latency))
     return found
 
 

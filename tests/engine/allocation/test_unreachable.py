@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,13 @@ def test_what_one_channel_everywhere_costs_is_told_where_even_that_is_too_much(a
     least = int(analysis.costs.macs(analysis.full * 0 + 1)) / analysis.macs
     assert _set_to(found.lines[0].reason) == {}
     assert found.lines[0].reason.endswith(f"with 1 and 0 {least:.2%} would remain")
+
+
+def test_shares_are_of_the_original_where_earlier_rounds_pruned(analysis: Analysis) -> None:
+    limit = replace(macs_limit(analysis, 1e-6), left=0.5)
+    (line,) = allocate(analysis, score(analysis, "l2"), [limit]).lines
+    least = int(analysis.costs.macs(analysis.full * 0 + 1)) / analysis.macs
+    assert line.reason.endswith(f"with 1 and 0 {least / 2:.2%} would remain")
 
 
 def test_pinned_layers_are_blamed_for_what_they_cost() -> None:

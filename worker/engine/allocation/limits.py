@@ -21,12 +21,14 @@ Cost = Callable[[Counts], npt.NDArray[np.floating[Any]]]
 
 @dataclass(frozen=True)
 class Limit:
-    """One line of a budget: `cost` of what is kept must be at most `goal`; it is `whole` with nothing pruned."""
+    """One line of a budget: `cost` of what is kept must be at most `goal`; it is `whole` with nothing pruned. Where
+    earlier rounds pruned, that is the share `left` of the original's."""
 
     name: str
     goal: float
     whole: float
     cost: Cost
+    left: float = 1.0
 
     @property
     def unit(self) -> float:

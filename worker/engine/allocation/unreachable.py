@@ -66,8 +66,10 @@ def _pinned(analysis: Analysis, limit: Limit, kept: Counts) -> str:
         return ""
     pinned = [layer for layer in analysis.layers_under(kept) if layer.prunable_channels == 0]
     held = sum(getattr(layer, costs[limit.name]) for layer in pinned)
-    return f", {held / limit.whole:.2%} in layers that cannot be pruned" if held / limit.whole >= _TOLD else ""
+    share = held / limit.whole * limit.left
+    return f", {share:.2%} in layers that cannot be pruned" if share >= _TOLD else ""
 
 
 def _share(limit: Limit, kept: Counts) -> str:
-    return f"{float(limit.cost(kept)) / limit.whole:.2%}"
+    """Of the original's."""
+    return f"{float(limit.cost(kept)) / limit.whole * limit.left:.2%}"
