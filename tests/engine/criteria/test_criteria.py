@@ -464,6 +464,16 @@ def test_feature_maps_that_are_no_numbers_have_no_score(name: str, value: float)
     assert refused.value.code == "not_finite"
 
 
+@pytest.mark.parametrize("name", ["taylor", "fisher"])
+def test_an_image_whose_loss_is_no_number_is_refused(net: Net, name: str) -> None:
+    """It would make all channels alike."""
+    images = net.x.copy()
+    images[1] = np.nan
+    with pytest.raises(EngineError, match="has no gradient") as refused:
+        score(net.analysis(), name, calibration=Calibration(images, net.y))
+    assert refused.value.code == "not_finite"
+
+
 def quantised(b: GraphBuilder, inputs: int, outputs: int, x: str) -> str:
     """Relu(x W) as static quantisation writes it: integer weights, activations of eight bits."""
     step, zero = b.constant(0.02), b.constant(np.uint8(0))

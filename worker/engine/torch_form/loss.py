@@ -48,7 +48,14 @@ class LossForm:
                 logits, *inner = self.network(batch)
                 scores = logits[: len(chosen)].flatten(1).float()
             check_class_count(scores.shape[1], int(truth.max()) + 1, self.head)
-            yield losses(self.head, scores, truth), truth, tuple(inner)
+            found = losses(self.head, scores, truth)
+            if not torch.isfinite(found).all():
+                raise EngineError(
+                    "not_finite",
+                    "The loss of some of the job's images is NaN or infinite, and has no gradient.",
+                    "Check data.mean and data.std, or choose a criterion that needs no images, such as l2.",
+                )
+            yield found, truth, tuple(inner)
 
 
 def losses(head: Head, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
