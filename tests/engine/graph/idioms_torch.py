@@ -256,3 +256,11 @@ def a_stage_of_convnext(g):
     y = g.linear(g.node("Mul", z := g.linear(y, 8, 16), g.node("Sigmoid", z)), 16, 8)
     x = g.node("Add", x, g.transpose(g.node("Mul", y, g.weight(8, low=0.1)), 0, 3, 1, 2))
     return g.conv(x, 8, 4, kernel=1)
+
+
+@idiom(2, 3, 18)
+def unfolded_and_folded(g):
+    """nn.Linear on columns of F.unfold, and F.fold: the taps of each channel are neighbours."""
+    x = g.conv(g.input((2, 3, 4, 4)), 3, 20, kernel=1)
+    x = g.node("Col2Im", g.reshape(g.node("Relu", x), 2, 20, 16), g.ints(8, 8), g.ints(2, 2), strides=[2, 2])
+    return g.conv(g.node("Relu", g.conv(x, 5, 6)), 6, 4)

@@ -977,6 +977,12 @@ def space_to_depth(g, x, op):
     return g.node(op, x, blocksize=2), 4 * CHANNELS
 
 
+@case("Col2Im", opsets=(18,))
+def columns_to_image(g, x, op):
+    columns = g.reshape(x, 2, CHANNELS, 36)
+    return g.node(op, columns, g.ints(12, 12), g.ints(2, 2), strides=[2, 2]), CHANNELS // 4
+
+
 @case("Shape", opsets=(7, 13, 15, 19))
 def shape(g, x, op):
     size = floats(g, g.node("Gather", g.node("Shape", x), g.constant(np.array(1, dtype=np.int64))))

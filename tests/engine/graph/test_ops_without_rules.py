@@ -75,12 +75,6 @@ def unpooled(g, x):
     return g.node("MaxUnpool", small, places, kernel_shape=[2, 2], strides=[2, 2])
 
 
-@place("Col2Im")
-def folded(g, x):
-    columns = g.reshape(x, 2, 8, 36)
-    return g.node("Col2Im", columns, g.ints(12, 12), g.ints(2, 2), strides=[2, 2])
-
-
 @place("CenterCropPad")
 def cropped(g, x):
     return g.node("CenterCropPad", x, g.ints(4, 4), axes=[2, 3])

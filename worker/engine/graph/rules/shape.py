@@ -147,9 +147,7 @@ def _cut(p: Propagation, node: Node, dim: Dim, factors: list[int]) -> list[tuple
         order = sorted(range(len(factors)), key=lambda axis: -factors[axis])
         kept = order[p.choices.get(node.index, 0) % len(order)]
     front = np.moveaxis(grid, kept, 0).reshape(factors[kept], -1)
-    labels: Labels = np.ascontiguousarray(front[:, 0])
-    for column in range(1, front.shape[1]):
-        p.sets.unite(labels, np.ascontiguousarray(front[:, column]))
+    labels = _together(p, front)
     if not any(fits):
         p.splits.append(SplitChoice(node.index, tuple(factors), kept, labels))
     return [(f, labels if axis == kept else None) for axis, f in enumerate(factors)]
@@ -232,11 +230,15 @@ def depth_to_space(p: Propagation, node: Node) -> None:
     if dims[1] is not None:
         column_row = node.text("mode", "DCR") == "CRD"
         grid = dims[1].reshape((-1, block * block) if column_row else (block * block, -1))
-        grid = grid if column_row else grid.T
-        out = np.ascontiguousarray(grid[:, 0])
-        for column in range(1, grid.shape[1]):
-            p.sets.unite(out, np.ascontiguousarray(grid[:, column]))
+        out = _together(p, grid if column_row else grid.T)
     p.set_output(node, [None, out, None, None])
+
+
+def _together(p: Propagation, grid: Labels) -> Labels:
+    """One label for each row of a grid, whose labels live and die together."""
+    first = np.ascontiguousarray(grid[:, 0])
+    p.tie(first, (np.ascontiguousarray(column) for column in grid.T[1:]))
+    return first
 
 
 @rule("SpaceToDepth")
@@ -246,6 +248,17 @@ def space_to_depth(p: Propagation, node: Node) -> None:
     p.pin_axes(node, 0, [2, 3], f"SpaceToDepth '{node.label}'")
     out = None if dims[1] is None else np.tile(dims[1], node.integer("blocksize", 1) ** 2)
     p.set_output(node, [None, out, None, None])
+
+
+@rule("Col2Im")
+def columns_to_image(p: Propagation, node: Node) -> None:
+    """(N, C k, L) -> (N, C, ...): the k rows that hold the block of one channel live and die together."""
+    batch, rows, _ = p.dims(node, 0)
+    p.pin_axes(node, 0, [2], f"Col2Im '{node.label}' lays these positions out")
+    out: Dim = None
+    if rows is not None:
+        out = _together(p, rows.reshape(-1, math.prod(p.value(node, 2).ravel().tolist())))
+    p.set_output(node, [batch, out, *[None] * (len(p.shape(node.proto.output[0])) - 2)])
 
 
 @rule("Shape")
