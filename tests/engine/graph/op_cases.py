@@ -983,6 +983,20 @@ def columns_to_image(g, x, op):
     return g.node(op, columns, g.ints(12, 12), g.ints(2, 2), strides=[2, 2]), CHANNELS // 4
 
 
+@case("DFT", opsets=(17, 20))
+def fourier_transform(g, x, op):
+    """Real parts and imaginary parts become channels."""
+    columns, along = g.reshape(x, 2, CHANNELS, 6, 6, 1), {"axis": 2} if g.opset < 20 else {}
+    axis = ("", g.constant(np.array(2, dtype=np.int64))) if g.opset >= 20 else ()
+    spectrum = g.transpose(g.node(op, columns, *axis, **along), 0, 1, 4, 2, 3)
+    return g.reshape(spectrum, 2, 2 * CHANNELS, 6, 6), 2 * CHANNELS
+
+
+@case("DFT", source="tokens", pinned="transforms along this axis")
+def fourier_transform_of_channels(g, x, op):
+    return g.reshape(g.node(op, g.reshape(x, 2, 5, CHANNELS, 1), axis=2, onesided=1), 2, 5, 10), 10
+
+
 @case("Shape", opsets=(7, 13, 15, 19))
 def shape(g, x, op):
     size = floats(g, g.node("Gather", g.node("Shape", x), g.constant(np.array(1, dtype=np.int64))))

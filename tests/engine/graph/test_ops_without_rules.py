@@ -80,11 +80,6 @@ def cropped(g, x):
     return g.node("CenterCropPad", x, g.ints(4, 4), axes=[2, 3])
 
 
-@place("DFT", 17)
-def transformed(g, x):
-    return g.node("DFT", g.reshape(x, 2, CHANNELS, 36, 1), axis=2)
-
-
 @place("SequenceConstruct", 11)
 def in_a_sequence(g, x):
     """Which parts are left is decided by an op on lists."""

@@ -325,6 +325,15 @@ LAYOUTS = [
     ),
     Case("ScatterND", (X, Known(np.array([[0, 1], [1, -1]], np.int64)), floats(2, 7, 9)), opsets=(11, 18)),
     Case("ScatterND", (X, Known(np.array([[0, 1], [0, 1]], np.int64)), floats(2, 7, 9)), {"reduction": "add"}, (18,)),
+    *(
+        Case("DFT", (x, *length, *axis), {"onesided": sided, "inverse": 0, **attributes}, (opset,))
+        for opset, axis, attributes in ((17, (), {"axis": 2}), (20, (Known(np.array(-2, np.int64)),), {}))
+        for length in ((scalar(6),), (scalar(8),))
+        for x, sided in ((floats(2, 3, 6, 1), 0), (floats(2, 3, 6, 1), 1), (floats(2, 3, 6, 2), 0))
+    ),
+    Case("DFT", (floats(2, 6, 3, 2),), {"inverse": 1}, (17,)),
+    Case("DFT", (floats(2, 3, 6, 2),), {"inverse": 1}, (20,)),
+    Case("DFT", (floats(2, 3, 4, 2), scalar(6), scalar(2)), {"inverse": 1, "onesided": 1}, (20,)),
     Case("Expand", (floats(3, 1), ints(2, 1, 4))),
     Case("Tile", (floats(2, 3), ints(2, 2))),
     Case("Pad", (X,), {"pads": [0, 1, 2, 3, 0, 0, 1, 1], "value": 0.5}, (7,)),

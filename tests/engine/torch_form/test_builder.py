@@ -129,24 +129,25 @@ def test_trained_are_weights_and_no_scalars_masks_or_statistics():
 def test_an_unknown_op_on_a_gradient_path_is_named():
     nodes = [
         node("MatMul", ["x", "w"], ["h"]),
-        node("DFT", ["h", "", "axis"], ["d"]),
+        node("STFT", ["h", "step", "", "length"], ["d"]),
         node("Squeeze", ["d"], ["y"]),
     ]
-    model = model_of(nodes, {"x": (2, 4, 1)}, ["y"], {"w": floats(1, 1), "axis": np.int64(1)}, opset=20)
+    stored = {"w": floats(1, 1), "step": np.int64(1), "length": np.int64(4)}
+    model = model_of(nodes, {"x": (2, 4, 1)}, ["y"], stored, opset=20)
     with pytest.raises(EngineError) as caught:
         build(model)
     assert caught.value.code == "unsupported_op"
-    assert caught.value.node == "DFT_of_d"
-    assert "DFT" in caught.value.message
+    assert caught.value.node == "STFT_of_d"
+    assert "STFT" in caught.value.message
 
 
 def test_an_unknown_op_off_the_gradient_path_runs_in_onnx_runtime():
     nodes = [
-        node("DFT", ["x", "", "axis"], ["d"]),
+        node("STFT", ["x", "step", "", "length"], ["d"]),
         node("ReduceSum", ["d", "last"], ["s"]),
         node("MatMul", ["s", "w"], ["y"]),
     ]
-    stored = {"w": floats(1, 3), "axis": np.int64(1), "last": np.array([-1], np.int64)}
+    stored = {"w": floats(1, 3), "step": np.int64(1), "length": np.int64(4), "last": np.array([-1], np.int64)}
     model = model_of(nodes, {"x": (2, 4, 1)}, ["y"], stored, opset=20)
     assert parity(model, build(model), {"x": floats(2, 4, 1)}) <= 1e-5
 

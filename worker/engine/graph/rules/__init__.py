@@ -3,6 +3,7 @@
 from worker.engine.graph.rules import (
     attention,
     elementwise,
+    fourier,
     indexing,
     linear,
     normalisation,
@@ -11,4 +12,14 @@ from worker.engine.graph.rules import (
     shape,
 )
 
-__all__ = ["attention", "elementwise", "indexing", "linear", "normalisation", "pooling", "reduction", "shape"]
+__all__ = [
+    "attention",
+    "elementwise",
+    "fourier",
+    "indexing",
+    "linear",
+    "normalisation",
+    "pooling",
+    "reduction",
+    "shape",
+]
