@@ -258,6 +258,24 @@ def a_stage_of_convnext(g):
     return g.conv(x, 8, 4, kernel=1)
 
 
+@idiom(2, 3, 11, 16)
+def slices_of_large_maps_written_in_place(g):
+    """y = torch.zeros_like(x); y[:, :6, :, 1:] = x[:, :6, :, :-1], and so on: indices for every element, made of one
+    range per axis, which is expanded over the others. The samples are as many as the input has."""
+    x = g.node("Relu", g.conv(g.input(("batch", 3, 24, 24)), 3, 10))
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0])
+    y = g.node("ConstantOfShape", g.node("Shape", x), value=zero)
+    moved = [(0, 6, cut_out(g, cut_out(g, x, 1, 0, 6), 3, 0, -1), 1), (6, 10, cut_out(g, x, 1, 6, 10), 0)]
+    for first, last, new, right in moved:
+        samples = g.node("Range", scalar(g, 0), squeeze(g, size_of(g, x, 0), 0), scalar(g, 1))
+        axes = [samples, *(g.ints(*range(*bounds)) for bounds in ((first, last), (0, 24), (right, 24)))]
+        shape = g.node("Concat", size_of(g, x, 0), g.ints(last - first, 24, 24 - right), axis=0)
+        stood = [g.node("Reshape", each, g.ints(-1, *[1] * (3 - axis))) for axis, each in enumerate(axes)]
+        index = g.node("Concat", *(unsqueeze(g, g.node("Expand", each, shape), -1) for each in stood), axis=-1)
+        y = g.node("ScatterND", y, index, new)
+    return g.conv(g.node("Relu", g.conv(y, 10, 6)), 6, 4)
+
+
 @idiom(2, 3, 18)
 def unfolded_and_folded(g):
     """nn.Linear on columns of F.unfold, and F.fold: the taps of each channel are neighbours."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from worker.engine.graph.index_grids import grid_positions
 from worker.engine.graph.labels import Dim, Labels
 from worker.engine.graph.propagation import Node, Propagation, rule
 
@@ -160,18 +161,11 @@ def scatter_nd(p: Propagation, node: Node) -> None:
 
 def _index_grid(p: Propagation, node: Node, reach: int) -> list[Labels] | None:
     """For each indexed axis which of its positions are written, if all their combinations are; else None."""
-    if node.input(1) not in p.facts.values or p.rank(node, 1) != reach + 1:
+    if p.rank(node, 1) != reach + 1:
         return None
-    indices, shape = p.value(node, 1), p.shape(node.input(0))
-    if not indices.size:
-        return None
-    grid: list[Labels] = []
-    for axis in range(reach):
-        along = np.moveaxis(indices[..., axis], axis, 0).reshape(indices.shape[axis], -1)
-        if not (along == along[:, :1]).all():
-            return None
-        grid.append(along[:, 0] % shape[axis])
-    return grid
+    grid = grid_positions(p.graph, p.facts.values, p.facts.shapes, node.input(1))
+    shape = p.shape(node.input(0))
+    return None if grid is None else [index % size for index, size in zip(grid, shape, strict=False)]
 
 
 def _written(p: Propagation, node: Node, whole: Dim, update: Dim, index: Labels, axis: int) -> Dim:
