@@ -262,11 +262,11 @@ class Editor:
             node.CopyFrom(onnx.helper.make_node("Identity", [node.input[0]], list(node.output), node.name))
             self._redeclared.update(node.output)
 
-    def set_scatter(
+    def set_index_grid(
         self, node: onnx.NodeProto, picked: Mapping[int, tuple[Labels, npt.NDArray[np.int64]]], reach: int
     ) -> None:
-        """Drop removed indices from the grid of a ScatterND and renumber the others: moved by as much as channels in
-        front of them went, which is right for grids that grow with the number of samples, too."""
+        """Drop removed indices from the grid of a GatherND or ScatterND and renumber the others: moved by as much as
+        channels in front of them went, which is right for grids that grow with the number of samples, too."""
         for axis, (labels, index) in picked.items():
             if not self._changed(labels):
                 continue

@@ -823,6 +823,18 @@ def gather_nd_of_channels(g, x, op):
     return g.node(op, x, index, batch_dims=1), 3
 
 
+@case("GatherND", opsets=(11, 13))
+def gather_nd_of_channels_in_another_order(g, x, op):
+    order = g.constant(np.array([[5], [0], [3], [1], [1], [-1]], dtype=np.int64))
+    return g.transpose(g.node(op, g.transpose(x, 1, 0, 2, 3), order), 1, 0, 2, 3), 6
+
+
+@case("GatherND", opsets=(11, 13))
+def gather_nd_of_samples_and_channels(g, x, op):
+    grid = [[[sample, channel] for channel in (4, 0, 6)] for sample in (1, 0)]
+    return g.node(op, x, g.constant(np.array(grid, dtype=np.int64))), 3
+
+
 @case("ScatterND", opsets=(11, 16, 18), source="vector")
 def scatter_nd(g, x, op):
     columns = g.transpose(x, 1, 0)  # (8, 2)

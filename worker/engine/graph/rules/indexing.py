@@ -130,11 +130,21 @@ def by_elements(p: Propagation, node: Node) -> None:
 
 @rule("GatherND")
 def gather_nd(p: Propagation, node: Node) -> None:
-    """Trailing axes that the indices do not reach pass through."""
+    """Trailing axes that the indices do not reach pass through. Known indices that form a grid over the axes in front,
+    as torch.export writes x[:, order], are an exact map for each of them."""
     dims = p.dims(node, 0)
-    reach = p.shape(node.input(1))[-1] + node.integer("batch_dims", 0)
-    p.pin_axes(node, 0, range(reach), f"GatherND '{node.label}' indexes these channels")
-    p.set_output(node, [*[None] * (p.rank(node, 1) - 1), *dims[reach:]])
+    samples = node.integer("batch_dims", 0)
+    reach = p.shape(node.input(1))[-1] + samples
+    grid = None if samples or p.is_constant(node.input(0)) else _index_grid(p, node, reach)
+    if grid is None:
+        p.pin_axes(node, 0, range(reach), f"GatherND '{node.label}' indexes these channels")
+        p.set_output(node, [*[None] * (p.rank(node, 1) - 1), *dims[reach:]])
+        return
+    picked = {axis: (dim, index) for axis, (dim, index) in enumerate(zip(dims, grid, strict=False)) if dim is not None}
+    p.rewrite(node, lambda editor, copy: editor.set_index_grid(copy, picked, reach))
+    for axis, (dim, index) in picked.items():
+        dims[axis] = dim[index]
+    p.set_output(node, dims)
 
 
 @rule("ScatterND")
@@ -152,7 +162,7 @@ def scatter_nd(p: Propagation, node: Node) -> None:
     else:
         first = [_written(p, node, dims[axis], updates[axis], index, axis) for axis, index in enumerate(grid)]
         picked = {axis: (dim, grid[axis]) for axis, dim in enumerate(first) if dim is not None}
-        p.rewrite(node, lambda editor, copy: editor.set_scatter(copy, picked, reach))
+        p.rewrite(node, lambda editor, copy: editor.set_index_grid(copy, picked, reach))
     for axis in range(reach, len(dims)):
         why = f"ScatterND '{node.label}' writes channels that stay"
         dims[axis] = p.unite(dims[axis], updates[axis - len(dims) + len(updates)], why)
