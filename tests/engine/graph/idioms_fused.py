@@ -1,8 +1,8 @@
-"""Networks with what ONNX Runtime's optimiser fuses, with lists of tensors, and with decided conditions."""
+"""Networks with what ONNX Runtime's optimiser fuses, with lists of tensors, and with decided conditions and rounds."""
 
 import numpy as np
 from graph_builder import GraphBuilder
-from idioms import idiom, scalar
+from idioms import idiom, reduce_sum, scalar
 from onnx import TensorProto, helper
 
 MICROSOFT = "com.microsoft"
@@ -91,6 +91,38 @@ def a_condition_that_is_decided(g):
         branches.append(body.body([], [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)]))
     chosen = g.node("If", g.constant(np.array(True)), then_branch=branches[0], else_branch=branches[1])
     return g.conv(g.conv(chosen, 6, 7), 7, 4)
+
+
+@idiom(5, 6, 11, 17)
+def rounds_that_are_decided(g):
+    """for frame in range(3): h = torch.tanh(conv(h)) + x * frame; and what each round leaves is stacked, too."""
+    x = g.node("Relu", g.conv(g.input(("batch", 3, 8, 8)), 3, 8))
+    inner = g.inside()
+    frame, going, h = (inner.name(stem) for stem in ("frame", "going", "h"))
+    late = inner.node("Mul", x, inner.node("Cast", frame, to=TensorProto.FLOAT))
+    new = inner.node("Add", inner.node("Tanh", inner.conv(h, 8, 8)), late)
+    still = inner.node("Cast", inner.constant(np.array(1)), to=TensorProto.BOOL)
+    kinds = {frame: TensorProto.INT64, going: TensorProto.BOOL, still: TensorProto.BOOL}
+
+    def declared(*names):
+        types = [(name, kinds.get(name, TensorProto.FLOAT), [] if name in kinds else None) for name in names]
+        return [helper.make_tensor_value_info(*each) for each in types]
+
+    body = inner.body(declared(frame, going, h), declared(still, new, inner.node("Relu", new)))
+    last, seen = g.node("Loop", scalar(g, 3), "", x, outputs=2, body=body)
+    return g.conv(g.conv(g.node("Add", last, reduce_sum(g, seen, 0, keepdims=0)), 8, 7), 7, 4)
+
+
+@idiom(3, 4, 11, 17)
+def lists_that_grow(g):
+    """frames = []; frames.append(a); ...; torch.cat(frames, 1), as TorchScript writes it."""
+    x = g.node("Relu", g.conv(g.input(("batch", 3, 8, 8)), 3, 8))
+    frames = g.node("SequenceEmpty")
+    for frame in (x, g.conv(x, 8, 6)):
+        frames = g.node("SequenceInsert", frames, frame)
+    last = g.node("SequenceAt", frames, scalar(g, -1))
+    joined = g.node("Concat", g.node("ConcatFromSequence", frames, axis=1), last, axis=1)
+    return g.conv(g.conv(joined, 20, 7), 7, 4)
 
 
 @idiom(2, 3, 12, 17)

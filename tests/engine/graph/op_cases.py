@@ -1088,14 +1088,15 @@ def branches(g, x, op):
 
 @case("Loop", opsets=(11, 13), pinned="reads these channels")
 def loop(g, x, op):
-    """What is carried from turn to turn keeps its size; the channels inside a turn are free."""
+    """What is carried from turn to turn keeps its size; the channels inside a turn are free. The turns decide how many
+    there are."""
     inner = g.inside()
     carried = value(inner.name("carried"), 2, CHANNELS, 6, 6)
     turn, go_on = value(inner.name("turn"), kind=TensorProto.INT64), value(inner.name("go_on"), kind=TensorProto.BOOL)
     y = inner.conv(inner.node("Relu", inner.conv(carried.name, CHANNELS, 6)), 6, CHANNELS)
-    still = value(inner.node("Identity", go_on.name), kind=TensorProto.BOOL)
+    still = value(inner.node("Less", turn.name, inner.constant(np.array(1, dtype=np.int64))), kind=TensorProto.BOOL)
     body = inner.body([turn, go_on, carried], [still, value(y, 2, CHANNELS, 6, 6)])
-    return g.node("Loop", g.constant(np.array(2, dtype=np.int64)), g.constant(np.array(True)), x, body=body)
+    return g.node("Loop", g.constant(np.array(9, dtype=np.int64)), g.constant(np.array(True)), x, body=body)
 
 
 @case("Scan", opsets=(11,), source="tokens", pinned="reads these channels")

@@ -153,10 +153,10 @@ def test_an_unknown_op_off_the_gradient_path_runs_in_onnx_runtime():
 
 
 def test_control_flow_runs_in_onnx_runtime_with_what_it_captures():
-    """A Loop that adds the captured convolution output three times."""
+    """A Loop that adds the captured convolution output three times, and decides then that it was enough."""
     body = helper.make_graph(
         [
-            node("Identity", ["condition"], ["go_on"]),
+            node("Less", ["i", "two"], ["go_on"]),
             node("Add", ["sum", "h"], ["new_sum"]),
         ],
         "body",
@@ -170,8 +170,9 @@ def test_control_flow_runs_in_onnx_runtime_with_what_it_captures():
             helper.make_tensor_value_info("new_sum", TensorProto.FLOAT, None),
         ],
     )
-    nodes = [node("Conv", ["x", "w"], ["h"]), node("Loop", ["count", "", "h"], ["y"], body=body)]
-    model = model_of(nodes, {"x": (None, 3, 4, 4)}, ["y"], {"w": floats(2, 3, 1, 1), "count": np.int64(3)})
+    nodes = [node("Conv", ["x", "w"], ["h"]), node("Loop", ["", "true", "h"], ["y"], body=body)]
+    stored = {"w": floats(2, 3, 1, 1), "two": np.int64(2), "true": np.bool_(True)}
+    model = model_of(nodes, {"x": (None, 3, 4, 4)}, ["y"], stored)
     assert parity(model, build(model), {"x": floats(2, 3, 4, 4)}) <= 1e-6
 
 
@@ -263,7 +264,7 @@ def test_declared_shapes_that_contradict_the_nodes_are_refused():
 
 
 def test_layers_behind_a_loop_that_captures_activations_are_trained():
-    """All that the node itself reads is constant: its trip count and its first state."""
+    """All that the node itself reads is constant: its trip count and its first state. The body decides when to stop."""
     b = GraphBuilder(13)
     x = b.node("Relu", b.conv(b.input((2, 3, 6, 6)), 3, 8))
     inner = b.inside()
@@ -276,12 +277,13 @@ def test_layers_behind_a_loop_that_captures_activations_are_trained():
         )
     ]
     total = inner.node("Add", declared[2].name, inner.node("Mul", x, inner.constant(0.5)))
+    early = inner.node("Less", declared[0].name, inner.constant(np.array(2)))
     results = [
-        helper.make_tensor_value_info(inner.node("Identity", declared[1].name), TensorProto.BOOL, []),
+        helper.make_tensor_value_info(early, TensorProto.BOOL, []),
         helper.make_tensor_value_info(total, TensorProto.FLOAT, (2, 8, 6, 6)),
     ]
     first = b.constant(np.zeros((2, 8, 6, 6), np.float32))
-    y = b.node("Loop", b.constant(np.array(3)), b.constant(np.array(True)), first, body=inner.body(declared, results))
+    y = b.node("Loop", b.constant(np.array(9)), b.constant(np.array(True)), first, body=inner.body(declared, results))
     model = b.model(b.conv(b.node("Relu", y), 8, 4))
     form = build(model)
     weights = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]}

@@ -1,17 +1,19 @@
 """Ops that runtimes and exporters put in place of standard ones, written as these: what ONNX Runtime's optimiser fuses
-and its quantiser writes, lists of tensors that are taken apart at once, and an If whose condition is known. The graph
-computes the same, and every rule for standard ops holds for it; ONNX Runtime fuses again whatever it would have fused.
+and its quantiser writes, lists of tensors that are taken apart at once, control flow that is decided (decided_flow).
+The graph computes the same, and every rule for standard ops holds for it; ONNX Runtime fuses again whatever it would
+have fused.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from worker.engine.graph.onnx_graph import OnnxGraph, bodies_of
+from worker.engine.graph.decided_flow import known_branch, known_rounds
+from worker.engine.graph.onnx_graph import OnnxGraph, bodies_of, mentioned_names
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
@@ -21,7 +23,7 @@ def with_standard_ops(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = OnnxGraph(model)
     if not any(_key(node) in _REWRITES for node in graph.nodes):
         return model
-    rewriting = _Rewriting(graph)
+    rewriting = Rewriting(graph)
     nodes = graph.rebuild(rewriting.edit)
     if not rewriting.count:
         return model
@@ -31,19 +33,20 @@ def with_standard_ops(model: onnx.ModelProto) -> onnx.ModelProto:
     result.graph.node.extend(_without_dead_lists(nodes, set(graph.outputs)))
     if not any(o.domain in ("", "ai.onnx") for o in result.opset_import):
         result.opset_import.append(helper.make_opsetid("", graph.opset))
-    return result
+    return with_standard_ops(result) if rewriting.opened else result  # what lay in a body may have a standard form, too
 
 
 def _key(node: onnx.NodeProto) -> tuple[str, str]:
     return ("" if node.domain == "ai.onnx" else node.domain), node.op_type
 
 
-class _Rewriting:
+class Rewriting:
     """The nodes that stand for a node, the names of which are new."""
 
     def __init__(self, graph: OnnxGraph) -> None:
         self.graph = graph
         self.count = 0
+        self.opened = False
         self._taken = {*graph.constants, *graph.producer, *(value.name for value in graph.proto.input)}
         floats = [t.data_type for t in graph.constants.values() if t.data_type in _FLOATS]
         self._float = max(_FLOATS, key=floats.count)
@@ -60,13 +63,18 @@ class _Rewriting:
 
     def add(self, op: str, *inputs: str, to: str | None = None, named: str = "", **attributes: Any) -> str:  # noqa: ANN401
         """Append a node; the name of its output."""
-        stem = name = to or f"{inputs[0] if inputs else op}/{op}"
-        number = 0
-        while to is None and name in self._taken:
+        name = to or self.fresh(f"{inputs[0] if inputs else op}/{op}")
+        self._taken.add(name)
+        self._new.append(helper.make_node(op, list(inputs), [name], named or name, **attributes))
+        return name
+
+    def fresh(self, stem: str) -> str:
+        """A name that no tensor has yet."""
+        name, number = stem, 0
+        while name in self._taken:
             number += 1
             name = f"{stem}_{number}"
         self._taken.add(name)
-        self._new.append(helper.make_node(op, list(inputs), [name], named or name, **attributes))
         return name
 
     def number(self, value: float) -> str:
@@ -77,7 +85,12 @@ class _Rewriting:
     def integers(self, *values: int) -> str:
         return self.add("Constant", value=numpy_helper.from_array(np.array(values, np.int64)))
 
-    def extend(self, nodes: Sequence[onnx.NodeProto]) -> None:
+    def unsqueezed(self, name: str, axis: int) -> str:
+        if self.graph.opset < 13:
+            return self.add("Unsqueeze", name, axes=[axis])
+        return self.add("Unsqueeze", name, self.integers(axis))
+
+    def extend(self, nodes: Iterable[onnx.NodeProto]) -> None:
         self._new.extend(nodes)
 
     def constant(self, name: str) -> np.ndarray | None:
@@ -88,14 +101,14 @@ class _Rewriting:
         return None if index is None or self.graph.scope[index] else self.graph.nodes[index]
 
 
-_Rewrite = Callable[[_Rewriting, int, onnx.NodeProto], bool]
+_Rewrite = Callable[[Rewriting, int, onnx.NodeProto], bool]
 """(rewriting, index, copy of the node) -> whether nodes that stand for it were added."""
 
 
 # ---------------------------------------------------------------------------------------------- fused by the runtime
 
 
-def _fused_conv(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _fused_conv(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """X, W, B, Z: activation(Conv(X, W, B) + Z)."""
     own = ("activation", "activation_params")
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -107,7 +120,7 @@ def _fused_conv(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
     return _activated(to, name, node.output[0], attributes, list(attributes.get("activation_params", ())))
 
 
-def _fused_gemm(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _fused_gemm(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     own = ("activation", "activation_alpha", "activation_beta", "activation_gamma")
     name = to.add("Gemm", *node.input, named=node.name, **_but(attributes, own))
@@ -127,7 +140,7 @@ _PARAMETERS = {
 """Activations -> the attributes that a fused op lists as its parameters."""
 
 
-def _activated(to: _Rewriting, x: str, output: str, attributes: dict[str, Any], values: list[float]) -> bool:
+def _activated(to: Rewriting, x: str, output: str, attributes: dict[str, Any], values: list[float]) -> bool:
     kind = attributes.get("activation", b"")
     op = kind.decode() if isinstance(kind, bytes) else str(kind)
     settings: dict[str, Any] = dict(zip(_PARAMETERS.get(op, ()), values, strict=False))
@@ -140,7 +153,7 @@ def _activated(to: _Rewriting, x: str, output: str, attributes: dict[str, Any], 
     return True
 
 
-def _fused_matmul(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _fused_matmul(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     weight = to.constant(node.input[1])
     if any(attributes.get(key) for key in ("transA", "transBatchA", "transBatchB")):
@@ -160,7 +173,7 @@ def _fused_matmul(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _gelu(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _gelu(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """x Phi(x), Phi being the normal distribution's."""
     x = to.add("Add", *node.input) if len(node.input) > 1 else node.input[0]
     phi = to.add("Add", to.add("Erf", to.add("Div", x, to.number(math.sqrt(2)))), to.number(1))
@@ -168,7 +181,7 @@ def _gelu(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _fast_gelu(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _fast_gelu(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
     x = to.add("Add", *node.input) if len(node.input) > 1 and node.input[1] else node.input[0]
     cubic = to.add("Mul", to.add("Mul", to.add("Mul", x, x), x), to.number(0.044715))
@@ -178,14 +191,14 @@ def _fast_gelu(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _quick_gelu(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _quick_gelu(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     alpha = next((a.f for a in node.attribute if a.name == "alpha"), 1.702)
     gate = to.add("Sigmoid", to.add("Mul", node.input[0], to.number(alpha)))
     to.add("Mul", node.input[0], gate, to=node.output[0])
     return True
 
 
-def _quantisation(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _quantisation(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """In an opset whose own op takes this scale, this zero point and, if there is one, the axis."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     parameters = [to.graph.constants.get(name) for name in node.input[1:] if name]
@@ -209,7 +222,7 @@ _QUANTISED_SINCE: dict[int, int] = {
 
 
 def _between_pairs(
-    to: _Rewriting,
+    to: Rewriting,
     node: onnx.NodeProto,
     op: str,
     operands: Sequence[Sequence[str]],
@@ -226,7 +239,7 @@ def _between_pairs(
     return True
 
 
-def _is_per_tensor(to: _Rewriting, scale: str, zero: str) -> bool:
+def _is_per_tensor(to: Rewriting, scale: str, zero: str) -> bool:
     """Whether a float32 scale and a zero point of eight bits are constants, one of each."""
     kinds = ((scale, (TensorProto.FLOAT,)), (zero, (TensorProto.INT8, TensorProto.UINT8)))
     stored = [(to.graph.constants.get(name), kind) for name, kind in kinds]
@@ -236,7 +249,7 @@ def _is_per_tensor(to: _Rewriting, scale: str, zero: str) -> bool:
 def _quantised(op: str, operands: int = 1) -> _Rewrite:
     """x, scale and zero point of each operand, then scale and zero point of the result."""
 
-    def rewrite(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    def rewrite(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         inputs = list(node.input)
         given = [inputs[3 * position : 3 * position + 3] for position in range(operands)]
@@ -247,7 +260,7 @@ def _quantised(op: str, operands: int = 1) -> _Rewrite:
     return rewrite
 
 
-def _quantised_concat(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _quantised_concat(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """Scale and zero point of the result come first."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     inputs = list(node.input)
@@ -255,7 +268,7 @@ def _quantised_concat(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
     return _between_pairs(to, node, "Concat", given, inputs[:2], attributes)
 
 
-def _quantised_softmax(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _quantised_softmax(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """It says of which opset its axis is meant."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     inputs = list(node.input)
@@ -264,7 +277,7 @@ def _quantised_softmax(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool
     return _between_pairs(to, node, "Softmax", [inputs[:3]], inputs[3:], {"axis": attributes.get("axis", -1)})
 
 
-def _quantised_gemm(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _quantised_gemm(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """A, B and their parameters, C, and those of the result: the scale of C is alpha times those of A and B."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     inputs = [*node.input, *[""] * (9 - len(node.input))]
@@ -294,33 +307,44 @@ def _quantised_gemm(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
 # ---------------------------------------------------------------------------------------------- lists of tensors
 
 
-def _concat_from_sequence(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _concat_from_sequence(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """torch.cat and torch.stack of a list, as TorchScript exports them."""
-    made = to.maker(node.input[0])
+    elements = _elements(to, node.input[0])
     attributes = {a.name: a.i for a in node.attribute}
-    if made is None or made.op_type != "SequenceConstruct":
+    if not elements:
         return False
-    axis, names = attributes["axis"], list(made.input)
+    axis, names = attributes["axis"], elements
     if attributes.get("new_axis"):
-        names = [_unsqueezed(to, name, axis) for name in names]
+        names = [to.unsqueezed(name, axis) for name in names]
     to.add("Concat", *names, to=node.output[0], axis=axis)
     return True
 
 
-def _unsqueezed(to: _Rewriting, name: str, axis: int) -> str:
-    if to.graph.opset < 13:
-        return to.add("Unsqueeze", name, axes=[axis])
-    return to.add("Unsqueeze", name, to.integers(axis))
+def _elements(to: Rewriting, name: str) -> list[str] | None:
+    """The tensors in a list that was made at once, or by appending one after the other; None for other lists."""
+    appended: list[str] = []
+    while (made := to.maker(name)) is not None:
+        if made.op_type == "SequenceConstruct":
+            return [*made.input, *appended[::-1]]
+        if made.op_type == "SequenceEmpty":
+            return appended[::-1]
+        if made.op_type == "SequenceInsert" and len(made.input) == 2:
+            appended.append(made.input[1])
+        elif made.op_type != "Identity":
+            return None
+        name = made.input[0]
+    return None
 
 
-def _sequence_at(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
+def _sequence_at(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """An element of a list that was made element by element, or by torch.split or torch.chunk."""
     made, position = to.maker(node.input[0]), to.constant(node.input[1])
     if made is None or position is None:
         return False
     at = int(position)
-    if made.op_type == "SequenceConstruct" and -len(made.input) <= at < len(made.input):
-        to.add("Identity", made.input[at], to=node.output[0])
+    elements = _elements(to, node.input[0])
+    if elements is not None and -len(elements) <= at < len(elements):
+        to.add("Identity", elements[at], to=node.output[0])
         return True
     if made.op_type != "SplitToSequence":
         return False
@@ -354,41 +378,21 @@ def _bounds(split: np.ndarray | None, at: int) -> tuple[int, int] | None:
     return end - int(split[at]), end
 
 
-def _without_dead_lists(nodes: list[onnx.NodeProto], outputs: set[str]) -> Iterator[onnx.NodeProto]:
-    """Lists that nothing reads any more."""
+_LISTS = ("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SplitToSequence")
+
+
+def _without_dead_lists(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
+    """Lists that nothing reads any more are left out. A list may be made of another, hence backwards."""
     read = set(outputs)
-    stack = list(nodes)
-    while stack:
-        node = stack.pop()
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(nodes):
+        if node.op_type in _LISTS and read.isdisjoint(node.output):
+            continue
+        kept.append(node)
         read.update(node.input)
         for body in bodies_of(node):
-            stack.extend(body.node)
-            read.update(value.name for value in body.output)
-    for node in nodes:
-        if node.op_type not in ("SequenceConstruct", "SplitToSequence") or read.intersection(node.output):
-            yield node
-
-
-# ---------------------------------------------------------------------------------------------- control flow
-
-
-def _known_branch(to: _Rewriting, index: int, node: onnx.NodeProto) -> bool:
-    """An If that was exported with its condition decided."""
-    condition = to.constant(node.input[0])
-    if condition is None:
-        return False
-    wanted = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
-    branch = next(a.g for a in node.attribute if a.name == wanted)
-    original = next(a.g for a in to.graph.nodes[index].attribute if a.name == wanted)
-    if not any(body.graph is original for body in to.graph.bodies):  # its names are not its own
-        return False
-    for tensor in branch.initializer:
-        to.add("Constant", to=tensor.name, value=tensor)
-    to.extend(branch.node)
-    for inner, outer in zip(branch.output, node.output, strict=True):
-        if outer:
-            to.add("Identity", inner.name, to=outer)
-    return True
+            read.update(mentioned_names(body))
+    return kept[::-1]
 
 
 _REWRITES: dict[tuple[str, str], _Rewrite] = {
@@ -411,6 +415,7 @@ _REWRITES: dict[tuple[str, str], _Rewrite] = {
     ("com.microsoft", "QuantizeLinear"): _quantisation,
     ("com.microsoft", "QuickGelu"): _quick_gelu,
     ("", "ConcatFromSequence"): _concat_from_sequence,
-    ("", "If"): _known_branch,
+    ("", "If"): known_branch,
+    ("", "Loop"): known_rounds,
     ("", "SequenceAt"): _sequence_at,
 }
