@@ -282,3 +282,13 @@ def unfolded_and_folded(g):
     x = g.conv(g.input((2, 3, 4, 4)), 3, 20, kernel=1)
     x = g.node("Col2Im", g.reshape(g.node("Relu", x), 2, 20, 16), g.ints(8, 8), g.ints(2, 2), strides=[2, 2])
     return g.conv(g.node("Relu", g.conv(x, 5, 6)), 6, 4)
+
+
+@idiom(2, 3, 11, 17)
+def equal_gains_stored_once(g):
+    """GroupNorm's gains (C, 1, 1), all ones: torch writes one of them and a copy of it for each further layer."""
+    gain = g.weight(8, 1, 1, low=0.5)
+    copies = [gain, g.node("Identity", gain)]
+    x = g.node("Mul", g.conv(g.input(("batch", 3, 8, 8)), 3, 8), copies[0])
+    x = g.conv(g.node("Relu", x), 8, 6)
+    return g.node("Mul", g.conv(g.node("Relu", x), 6, 8), copies[1])

@@ -374,8 +374,16 @@ class Propagation:
         shape = self.graph.shape(name)
         vector = sum(size > 1 for size in shape) <= 1
         if vector and len(shape) > 1:
-            vector = all(self.graph.nodes[user].op_type in _BROADCASTING for user, _ in self.graph.consumers[name])
+            vector = self._is_only_broadcast(name)
         return (name, node, position) if vector else (name, -1, -1)
+
+    def _is_only_broadcast(self, name: str) -> bool:
+        """Whether all that reads a tensor, directly or behind a copy, spreads it over another one."""
+        users = [self.graph.nodes[user] for user, _ in self.graph.consumers.get(name, ())]
+        return all(
+            user.op_type in _BROADCASTING or (user.op_type in _COPYING and self._is_only_broadcast(user.output[0]))
+            for user in users
+        )
 
     def _slot(self, node: Node, position: int) -> list[Dim | _Unset]:
         name = node.input(position)
@@ -395,6 +403,7 @@ class Propagation:
 
 _BROADCASTING = frozenset(["Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "PRelu", "Sub", "Sum", "Where"])
 """Ops that read a constant like (1, C, 1, 1) as a vector over the channels."""
+_COPYING = frozenset(["Cast", "Identity"])
 
 
 def broadcast(p: Propagation, node: Node, positions: Iterable[int]) -> list[Dim]:
