@@ -113,6 +113,19 @@ def test_images_that_had_to_be_made_to_fit_are_counted(tmp_path, spec, converted
     assert open_dataset(path, spec).converted == converted
 
 
+@pytest.mark.parametrize("size", [(5, 6), (None, None)])
+@pytest.mark.parametrize("axis", [1, 3])
+def test_many_channels_may_come_first_or_last(tmp_path, axis, size):
+    """Twelve spectral bands: only the model tells them apart from a height."""
+    bands = np.random.default_rng(0).normal(size=(8, 12, 5, 6)).astype(np.float32)
+    path = npz_of(tmp_path / "u.npz", x=np.moveaxis(bands, 1, axis))
+    dataset = open_dataset(path, InputSpec("NCHW", 12, *size))
+    images = np.concatenate([next(s.batches(8))[0] for s in (dataset.train, dataset.validation, dataset.test)])
+    np.testing.assert_allclose(sorted(images.std((2, 3)).ravel()), sorted(bands.std((2, 3)).ravel()), rtol=1e-5)
+    assert images.shape == bands.shape
+    assert dataset.converted == 0
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
 def test_images_of_every_mode_fit_grey_and_colour(mode):
     buffer = io.BytesIO()

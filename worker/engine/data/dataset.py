@@ -11,7 +11,7 @@ import numpy as np
 
 from worker.engine.data.augmentation import Augmentation
 from worker.engine.data.facts import class_names, class_order, format_of, refuse_if_unfit
-from worker.engine.data.images import fit
+from worker.engine.data.images import channels_last, fit
 from worker.engine.data.input_spec import InputSpec
 from worker.engine.data.pixels import PixelStore
 from worker.engine.data.sample import BadFile, ClassNames, Item, Label, Part, Sample
@@ -134,8 +134,9 @@ def _read(
         elif isinstance(item, BadFile):
             bad.append(item)
         else:
-            fitted = fit(item.image, spec)
-            converted += fitted is not item.image
+            image = channels_last(item.image, spec.channels)
+            fitted = fit(image, spec)
+            converted += fitted is not image
             store.append(fitted)
             samples.append((item.name, item.part, item.label))
     refuse_if_unfit(Counter(label for _, _, label in samples), bad)
@@ -146,7 +147,8 @@ def _concrete(spec: InputSpec, items: Iterator[Item]) -> InputSpec:
     """The spec with dimensions that the model leaves open taken from the most common image."""
     if None not in (spec.channels, spec.height, spec.width):
         return spec
-    shapes = Counter(item.image.shape for item in items if isinstance(item, Sample))
+    images = (channels_last(item.image, spec.channels) for item in items if isinstance(item, Sample))
+    shapes = Counter(image.shape for image in images)
     height, width, channels = shapes.most_common(1)[0][0] if shapes else (1, 1, 1)
     return InputSpec(spec.layout, spec.channels or channels, spec.height or height, spec.width or width)
 

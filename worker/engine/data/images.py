@@ -56,6 +56,13 @@ def fit(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     return image if image.shape[:2] == (height, width) else _resized(image, height, width)
 
 
+def channels_last(image: np.ndarray, channels: int | None) -> np.ndarray:
+    """An array (C, H, W) as (H, W, C). A number of channels that files of images do not have tells only the model that
+    takes them apart from a height."""
+    foreign = channels is not None and channels not in _MODES
+    return image.transpose(1, 2, 0) if foreign and image.shape[0] == channels != image.shape[2] else image
+
+
 def _pixels(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return (np.asarray(image) >> 8).astype(np.uint8)[:, :, None]
