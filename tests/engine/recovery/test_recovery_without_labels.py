@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.allocation.registry import plan_of
 from worker.engine.criteria import score
 from worker.engine.data import DataOptions, InputSpec, open_dataset
@@ -200,6 +201,23 @@ def test_a_layer_that_an_add_repeats_is_fitted_to_its_own_output(network):
     expected = outputs(original, batches)
     before, after = ((outputs(each, batches) - expected).square().mean() for each in (cut, form))
     assert after < 0.5 * before
+
+
+def test_biases_that_are_zeros_computed_on_the_way_are_none():
+    """torch.export without its optimiser: zeros like the input, as many as the weight has filters."""
+    g = GraphBuilder(18)
+    x = g.input(("n", 3, 10, 10))
+    for inputs, channels in ((3, 16), (16, 12)):
+        weight = g.weight(channels, inputs, 3, 3)
+        zero = g.node("CastLike", g.constant(0.0), x)
+        bias = g.node("Expand", zero, g.node("Shape", weight, start=0, end=1))
+        x = g.node("Relu", g.batch_norm(g.node("Conv", x, weight, bias, pads=[1] * 4), channels))
+    model = g.model(g.conv(x, 12, 4, kernel=1))
+    analysis = analyze(model)
+    plan = plan_of(analysis, score(analysis, "l2"), analysis.full // 2)
+    fits = reconstruct(analysis, plan, build(model), build(prune(analysis, plan)), images())
+    layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    assert [fit.name for fit in fits] == layers[1:]  # the first one reads the images
 
 
 def test_a_model_that_lost_nothing_stays_as_it_is():

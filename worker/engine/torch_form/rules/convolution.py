@@ -11,7 +11,7 @@ from worker.engine.torch_form.registry import implements
 
 @implements("Conv")
 def conv(op: Operation) -> Value:
-    x, weight, bias = op.tensor(0), op.tensor(1), op.optional(2)
+    x, weight, bias = op.tensor(0), op.tensor(1), _bias(op)
     dims = _spatial_dims(op)
     strides, dilations = op.attribute("strides", (1,) * dims), op.attribute("dilations", (1,) * dims)
     groups = op.attribute("group", 1)
@@ -29,7 +29,7 @@ def conv(op: Operation) -> Value:
 
 @implements("ConvTranspose")
 def conv_transpose(op: Operation) -> Value:
-    x, weight, bias = op.tensor(0), op.tensor(1), op.optional(2)
+    x, weight, bias = op.tensor(0), op.tensor(1), _bias(op)
     dims = _spatial_dims(op)
     strides, dilations = op.attribute("strides", (1,) * dims), op.attribute("dilations", (1,) * dims)
     groups = op.attribute("group", 1)
@@ -48,6 +48,12 @@ def conv_transpose(op: Operation) -> Value:
     full = op.call(torch.convolution, x, weight, None, strides, (0,) * dims, dilations, True, (0,) * dims, groups)
     cut_after = tuple(a - e for a, e in zip(after, extra, strict=True))
     return op.call(crop_with_bias, full, bias, before, cut_after)
+
+
+def _bias(op: Operation) -> Value | None:
+    """Zeros that training leaves alone are none: torch.export computes them where a module has no bias."""
+    bias = op.optional(2)
+    return None if isinstance(bias, torch.Tensor) and not bias.any() else bias
 
 
 def conv_transpose_to_shape(

@@ -156,6 +156,10 @@ def cast(op: Operation) -> Value:
 
 @implements("CastLike")
 def cast_like(op: Operation) -> Value:
+    """A constant stays one where the type is known: torch.export casts a bias of zeros like the layer's input."""
+    to = TORCH_DTYPES.get(op.input_types[1].elem_type or 0)
+    if to is not None and to.is_floating_point:
+        return op.call(cast_to, op.tensor(0), to)
     return op.call(torch.Tensor.type_as, op.tensor(0), op.tensor(1))
 
 

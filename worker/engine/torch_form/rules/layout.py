@@ -41,6 +41,9 @@ def shape(op: Operation) -> Value:
     start, end = op.attribute("start", 0), op.attribute("end")
     if isinstance(x, torch.Tensor):
         return torch.tensor(x.shape[start:end], dtype=torch.int64)
+    stored = op.input_types[0].shape
+    if x.op == "get_attr" and stored is not None and all(isinstance(size, int) for size in stored):
+        return torch.tensor(stored[start:end], dtype=torch.int64)
     return op.python(shape_of, op.tensor(0), start, end, rank=1)
 
 
