@@ -24,6 +24,7 @@ from worker.engine.probe import (
     some_images,
     some_noise,
 )
+from worker.engine.probe.masked_form import MaskedForm
 from worker.engine.recovery import calibration_batches, reestimate_norms
 from worker.engine.surgery import Plan, prune
 from worker.engine.torch_form import build
@@ -46,6 +47,23 @@ def test_the_output_changes_as_much_as_that_of_the_pruned_network(digits_analysi
     expected = float(np.linalg.norm(after - before) / np.linalg.norm(before))
     assert found.change == pytest.approx(expected, rel=1e-4)
     assert found.top1 is None
+
+
+def test_forms_beside_each_other_have_one_set_of_weights_and_masks_of_their_own(digits_analysis: Analysis) -> None:
+    first = MaskedForm(digits_analysis)
+    second = MaskedForm(digits_analysis, weights_of=first)
+    ours, theirs = (dict(form.module.named_parameters()) for form in (first, second))
+    assert ours.keys() == theirs.keys()
+    assert {path for path in ours if ours[path] is not theirs[path]} == first.masks
+    inputs = [torch.from_numpy(value) for value in some_noise(digits_analysis, 3).inputs.values()]
+    with torch.no_grad():
+        whole = first.module(*inputs)[0]
+        second.silence(half(digits_analysis))
+        assert torch.equal(first.module(*inputs)[0], whole)
+        cut = second.module(*inputs)[0]
+        first.silence(half(digits_analysis))
+        assert torch.equal(first.module(*inputs)[0], cut)
+    assert not torch.equal(cut, whole)
 
 
 def test_channels_that_a_body_reads_are_not_taken_for_harmless() -> None:

@@ -20,7 +20,8 @@ class MaskedForm:
     which no mask reaches.
     """
 
-    def __init__(self, analysis: Analysis) -> None:
+    def __init__(self, analysis: Analysis, weights_of: MaskedForm | None = None) -> None:
+        """With another form of the same model, weights and statistics are that one's, and the masks alone its own."""
         self._analysis = analysis
         model, labels = maskable_original(analysis)
         self.form: TorchForm = build(model)
@@ -37,7 +38,19 @@ class MaskedForm:
         """Paths of all masks."""
         for path in self._labels:
             self.module.get_parameter(path).requires_grad_(False)
+        if weights_of is not None:
+            self._share(weights_of)
         self._averages = [(average.path, average.initial.clone()) for average in self.form.averages]
+
+    def _share(self, other: MaskedForm) -> None:
+        self.form = other.form  # it holds the weights as ONNX, too
+        for path, module in self.module.named_modules():
+            theirs = other.module.get_submodule(path)
+            for name, parameter in theirs.named_parameters(recurse=False):
+                if (f"{path}.{name}" if path else name) not in self.masks:
+                    setattr(module, name, parameter)
+            for name, buffer in theirs.named_buffers(recurse=False):
+                setattr(module, name, buffer)
 
     @torch.no_grad()
     def silence(self, plan: Plan | None) -> frozenset[str]:

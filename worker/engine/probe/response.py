@@ -47,7 +47,8 @@ class Probe:
 
     def __init__(self, analysis: Analysis, images: Images, held_bytes: int = _HELD_BYTES) -> None:
         lanes = max(min(torch.get_num_threads(), _MOST_LANES), 1)
-        self._forms = [MaskedForm(analysis) for _ in range(lanes)]
+        first = MaskedForm(analysis)
+        self._forms = [first, *(MaskedForm(analysis, weights_of=first) for _ in range(lanes - 1))]
         self._images = images
         self._head = find_head(self._forms[0].form.model)
         self._held_bytes = held_bytes // lanes
