@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-schema test-slow test-random lint format claims catalogue client lock clean
+.PHONY: help setup demo test test-faults test-schema test-slow test-random lint format claims catalogue client lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,14 +31,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## the whole service on a real model: train, upload, prune, finetune, compare
 	$(BIN)/espalier demo
 
-test: setup  ## every test but the slow ones, on all cores
+test: setup  ## every test but those of the targets below, on all cores
 	tools/install_browser.sh
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --ignore tests/worker/faults
+
+test-faults: setup  ## jobs whose workers, disks, databases or brokers fail under them
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" tests/worker/faults
 
 test-schema: setup  ## the running service against its OpenAPI document, by schemathesis, in short
 	$(BIN)/python -m pytest -m slow tests/api/test_schema_conformance.py -k "not at_length"
 
-test-slow: setup  ## the tests left out of `make test`
+test-slow: setup  ## what takes longer still, such as 200 jobs under kills
 	$(BIN)/python -m pytest -m slow
 
 GRAPHS ?= 20000

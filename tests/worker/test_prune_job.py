@@ -119,7 +119,7 @@ def test_with_images_whose_labels_are_not_there_or_not_used(plane: Plane, labell
         dataset_id=dataset_id,
         data={"labels": False} if labelled else {},
         recovery={"reconstruction": False},
-        finetuning={"epochs": 2, "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.003},
+        finetuning={"epochs": 6, "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.003},
         measuring=QUICK,
     )
     plane.work()
@@ -134,7 +134,7 @@ def test_with_images_whose_labels_are_not_there_or_not_used(plane: Plane, labell
     cut, final = report.fidelity.after_cut.error, report.fidelity.final.error
     assert cut is not None
     assert final is not None
-    assert final < cut
+    assert final < 0.5 * cut
     page = b"".join(plane.blobs.stream(plane.artifacts(job_id)["report.html"].blob_key)).decode()
     assert "Outputs against the original" in page
     assert "logits" in page
