@@ -19,6 +19,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as BrokerAway
 
 from models_store.blobs import BlobStore
+from models_store.checkpoints import CheckpointRepository
 from models_store.database import Database
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import EventType
@@ -258,6 +259,11 @@ class Plane:
     def artifacts(self, job_id: str) -> dict[str, JobArtifact]:
         with self.database.session(read_only=True) as session:
             return {artifact.name: artifact for artifact in JobRepository(session).artifacts(job_id)}
+
+    def kept(self, job_id: str) -> dict[str, str]:
+        """The files of the job's checkpoint, and their blobs."""
+        with self.database.session(read_only=True) as session:
+            return CheckpointRepository(session).files(job_id)
 
     def report(self, job_id: str) -> dict[str, Any] | None:
         with self.database.session(read_only=True) as session:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from models_store.checkpoints import CheckpointRepository, scope
+from models_store.checkpoints import scope
 from models_store.database_time import database_now
 from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.job import JobState
@@ -32,11 +32,6 @@ ERROR = JobError(code="x", error_class=ErrorClass.USER, message="x")
 TRAINED = "state/training.safetensors"
 
 
-def kept(plane: Plane, job_id: str) -> dict[str, str]:
-    with plane.database.session(read_only=True) as session:
-        return CheckpointRepository(session).files(job_id)
-
-
 def stages_run(plane: Plane, job_id: str, attempt: int) -> list[str]:
     stages = (event for event in plane.events(job_id, EventType.STAGE) if event.attempt == attempt)
     return [event.data["name"] for event in stages if event.data["state"] == "running"]
@@ -50,11 +45,11 @@ def test_cut_off_twice_and_bit_equal(plane: Plane) -> None:
     # The training has begun when its first row is told; all that is kept of it is what SIGTERM makes it keep.
     assert plane.cut_off(lambda: plane.epochs(job_id, 1), None, checkpoint_s=1000) is Outcome.RELEASED
     assert plane.job(job_id).failed_attempts == 0
-    drained = kept(plane, job_id)
+    drained = plane.kept(job_id)
     assert {"state/baseline.json", "state/estimate.json", "state/prune.json", "state/cut.onnx", TRAINED} < set(drained)
 
     plane.cut_off(
-        lambda: kept(plane, job_id)[TRAINED] != drained[TRAINED],
+        lambda: plane.kept(job_id)[TRAINED] != drained[TRAINED],
         lambda: os.kill(plane.child_of(job_id), signal.SIGKILL),
         checkpoint_s=0.3,
     )
@@ -77,7 +72,7 @@ def test_cut_off_twice_and_bit_equal(plane: Plane) -> None:
     same = plane.artifacts(undisturbed)["pruned.onnx"].sha256
     assert plane.artifacts(job_id)["pruned.onnx"].sha256 == same
 
-    assert kept(plane, job_id) == {}
+    assert plane.kept(job_id) == {}
     assert not [path for path in (plane.folder / "blobs" / "checkpoints").rglob("*") if path.is_file()]
 
 
@@ -123,7 +118,7 @@ def test_kept_and_restored(plane: Plane, attempt: Kept) -> None:
 
 def test_begins_anew_where_a_file_is_lost(plane: Plane, attempt: Kept) -> None:
     attempt.keep(attempt.files)
-    plane.blobs.delete(kept(plane, attempt.job_id)["state/two"])
+    plane.blobs.delete(plane.kept(attempt.job_id)["state/two"])
     attempt.folder.create()
     assert not attempt.keeper().restore()
     assert not list(attempt.folder.state.iterdir())
@@ -131,10 +126,10 @@ def test_begins_anew_where_a_file_is_lost(plane: Plane, attempt: Kept) -> None:
 
 def test_file_that_changed_meanwhile_is_passed_over(plane: Plane, attempt: Kept) -> None:
     attempt.keep(attempt.files)
-    before = kept(plane, attempt.job_id)
+    before = plane.kept(attempt.job_id)
     attempt.keep({**attempt.files, "state/two": hashlib.sha256(b"two, as it was when told").hexdigest()})
     attempt.keep({**attempt.files, "state/three": "0" * 64})
-    assert kept(plane, attempt.job_id) == before
+    assert plane.kept(attempt.job_id) == before
 
 
 def test_link_is_not_followed(plane: Plane, attempt: Kept, tmp_path: Path) -> None:
@@ -142,20 +137,20 @@ def test_link_is_not_followed(plane: Plane, attempt: Kept, tmp_path: Path) -> No
     secret.write_text("of another job")
     (attempt.folder.state / "link").symlink_to(secret)
     attempt.keep({"state/link": _digest(secret)})
-    assert kept(plane, attempt.job_id) == {}
+    assert plane.kept(attempt.job_id) == {}
     assert plane.blobs.delete_scope(scope(attempt.job_id)) == 0
 
 
 def test_what_is_replaced_is_deleted(plane: Plane, attempt: Kept) -> None:
     keeper = attempt.keeper()
     keeper.offer(attempt.files)
-    until(lambda: kept(plane, attempt.job_id), 20, "the first checkpoint")
-    first = kept(plane, attempt.job_id)
+    until(lambda: plane.kept(attempt.job_id), 20, "the first checkpoint")
+    first = plane.kept(attempt.job_id)
     (attempt.folder.state / "one").write_text("one, later")
     keeper.offer({**attempt.files, "state/one": _digest(attempt.folder.state / "one")})
     keeper.close(keep_last=True)
     assert not plane.blobs.exists(first["state/one"])
-    assert kept(plane, attempt.job_id)["state/two"] == first["state/two"]
+    assert plane.kept(attempt.job_id)["state/two"] == first["state/two"]
     assert plane.blobs.exists(first["state/two"])
 
 
@@ -166,17 +161,17 @@ def test_swept_when_no_attempt_can_need_it(plane: Plane, attempt: Kept) -> None:
     with plane.database.session() as session:
         JobRepository(session).fail(attempt.claim, ERROR)
     assert remove_checkpoints(plane.database, plane.blobs, retention_s=60) == []
-    assert kept(plane, attempt.job_id)
+    assert plane.kept(attempt.job_id)
     assert remove_checkpoints(plane.database, plane.blobs, retention_s=-1) == [attempt.job_id]
-    assert kept(plane, attempt.job_id) == {}
+    assert plane.kept(attempt.job_id) == {}
     assert plane.blobs.scopes("checkpoints") == []
 
 
 def test_stale_attempt_replaces_nothing(plane: Plane, attempt: Kept) -> None:
     attempt.keep({"state/one": attempt.files["state/one"]})
-    before = kept(plane, attempt.job_id)
+    before = plane.kept(attempt.job_id)
     with plane.database.session() as session:
         session.execute(update(Job).values(lease_expires_at=database_now(-1)))
         JobRepository(session).reap_expired()
     attempt.keep(attempt.files)
-    assert kept(plane, attempt.job_id) == before
+    assert plane.kept(attempt.job_id) == before

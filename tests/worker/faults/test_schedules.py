@@ -17,7 +17,6 @@ from models_store.documents.job_spec import JobSpec
 from models_store.documents.report import Report
 from models_store.tables import Job
 from tests.worker.plane import Plane
-from tests.worker.test_resumption import kept
 from worker.engine.recovery.schedules import ratio_after
 from worker.runner.html_report.formats import exact
 from worker.supervisor import Outcome
@@ -42,11 +41,11 @@ def test_a_job_in_rounds_cut_off_in_the_second_ends_with_the_very_same_model(pla
     job_id = plane.submit(**inputs, **JOB)
 
     def in_second_round() -> bool:
-        return SECOND in kept(plane, job_id)
+        return SECOND in plane.kept(job_id)
 
     # First a drain, which the training answers with a checkpoint; then SIGKILL without a warning.
     assert plane.cut_off(lambda: trained(plane, job_id) >= (1, 2), None, checkpoint_s=1000) is Outcome.RELEASED
-    assert "state/round1-training.safetensors" in kept(plane, job_id)
+    assert "state/round1-training.safetensors" in plane.kept(job_id)
     plane.cut_off(in_second_round, lambda: os.kill(plane.child_of(job_id), signal.SIGKILL), checkpoint_s=0.2)
     assert plane.job(job_id).failed_attempts == 1
     with plane.database.session() as session:
