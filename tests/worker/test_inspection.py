@@ -3,6 +3,7 @@
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -72,12 +73,18 @@ def test_files_beside_a_model_become_one_with_it(plane: Plane, tmp_path: Path) -
     assert not whole
 
 
-def test_a_bundle_without_its_weights(plane: Plane, tmp_path: Path) -> None:
-    model_id, job_id = plane.upload_model(bundle(tmp_path, leave_out="model.weights"), "onnx_zip")
+def rejected(plane: Plane, content: bytes, kind: str) -> dict[str, Any]:
+    """Why an upload was refused."""
+    model_id, job_id = plane.upload_model(content, kind)
     plane.work()
     plane.wait(job_id, JobState.FAILED)
     rejection = plane.model(model_id).rejection
     assert rejection is not None
+    return rejection
+
+
+def test_a_bundle_without_its_weights(plane: Plane, tmp_path: Path) -> None:
+    rejection = rejected(plane, bundle(tmp_path, leave_out="model.weights"), "onnx_zip")
     assert rejection["code"] == "external_data"
     assert "model.weights" in rejection["message"]
 
@@ -158,11 +165,7 @@ def test_a_model_that_does_not_load_is_told_without_where_it_lies(plane: Plane) 
 def test_a_model_older_than_the_runtime_is_told_its_age(plane: Plane) -> None:
     network = convnet()
     network.opset_import[0].version = 6
-    model_id, job_id = plane.upload_model(network.SerializeToString())
-    plane.work()
-    plane.wait(job_id, JobState.FAILED)
-    rejection = plane.model(model_id).rejection
-    assert rejection is not None
+    rejection = rejected(plane, network.SerializeToString(), "onnx")
     assert rejection["code"] == "model_does_not_load"
     assert "opset 6" in rejection["hint"]
 

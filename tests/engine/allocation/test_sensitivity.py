@@ -8,6 +8,7 @@ import pytest
 from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import convnet
 from worker.engine.allocation import Memory, allocate, latency_limit, macs_limit, measure_table
+from worker.engine.allocation.sensitivity import _affordable
 from worker.engine.criteria import score
 from worker.engine.data import Dataset
 from worker.engine.graph import Analysis, analyze
@@ -100,6 +101,18 @@ def test_a_network_that_is_silent_on_the_images_is_cut_all_the_same(rule: str) -
         analysis, scores, [macs_limit(analysis, 0.5)], method="sensitivity", options={"rule": rule}, round_to=1
     )
     assert found.reached
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, 64), (64, 16), (256, 8)])
+def test_a_large_network_is_run_on_fewer_images(side: int, expected: int) -> None:
+    b = GraphBuilder()
+    x = b.node("Relu", b.conv(b.input((1, 64, side, side)), 64, 1024))
+    for _ in range(2):
+        x = b.node("Relu", b.conv(x, 1024, 1024))
+    analysis = analyze(b.model(b.conv(x, 1024, 4)))
+    assert len(analysis.widths) == 3
+    assert _affordable(analysis, 64) == expected  # at 64 x 64: 79.9 GMACs, times 3 widths at 5 ratios, halved
+    assert _affordable(analysis, 1) == 1
 
 
 def test_a_network_that_torch_cannot_run_is_judged_by_its_scores_and_says_so() -> None:

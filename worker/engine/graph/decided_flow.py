@@ -8,16 +8,13 @@ other part of the network.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from worker.engine.graph.onnx_graph import bodies_of
-
-if TYPE_CHECKING:
-    from worker.engine.graph.standard_ops import Rewriting
+from worker.engine.graph.rewriting import Rewriting
 
 _MOST_ROUNDS = 64
 _MOST_NODES = 2048

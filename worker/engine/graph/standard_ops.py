@@ -5,7 +5,7 @@ have fused.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from worker.engine.graph.decided_flow import known_branch, known_rounds
 from worker.engine.graph.onnx_graph import OnnxGraph, bodies_of, mentioned_names
-
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+from worker.engine.graph.rewriting import Op, Rewrite, Rewriting, op_of
 
 
 def with_standard_ops(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without such ops, as far as they have a standard form, or the model itself where there are none."""
     graph = OnnxGraph(model)
-    if not any(_key(node) in _REWRITES for node in graph.nodes):
+    if not any(op_of(node) in _REWRITES for node in graph.nodes):
         return model
-    rewriting = Rewriting(graph)
+    rewriting = Rewriting(graph, _REWRITES)
     nodes = graph.rebuild(rewriting.edit)
     if not rewriting.count:
         return model
@@ -34,75 +33,6 @@ def with_standard_ops(model: onnx.ModelProto) -> onnx.ModelProto:
     if not any(o.domain in ("", "ai.onnx") for o in result.opset_import):
         result.opset_import.append(helper.make_opsetid("", graph.opset))
     return with_standard_ops(result) if rewriting.opened else result  # what lay in a body may have a standard form, too
-
-
-def _key(node: onnx.NodeProto) -> tuple[str, str]:
-    return ("" if node.domain == "ai.onnx" else node.domain), node.op_type
-
-
-class Rewriting:
-    """The nodes that stand for a node, the names of which are new."""
-
-    def __init__(self, graph: OnnxGraph) -> None:
-        self.graph = graph
-        self.count = 0
-        self.opened = False
-        self._taken = {*graph.constants, *graph.producer, *(value.name for value in graph.proto.input)}
-        floats = [t.data_type for t in graph.constants.values() if t.data_type in _FLOATS]
-        self._float = max(_FLOATS, key=floats.count)
-        self._new: list[onnx.NodeProto] = []
-
-    def edit(self, index: int, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
-        self._new = []
-        rewrite = _REWRITES.get(_key(node))
-        if rewrite is not None and rewrite(self, index, node):
-            nodes.extend(self._new)
-            self.count += 1
-        else:
-            nodes.append(node)
-
-    def add(self, op: str, *inputs: str, to: str | None = None, named: str = "", **attributes: Any) -> str:  # noqa: ANN401
-        """Append a node; the name of its output."""
-        name = to or self.fresh(f"{inputs[0] if inputs else op}/{op}")
-        self._taken.add(name)
-        self._new.append(helper.make_node(op, list(inputs), [name], named or name, **attributes))
-        return name
-
-    def fresh(self, stem: str) -> str:
-        """A name that no tensor has yet."""
-        name, number = stem, 0
-        while name in self._taken:
-            number += 1
-            name = f"{stem}_{number}"
-        self._taken.add(name)
-        return name
-
-    def number(self, value: float) -> str:
-        """A scalar of the type in which the network computes."""
-        array = np.array(value, helper.tensor_dtype_to_np_dtype(self._float))
-        return self.add("Constant", value=numpy_helper.from_array(array))
-
-    def integers(self, *values: int) -> str:
-        return self.add("Constant", value=numpy_helper.from_array(np.array(values, np.int64)))
-
-    def unsqueezed(self, name: str, axis: int) -> str:
-        if self.graph.opset < 13:
-            return self.add("Unsqueeze", name, axes=[axis])
-        return self.add("Unsqueeze", name, self.integers(axis))
-
-    def extend(self, nodes: Iterable[onnx.NodeProto]) -> None:
-        self._new.extend(nodes)
-
-    def constant(self, name: str) -> np.ndarray | None:
-        return self.graph.array(name) if name in self.graph.constants else None
-
-    def maker(self, name: str) -> onnx.NodeProto | None:
-        index = self.graph.producer.get(name)
-        return None if index is None or self.graph.scope[index] else self.graph.nodes[index]
-
-
-_Rewrite = Callable[[Rewriting, int, onnx.NodeProto], bool]
-"""(rewriting, index, copy of the node) -> whether nodes that stand for it were added."""
 
 
 # ---------------------------------------------------------------------------------------------- fused by the runtime
@@ -246,7 +176,7 @@ def _is_per_tensor(to: Rewriting, scale: str, zero: str) -> bool:
     return all(t is not None and t.data_type in kind and math.prod(t.dims) == 1 for t, kind in stored)
 
 
-def _quantised(op: str, operands: int = 1) -> _Rewrite:
+def _quantised(op: str, operands: int = 1) -> Rewrite:
     """x, scale and zero point of each operand, then scale and zero point of the result."""
 
     def rewrite(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
@@ -395,7 +325,7 @@ def _without_dead_lists(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> l
     return kept[::-1]
 
 
-_REWRITES: dict[tuple[str, str], _Rewrite] = {
+_REWRITES: dict[Op, Rewrite] = {
     ("com.microsoft", "BiasGelu"): _gelu,
     ("com.microsoft", "DequantizeLinear"): _quantisation,
     ("com.microsoft", "FastGelu"): _fast_gelu,
