@@ -85,10 +85,6 @@ class JobReader:
         """Jobs that a worker could claim now."""
         return self._session.scalar(_claimable(select(func.count()).select_from(Job))) or 0
 
-    def queued_ids(self, limit: int = 1000) -> Sequence[str]:
-        """Jobs that a worker could claim now, first in line first."""
-        return self._session.scalars(_claimable(select(Job.id)).order_by(Job.priority, Job.id).limit(limit)).all()
-
 
 def _claimable(query: Select[*Columns]) -> Select[*Columns]:
     return query.where(Job.state == JobState.QUEUED, Job.claimable_at <= database_now())

@@ -7,7 +7,6 @@ its attempts, and belong to the calendar month (UTC) in which it ends.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -23,8 +22,6 @@ LIMITS = "limits"
 FREE_SOON_S = 30.0
 WORK = Job.kind != JobKind.INSPECT.value
 """Inspections of uploads are not counted."""
-
-Quota = Literal["stored_bytes", "unfinished_jobs", "job_minutes"]
 
 
 @dataclass(frozen=True)

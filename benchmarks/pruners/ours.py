@@ -21,12 +21,10 @@ from worker.engine.graph import Analysis, analyze, facts, load_bundle
 from worker.engine.proof import prove
 from worker.engine.surgery import Plan, prune
 
-VARIANTS = ("exact", "runtime_pass", "inexact")
-"""`runtime_pass` finds the shapes by running the model, which otherwise only happens where they cannot be inferred;
-`inexact` also cuts channels that a LayerNormalization or a mean runs over."""
-
 
 def run(entry: Entry, variant: str) -> dict[str, Any]:
+    """`variant` exact; or runtime_pass, which finds the shapes by running the model, as otherwise only happens where
+    they cannot be inferred; or inexact, which also cuts channels that a LayerNormalization or a mean runs over."""
     tiny = analyze(small_graph())
     prune(tiny, half_of_every_width(tiny))
     interpreter = memory.start_peak()

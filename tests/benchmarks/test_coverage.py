@@ -5,7 +5,6 @@ import json
 import pytest
 
 from benchmarks import coverage, coverage_report, zoo
-from benchmarks.pruners.report import Stopwatch
 
 MODELS = ["torchvision/shufflenet_v2_x0_5", "timm/lcnet_050"]
 
@@ -34,10 +33,8 @@ def test_half_of_the_prunable_channels_go_and_the_proof_holds(measured, model):
 
 def test_a_second_run_measures_nothing_that_is_there(measured):
     before = json.loads(measured.read_text())["rows"]
-    with Stopwatch() as second_run:
-        coverage.main(["--models", *MODELS, "--only", "ours*", "--results", str(measured)])
+    coverage.main(["--models", *MODELS, "--only", "ours*", "--results", str(measured)])
     assert json.loads(measured.read_text())["rows"] == before
-    assert second_run.seconds < 5
 
 
 def test_a_pruner_that_fails_leaves_its_error_in_the_row(tmp_path, monkeypatch):

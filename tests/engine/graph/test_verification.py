@@ -63,3 +63,10 @@ def test_the_group_behind_a_wrong_rule_is_found_and_left_alone(monkeypatch: pyte
     pruned = prune(rest, half(rest))
     assert prove(rest, half(rest), pruned).passed
     assert rest.costs.macs(half(rest).counts(rest)) < rest.macs
+
+
+def test_an_analysis_stays_as_it_is_when_another_is_made_without_some_units() -> None:
+    analysis = analyze(three_convolutions())
+    first, second = (tuple(group.units.tolist()) for group in analysis.groups)
+    assert [s.weight for g in analysis.without(first, "one").groups for s in g.sources] == ["w2"]
+    assert [s.weight for g in analysis.without(second, "other").groups for s in g.sources] == ["w1"]

@@ -1,5 +1,7 @@
 """Names of ONNX values and attribute paths, there and back."""
 
+import re
+
 import pytest
 from graphs import floats, model_of
 from hypothesis import given
@@ -8,7 +10,14 @@ from onnx import helper
 from torch import nn
 
 from worker.engine.torch_form import build, parity
-from worker.engine.torch_form.names import attribute_paths, value_name
+from worker.engine.torch_form.names import ENCODED, attribute_paths
+
+
+def value_name(path):
+    """The name that a path stands for."""
+    if not path.startswith(f"{ENCODED}.n_"):
+        return path
+    return re.sub("_([0-9a-f]+)_", lambda code: chr(int(code[1], 16)), path.removeprefix(f"{ENCODED}.n_"))
 
 
 @given(st.sets(st.text(max_size=20), max_size=8))

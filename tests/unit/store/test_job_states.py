@@ -80,7 +80,6 @@ class TestClaim:
     def test_inspections_first_and_then_the_oldest(self, jobs):
         first, second = (jobs.create(JobKind.PRUNE, {}).id for _ in range(2))
         inspection = jobs.create(JobKind.INSPECT, {}).id
-        assert jobs.queued_ids() == [inspection, first, second]
         assert [jobs.claim("worker").job_id for _ in range(3)] == [inspection, first, second]
         assert jobs.claim("worker") is None
 
@@ -250,7 +249,7 @@ class TestEndings:
             assert jobs.claim("worker") is None
             assert jobs.queued_count() == 0
             skip_the_wait(database)
-            assert jobs.queued_ids() == [job_id]
+            assert jobs.queued_count() == 1
         jobs.fail(jobs.claim("worker"), ERROR, retry=True)
         assert jobs.get(job_id).state is JobState.FAILED
         assert jobs.get(job_id).error["code"] == "out_of_memory"
@@ -353,7 +352,7 @@ class TestReap:
             jobs.claim("worker", EXPIRED)
         assert len(jobs.reap_expired(limit=3)) == 3
         assert len(jobs.reap_expired(limit=3)) == 2
-        assert jobs.queued_ids() == created
+        assert [jobs.claim("worker").job_id for _ in created] == created
 
 
 def test_pages_of_jobs(jobs, models):

@@ -1,7 +1,7 @@
 """From labels to groups: what can be pruned in a model, what cannot and why, and what any choice would cost."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -171,8 +171,8 @@ class Analysis:
     def without(self, units: Iterable[int], reason: str) -> "Analysis":
         """The same analysis with these units (see Group.units) pinned for a reason found later. Units keep their
         numbers, groups do not."""
-        self.propagation.sets.pin(np.fromiter(units, dtype=np.int64), reason)
-        return _analysis(self.propagation)
+        sets = self.propagation.sets.pinned(np.fromiter(units, dtype=np.int64), reason)
+        return _analysis(replace(self.propagation, sets=sets))
 
     def alive(self, kept: Mapping[int, Mask]) -> Mask:
         """For each label whether it survives when `kept[group]` units of each group do."""

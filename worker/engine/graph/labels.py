@@ -70,6 +70,13 @@ class LabelSets:
         if labels is not None and labels.size:
             self.pins.append(Pin(labels, reason))
 
+    def pinned(self, labels: Labels, reason: str) -> "LabelSets":
+        """A copy with these labels pinned, too."""
+        copy = LabelSets()
+        copy._parent, copy._size = self._parent.copy(), self._size
+        copy.pins = [*self.pins, Pin(labels, reason)]
+        return copy
+
     def roots(self) -> Labels:
         """The representative of every label handed out so far."""
         return self.find(np.arange(self._size, dtype=np.int64))

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from numpy._core._multiarray_umath import __cpu_features__ as _CPU_FEATURES  # of this processor
 from onnx import TensorProto, helper, numpy_helper
 
-BLOCK = 8 if _CPU_FEATURES.get("AVX2") and not _CPU_FEATURES.get("AVX512F") else 16
+from worker.engine.measure.machine import processor_flags
+
+BLOCK = 8 if {"avx2", "avx512f"} & processor_flags() == {"avx2"} else 16
 """ONNX Runtime computes convolutions in blocks of as many channels as a vector register holds, and fills the last one
 up."""
 SET = 4

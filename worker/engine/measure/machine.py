@@ -47,8 +47,17 @@ def _gpu_name() -> str | None:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
+def processor_flags() -> frozenset[str]:
+    """The instruction sets of an x86 processor as Linux names them ("avx2"); empty for others."""
+    return frozenset(_of_processor("flags").split())
+
+
 def _cpu_name() -> str:
+    return _of_processor("model name") or platform.processor() or platform.machine()
+
+
+def _of_processor(field: str) -> str:
+    """What Linux says of the first processor; empty where it says nothing."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")

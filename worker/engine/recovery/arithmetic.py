@@ -67,15 +67,16 @@ def fastest(
     step: Callable[[Arithmetic], None],
     device: torch.device,
     candidates: Sequence[Arithmetic] = CANDIDATES,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Arithmetic:
-    """The candidate whose `step`, a forward and a backward pass, takes least time. One that fails is out. Buffers that
-    a step changes (running averages) are put back."""
+    """The candidate whose `step`, a forward and a backward pass, takes least time on the `clock`, in seconds. One that
+    fails is out. Buffers that a step changes (running averages) are put back."""
     kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
     seconds: dict[Arithmetic, float] = {}
     for candidate in candidates:
         try:
             candidate.prepare(network)
-            seconds[candidate] = _time(step, candidate, device)
+            seconds[candidate] = _time(step, candidate, device, clock)
         except RuntimeError:  # an op without a kernel for it, or a view that its memory format does not allow
             continue
     FLOAT32.prepare(network)
@@ -87,13 +88,15 @@ def fastest(
     return best if seconds.get(FLOAT32, 0.0) > MIN_GAIN * seconds.get(best, 0.0) else FLOAT32
 
 
-def _time(step: Callable[[Arithmetic], None], candidate: Arithmetic, device: torch.device) -> float:
+def _time(
+    step: Callable[[Arithmetic], None], candidate: Arithmetic, device: torch.device, clock: Callable[[], float]
+) -> float:
     """Median seconds, after one step that warms up."""
     taken = []
     for _ in range(_TRIES + 1):
-        start = time.perf_counter()
+        start = clock()
         step(candidate)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return median(taken[1:])

@@ -1,4 +1,4 @@
-"""A bijection between the names of ONNX values and attribute paths of a torch module.
+"""Names of ONNX values as attribute paths of a torch module, one to one.
 
 State-dict names ("layer1.0.conv1.weight") are their own path: each dotted part becomes a nested module. Every other
 name ("conv1/kernel:0", "489", "") becomes one attribute below `encoded`, each character that is not an ASCII letter or
@@ -16,7 +16,6 @@ from torch import fx, nn
 ENCODED = "encoded"
 _PART = re.compile(r"[A-Za-z0-9_]+")
 _PLAIN_CHARACTER = re.compile(r"[A-Za-z0-9]")
-_ESCAPE = re.compile(r"_([0-9a-f]+)_")
 _RESERVED = frozenset(dir(fx.GraphModule)) | frozenset(vars(fx.GraphModule(nn.Module(), fx.Graph()))) | {ENCODED}
 
 
@@ -30,13 +29,6 @@ def attribute_paths(names: Iterable[str]) -> dict[str, str]:
 def encode(name: str) -> str:
     """The path of a name that cannot be its own."""
     return f"{ENCODED}.n_" + "".join(c if _PLAIN_CHARACTER.fullmatch(c) else f"_{ord(c):x}_" for c in name)
-
-
-def value_name(path: str) -> str:
-    """The ONNX name that an attribute path stands for: the inverse of `attribute_paths`."""
-    if not path.startswith(f"{ENCODED}.n_"):
-        return path
-    return _ESCAPE.sub(lambda code: chr(int(code[1], 16)), path.removeprefix(f"{ENCODED}.n_"))
 
 
 def _is_state_dict_name(name: str) -> bool:
