@@ -58,7 +58,7 @@ format: setup  ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff format .
 
 claims: setup  ## the measured claims of benchmarks/results, with their goals
-	@$(BIN)/python benchmarks/claims.py
+	@$(BIN)/python -m benchmarks.claims
 
 catalogue: setup  ## write models_store/catalogue.json anew, after a method was added or changed
 	@$(BIN)/python -m worker.engine.catalogue > models_store/catalogue.json.new

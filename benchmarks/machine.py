@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+WRITTEN = (":!benchmarks/results", ":!docs/results.md")
 
 
 def describe(*distributions: str) -> dict[str, Any]:
@@ -24,12 +25,14 @@ def describe(*distributions: str) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checked-out commit, marked where the working tree differs from it; empty outside a checkout."""
+    """The checked-out commit, marked where the code differs from it; empty outside a checkout. What benchmarks write
+    into the working tree is not code."""
     try:
         head = _git("rev-parse", "HEAD").strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return f"{head}+changes" if _git("status", "--porcelain", "--untracked-files=no").strip() else head
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN).strip()
+    return f"{head}+changes" if changes else head
 
 
 def installed_version(distribution: str) -> str | None:

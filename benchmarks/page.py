@@ -4,6 +4,7 @@ python -m benchmarks.page
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,19 @@ from benchmarks.machine import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "results.md"
 RESULTS = REPOSITORY / "benchmarks" / "results"
+_ARGUMENTS = {
+    "accuracy": "--methods all --epochs 3 --rates 0.02 0.05",
+    "masks": "resnet56.onnx cifar10_val.tar.xz",
+    "papers": "random-masks; python -m benchmarks.papers heuristic",
+}
+"""Of the scripts that need some."""
 
 _HEAD = """# Measured
 
-Written by the scripts in `benchmarks/`, each beside the command that measures its figures anew; `make claims` prints
-the same claims. All compared figures come from one run on one machine. A claim that does not hold stays.
+Written by the scripts in `benchmarks/`, each below the command that measures it; `make claims` prints the same claims.
+Figures that are times are compared within one run. Long measurements go on where they stopped, so that rows of several
+commits stand side by side: each row's are in its file, and without that file all is measured anew. The machine is the
+last one's. A claim that does not hold stays.
 """
 
 
@@ -32,7 +41,8 @@ def render(folder: Path) -> str:
 
 
 def _section(name: str, contents: Mapping[str, Any]) -> str:
-    lines = [f"## {name}", "", f"`python -m benchmarks.{name}`: {_machine(contents['machine'])}.", ""]
+    command = f"python -m benchmarks.{name} {_ARGUMENTS.get(name, '')}".strip()
+    lines = [f"## {name}", "", f"`{command}`: {_machine(contents['machine'])}; {_commits(contents)}.", ""]
     if contents["claims"]:
         lines += ["| issue | what was measured | value | goal | holds |", "|---|---|---|---|---|"]
         lines += [*(claim_row(claim) for claim in contents["claims"]), ""]
@@ -48,11 +58,18 @@ def claim_row(claim: Mapping[str, Any]) -> str:
 def _machine(machine: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
     memory = round(machine["memory_bytes"] / 2**30)
-    commit = machine["commit"][:10] + (" with changes" if machine["commit"].endswith("+changes") else "")
-    return (
-        f"{machine['cores']} cores of {machine['processor']}, {memory} GiB, Python {machine['python']}, {versions}; "
-        f"commit {commit}"
-    )
+    return f"{machine['cores']} cores of {machine['processor']}, {memory} GiB, Python {machine['python']}, {versions}"
+
+
+def _commits(contents: Mapping[str, Any]) -> str:
+    """The commits that measured the rows, those of most rows first."""
+    rows = contents.get("commits", {})
+    count = Counter(commit for commits in rows.values() for commit in commits) or {contents["machine"]["commit"]: 0}
+    named = [commit[:10] + (" with changes" if commit.endswith("+changes") else "") for commit in count]
+    if len(named) == 1:
+        return f"commit {named[0]}"
+    most = sorted(zip(named, count.values(), strict=True), key=lambda pair: -pair[1])
+    return "rows of commits " + ", ".join(f"{name} ({rows})" for name, rows in most)
 
 
 if __name__ == "__main__":
