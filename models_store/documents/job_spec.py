@@ -341,6 +341,13 @@ class JobSpec(PruningWork):
             refuse(((("budget", name), text) for name in idle), "no_effect")
         return self
 
+    @model_validator(mode="after")
+    def _norms_can_stay(self) -> Self:
+        if self.recovery.bn_reestimation is False and self.reconstructs and not is_recorded():
+            text = "reconstruction takes the norms anew, too: set recovery.reconstruction to false, or leave this out"
+            refuse([(("recovery", "bn_reestimation"), text)], "no_effect")
+        return self
+
     @property
     def reconstructs(self) -> bool:
         """Whether the weights that remain are refitted, where there are images to do so."""

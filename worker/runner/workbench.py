@@ -268,14 +268,14 @@ class Workbench:
         return Calibration(images, labels if self.dataset.labelled else None)
 
     def real_inputs(self) -> list[dict[str, np.ndarray]]:
-        """A small batch of test images, fit for the model's input, filled up where there are fewer than its fixed batch
-        size; none without data."""
+        """A small batch of validation images, fit for the model's input, filled up where there are fewer than its fixed
+        batch size; none without data."""
         if self.dataset is None:
             return []
         (value,) = self.analysis.graph.inputs
         batch = declared_shape(value) or [None]
         fixed = batch[0] if isinstance(batch[0], int) else 0
-        images, _ = next(self.dataset.test.batches(fixed or _REAL_SAMPLES))
+        images, _ = next(self.dataset.validation.batches(fixed or _REAL_SAMPLES))
         return [{value.name: filled_up(images, fixed)}]
 
     def write(self, stage: Stage[D], document: D) -> None:

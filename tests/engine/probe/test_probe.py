@@ -19,6 +19,7 @@ from worker.engine.measure.session import cpu_session
 from worker.engine.probe import (
     Objective,
     Probe,
+    Sensitivity,
     importance_lost,
     measure_sensitivity,
     some_images,
@@ -168,3 +169,34 @@ def test_the_objective_is_that_of_the_cut_and_recovered_network(
     objective(half(digits_analysis))
     assert objective(plan) == found  # nothing is left behind by another plan
     assert objective(Plan({})).top1 >= found.top1
+
+
+def test_what_goes_leaves_its_mean_behind(digits_analysis: Analysis) -> None:
+    """As though every reader had the mean of what it lost in its bias; batches of one have the means of all images."""
+    noise, plan = some_noise(digits_analysis, 6), half(digits_analysis)
+    (zero,) = Probe(digits_analysis, noise).responses([plan])
+    (mean,) = Probe(digits_analysis, noise, means=True).responses([plan])
+    (parts,) = Probe(digits_analysis, noise, held_bytes=1, means=True).responses([plan])
+    assert mean.change < 0.9 * zero.change
+    assert parts.change == pytest.approx(mean.change, rel=1e-5)
+
+
+def test_a_channel_that_is_constant_is_no_loss_where_means_stay() -> None:
+    b = GraphBuilder(13)
+    x = b.input((2, 3, 6, 6))
+    weight = np.zeros((4, 3, 1, 1), np.float32)
+    weight[0, 0] = weight[1, 1] = 1
+    maps = b.node("Conv", x, b.constant(weight), b.constant(np.array([0, 0, 5, 5], np.float32)))
+    analysis = analyze(b.model(b.conv(maps, 4, 2, kernel=1)))
+    (group,) = analysis.groups
+    constant = [Plan({group.id: np.array([True, True, False, True])})]
+    (silent,) = Probe(analysis, some_noise(analysis, 2)).responses(constant)
+    (filled,) = Probe(analysis, some_noise(analysis, 2), means=True).responses(constant)
+    assert silent.change > 0.1
+    assert filled.change < 1e-6
+
+
+def test_a_width_of_one_unit_has_no_cut_and_costs_all_that_there_is() -> None:
+    alone = Sensitivity(0, (), (), None)
+    assert alone.at(1, 1) == 0
+    assert alone.at(0, 1) > 1

@@ -42,6 +42,15 @@ def test_where_to_measure_a_latency_that_the_budget_does_not_bound(name: str) ->
     EstimateSpec.model_validate({**BODY, "kind": "estimate", "budget": {"macs_ratio": 0.5, name: 4}})
 
 
+def test_norms_that_are_to_stay_while_weights_are_refitted() -> None:
+    place, message = fault({**BODY, "recovery": {"bn_reestimation": False}})
+    assert place == "prune.recovery.bn_reestimation"
+    assert "set recovery.reconstruction to false" in message
+    NEW_JOB.validate_python({**BODY, "recovery": {"bn_reestimation": False, "reconstruction": False}})
+    kernels = {"layout": "free", "sparsity": 0.5}
+    NEW_JOB.validate_python({**BODY, "recovery": {"bn_reestimation": False}, "kernels": kernels})
+
+
 def test_a_sweep_chooses_by_them_among_what_it_measures() -> None:
     budgets = [{"macs_ratio": ratio, "latency_batch_size": 32} for ratio in (0.7, 0.5)]
     NEW_JOB.validate_python({**SWEEP, "budgets": budgets, "measuring": {"batch_sizes": [1, 32]}})

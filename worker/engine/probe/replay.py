@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,19 @@ class Replay:
     """Holds every value of one run of a module on `inputs`, in the order of its placeholders.
 
     `masks` are paths of members that are all ones in that run, each a factor of one other value: what multiplies by
-    one that has not changed hands its value on.
+    one that has not changed hands its value on. `filling` names, by mask, what stands in place of what it takes out;
+    elsewhere that is zero.
     """
 
     def __init__(
-        self, module: fx.GraphModule, inputs: Sequence[torch.Tensor], masks: Collection[str] = frozenset()
+        self,
+        module: fx.GraphModule,
+        inputs: Sequence[torch.Tensor],
+        masks: Collection[str] = frozenset(),
+        filling: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self._module = module.eval()
+        self._filling = filling or {}
         self._nodes = [node for node in module.graph.nodes if node.op not in ("get_attr", "output")]
         self._output = next(node for node in module.graph.nodes if node.op == "output")
         self._readers = {str(node.target): node for node in module.graph.nodes if node.op == "get_attr"}
@@ -57,6 +63,18 @@ class Replay:
         return self._outputs(fresh)
 
     @torch.no_grad()
+    def means(self) -> dict[str, torch.Tensor]:
+        """What every mask multiplies, as its mean over all but the mask's own axis. Zero points that a mask of bytes
+        lets through in place of values have none."""
+        found = {}
+        for node, (path, masked) in self._masked.items():
+            mask, value = self._module.get_parameter(path), self._held[masked]
+            if len(node.all_input_nodes) == 2 and value.is_floating_point():
+                others = [axis for axis in range(value.dim()) if mask.shape[axis] == 1]
+                found[path] = value.mean(others, keepdim=True)
+        return found
+
+    @torch.no_grad()
     def _run(self, node: fx.Node, values: dict[fx.Node, Any], changed: Collection[str]) -> Any:  # noqa: ANN401
         """What the node gives: a tensor, or a Python value."""
         argument = partial(self._argument, values)
@@ -64,6 +82,9 @@ class Replay:
             mask, masked = self._masked[node]
             if mask not in changed:
                 return argument(masked)
+            if mask in self._filling:
+                kept = self._module.get_parameter(mask)
+                return argument(masked) * kept + self._filling[mask] * (1 - kept)
         return call(self._module, node, fx.map_arg(node.args, argument), fx.map_arg(node.kwargs, argument))
 
     def _argument(self, values: dict[fx.Node, Any], node: fx.Node) -> Any:  # noqa: ANN401

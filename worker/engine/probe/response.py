@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
@@ -39,19 +40,21 @@ class _Tally:
 
 
 class Probe:
-    """The original and its images; each plan is answered by masks, without BN re-estimation.
+    """The original and its images; each plan is answered by masks, without BN re-estimation. With `means`, a channel
+    that goes leaves its mean over the images behind, as the biases of its readers can make up for it; without, nothing.
 
     Plans are answered side by side, by as many threads as torch has, each with a network of its own: operations as
     small as these gain little from threads of their own, and wait for each other where cores are shared.
     """
 
-    def __init__(self, analysis: Analysis, images: Images, held_bytes: int = _HELD_BYTES) -> None:
+    def __init__(self, analysis: Analysis, images: Images, held_bytes: int = _HELD_BYTES, means: bool = False) -> None:
         lanes = max(min(torch.get_num_threads(), _MOST_LANES), 1)
         first = MaskedForm(analysis)
         self._forms = [first, *(MaskedForm(analysis, weights_of=first) for _ in range(lanes - 1))]
         self._images = images
         self._head = find_head(self._forms[0].form.model)
         self._held_bytes = held_bytes // lanes
+        self._means = means
 
     def original(self) -> Response:
         """The response to no cut at all."""
@@ -64,10 +67,11 @@ class Probe:
         gives no numbers."""
         if not plans:
             return []
+        batches = list(self._images.batches(self._batch_size))
+        filling = self._filling if self._means else {}
+        told = _Progress(len(plans) * len(batches), on_progress)
         with _one_thread_per_operation():
-            batches = list(self._images.batches(self._batch_size()))
-            told = _Progress(len(plans) * len(batches), on_progress)
-            found = [self._batch(plans, inputs, labels, told) for inputs, labels in batches]
+            found = [self._batch(plans, inputs, labels, filling, told) for inputs, labels in batches]
         energy = np.sum([energy for _, energy in found], axis=0)
         if not np.isfinite(energy).all():
             raise EngineError(
@@ -82,7 +86,12 @@ class Probe:
         return answers
 
     def _batch(
-        self, plans: Sequence[Plan], inputs: tuple[torch.Tensor, ...], labels: np.ndarray | None, told: _Progress
+        self,
+        plans: Sequence[Plan],
+        inputs: tuple[torch.Tensor, ...],
+        labels: np.ndarray | None,
+        filling: Mapping[str, torch.Tensor],
+        told: _Progress,
     ) -> tuple[list[_Tally], np.ndarray]:
         """A tally per plan, and the energy of each output of the original."""
         tallies: list[_Tally | None] = [None] * len(plans)
@@ -91,7 +100,7 @@ class Probe:
         def lane(start: int) -> None:
             form = self._forms[start]
             form.silence(None)
-            replay = Replay(form.module, inputs, form.masks)
+            replay = Replay(form.module, inputs, form.masks, filling)
             reference = [_numbers(value) for value in replay.outputs]
             energies.append(np.array([float(np.square(value).sum()) for value in reference]))
             for number in range(start, len(plans), len(self._forms)):
@@ -106,6 +115,20 @@ class Probe:
             list(pool.map(lane, lanes))
         return [tally for tally in tallies if tally is not None], energies[0]
 
+    @cached_property
+    def _filling(self) -> dict[str, torch.Tensor]:
+        """By mask, the means over the images of what it multiplies."""
+        form, count = self._forms[0], 0
+        sums: dict[str, torch.Tensor] = {}
+        form.silence(None)
+        for inputs, _ in self._images.batches(self._batch_size):
+            images = len(inputs[0]) if inputs[0].ndim else 1
+            for path, mean in Replay(form.module, inputs, form.masks).means().items():
+                sums[path] = images * mean + sums.get(path, 0.0)
+            count += images
+        return {path: total / count for path, total in sums.items()}
+
+    @cached_property
     def _batch_size(self) -> int:
         """As many images as may be held with all their activations."""
         form = self._forms[0]

@@ -29,10 +29,11 @@ class Sensitivity:
     top1: tuple[float, ...] | None
 
     def at(self, units: float, whole: int) -> float:
-        """The loss at any number of units: linear in between, and never less than with more units."""
+        """The loss at any number of units: linear in between, and never less than with more units. A width of one unit
+        has no cuts; losing all of it counts as losing all that there is."""
         xs = [whole, *self.units, 0]
         worst = np.maximum.accumulate([0.0, *self.loss])
-        beyond = worst[-1] + (worst[-1] - worst[-2]) + 1e-9
+        beyond = worst[-1] + (worst[-1] - worst[-2] if self.loss else 1.0) + 1e-9
         return float(np.interp(units, xs[::-1], [beyond, *worst[::-1]]))
 
 
