@@ -1,1 +1,1 @@
-"""Typed documents: job spec, events, inspections, report. Pydantic only, so that a client may import them."""
+"""Typed documents: job spec, events, inspections, report. No database, so that a client may import them."""

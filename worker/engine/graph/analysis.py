@@ -164,7 +164,7 @@ class Analysis:
 
     def layers_under(self, kept: Counts) -> tuple[Layer, ...]:
         """The layers when `kept[g]` units of each group remain."""
-        from worker.engine.graph.layers import describe_layers  # keeps this module free of presentation
+        from worker.engine.graph.layers import describe_layers  # which describes an Analysis, and so needs this module
 
         return describe_layers(self, kept)
 
