@@ -1,5 +1,6 @@
 # Two images from one file: `--target api` (no torch, no ONNX) and `--target worker` (CPU and, with a driver, GPU).
-FROM python:3.12-slim AS source
+# Python 3.11, which the tests run on: constraints.txt holds other versions of some packages for later ones.
+FROM python:3.11-slim AS source
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/espalier
 WORKDIR /src
@@ -16,7 +17,7 @@ RUN /opt/espalier/bin/pip install --constraint constraints.txt .
 FROM source AS worker-packages
 RUN /opt/espalier/bin/pip install --constraint constraints.txt ".[worker]"
 
-FROM python:3.12-slim AS runtime
+FROM python:3.11-slim AS runtime
 ENV PATH=/opt/espalier/bin:$PATH PYTHONUNBUFFERED=1 ESPALIER_DATA_DIR=/var/lib/espalier
 RUN useradd --system --uid 10001 --home-dir /var/lib/espalier --create-home espalier
 USER 10001
