@@ -19,10 +19,13 @@ from worker.engine.surgery import prune
 SCORES = np.array([0.1, 0.15, 0.2, 0.9, 1.0, 1.1, 1.2, 3.0])
 
 
-def test_mean_std_is_the_mean_minus_k_standard_deviations() -> None:
-    assert mean_std(SCORES, 0.5, 0.25) == pytest.approx(SCORES.mean())
-    reach = (3.0 - SCORES.mean()) / SCORES.std() + 1
-    assert mean_std(SCORES, 0.25, 0.25) == pytest.approx(SCORES.mean() - reach / 2 * SCORES.std())
+def test_mean_std_is_the_mean_minus_one_k_of_standard_deviations_in_all_layers() -> None:
+    layers = [SCORES, np.array([4.9, 5.0, 5.1, 5.0]), np.append(np.linspace(1, 2, 40), 30.0)]
+    for strength in (0.1, 0.25, 0.5, 0.8):
+        gammas = mean_std(layers, strength, 0.25)
+        ks = [(s.mean() - gamma) / s.std() for s, gamma in zip(layers, gammas, strict=True)]
+        reach = (30.0 - layers[2].mean()) / layers[2].std() + 1  # the layer with the farthest outlier
+        assert ks == pytest.approx([reach * (1 - 2 * strength)] * 3)
 
 
 def test_largest_gap_cuts_between_the_clusters_and_leaves_outliers() -> None:
@@ -42,8 +45,10 @@ def test_otsu_takes_a_layer_of_zeros_first() -> None:
 @pytest.mark.parametrize("rule", list(RULES))
 def test_every_rule_runs_from_nothing_to_everything(rule: str) -> None:
     rng = np.random.default_rng(3)
-    for scores in (SCORES, np.ones(5), rng.random(40), np.array([2.0])):
-        kept = [int((scores >= RULES[rule](scores, strength, 0.25)).sum()) for strength in np.linspace(1e-6, 1, 101)]
+    layers = [SCORES, np.ones(5), rng.random(40), np.array([2.0]), np.full(5, 1e9), 1e-12 * rng.random(40)]
+    gammas = [RULES[rule](layers, strength, 0.25) for strength in np.linspace(1e-6, 1, 101)]
+    for layer, scores in enumerate(layers):
+        kept = [int((scores >= each[layer]).sum()) for each in gammas]
         assert kept == sorted(kept, reverse=True)
         assert kept[0] == len(scores)
         assert kept[-1] == 0

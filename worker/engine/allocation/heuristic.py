@@ -7,7 +7,7 @@ a threshold into a distribution; one scalar moves the thresholds of all layers a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,10 +28,15 @@ class HeuristicOptions(Options):
 
     rule: Literal["mean_std", "largest_gap", "otsu"] = Field(
         default="mean_std",
-        description="mean_std: gamma = mean - k std. largest_gap: in the middle of the largest gap between sorted "
-        "scores. otsu: the threshold that parts the scores into the two most distinct classes, times a factor.",
+        description="mean_std: gamma = mean - k std, with one k for all layers. largest_gap: in the "
+        "middle of the largest gap between sorted scores. otsu: the threshold that parts the scores into the two most "
+        "distinct classes, times a factor.",
     )
-    version: Literal[1] = Field(default=1, description="Of the rule: a change of its formula gets a new number.")
+    version: Literal[2] = Field(
+        default=2,
+        description="Of the rules: a change of a formula gets a new number. 2: of mean_std, one k for all layers, "
+        "where 1 had a range of its own in each.",
+    )
     window: float = Field(
         default=0.25,
         ge=0,
@@ -60,17 +65,21 @@ def heuristic(problem: Problem, options: HeuristicOptions) -> Counts:
     def at(strength: float) -> npt.NDArray[np.float64]:
         if strength <= 0:
             return problem.widths.whole.astype(np.float64)
-        return np.array([float((s >= rule(s, strength, options.window)).sum()) for s in scores])
+        gammas = rule(scores, strength, options.window)
+        return np.array([float((s >= gamma).sum()) for s, gamma in zip(scores, gammas, strict=True)])
 
     return problem.bisect(at)
 
 
-def mean_std(scores: Scores, strength: float, window: float) -> float:
-    """mean - k std; strength 0..1 runs through every k that makes a difference."""
-    mean, std = float(scores.mean()), max(float(scores.std()), _ENDS)
-    reach = float(np.abs(scores - mean).max()) / std + 1
+def mean_std(layers: Sequence[Scores], strength: float, window: float) -> list[float]:
+    """mean - k std, with the same k in all layers; strength 0..1 runs through every k that makes a difference in any
+    of them."""
+    means = [float(scores.mean()) for scores in layers]
+    # Equal scores are told from their mean at any scale.
+    stds = [max(float(s.std()), _ENDS * abs(mean), 1e-150) for s, mean in zip(layers, means, strict=True)]
+    reach = 1 + max(float(np.abs(s - mean).max()) / std for s, mean, std in zip(layers, means, stds, strict=True))
     k = reach * (1 - 2 * strength)
-    return mean - k * std
+    return [mean - k * std for mean, std in zip(means, stds, strict=True)]
 
 
 def largest_gap(scores: Scores, strength: float, window: float) -> float:
@@ -104,9 +113,17 @@ def otsu(scores: Scores, strength: float, window: float) -> float:
     return max(threshold, 1e-150) * strength / max(1 - strength, _ENDS)
 
 
-RULES: dict[str, Callable[[Scores, float, float], float]] = {
+Rule = Callable[[Sequence[Scores], float, float], list[float]]
+"""(each layer's scores, strength 0..1, window) -> gamma of each. Strength 0 lies below all scores, 1 above them."""
+
+
+def _layer_by_layer(gamma: Callable[[Scores, float, float], float]) -> Rule:
+    return lambda layers, strength, window: [gamma(scores, strength, window) for scores in layers]
+
+
+RULES: dict[str, Rule] = {
     "mean_std": mean_std,
-    "largest_gap": largest_gap,
-    "otsu": otsu,
+    "largest_gap": _layer_by_layer(largest_gap),
+    "otsu": _layer_by_layer(otsu),
 }
-"""Name -> (a layer's scores, strength 0..1, window) -> gamma. Strength 0 lies below all scores, 1 above them."""
+"""By name, as the options have them."""
