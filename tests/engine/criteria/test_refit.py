@@ -39,6 +39,21 @@ def test_channels_that_others_can_stand_in_for_go_first():
     assert (score(analysis, "l2")[0][8:] > score(analysis, "l2")[0][:8]).all()
 
 
+@pytest.mark.parametrize("channels", [64, 128])
+def test_of_two_channels_that_stand_in_for_each_other_one_goes_late(channels: int) -> None:
+    """In wide layers several channels go at a time, each of a pair costing nothing while the other is there."""
+    g = GraphBuilder(seed=1)
+    weight, bias = g.normal(channels, 3, 3, 3), g.normal(channels) / 3
+    weight[0] *= 2
+    weight[-1], bias[-1] = weight[0], bias[0]
+    maps = g.node("Relu", g.node("Conv", g.input(("n", 3, 12, 12)), g.constant(weight), g.constant(bias), pads=[1] * 4))
+    analysis = analyze(g.model(g.node("Conv", maps, g.constant(g.normal(32, channels, 1, 1)))))
+    scores = score(analysis, "refit", {**AS_IT_IS, "ridge": 1e-5}, calibration=IMAGES)[0]
+    low, high = sorted(np.argsort(np.argsort(scores))[[0, -1]])
+    assert low < channels / 2 < high
+    assert scores.max() == pytest.approx(1, rel=1e-3)  # all of the output's variance, once all are gone
+
+
 def test_scores_grow_along_the_order_of_removal_and_repeat():
     analysis = analyze(convnet(width=16))
     calibration = Calibration(np.random.default_rng(1).random((20, 3, 12, 12), dtype=np.float32))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from copy import copy
+from itertools import islice
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,11 @@ from worker.engine.criteria.width import Floats, Width
 
 _STEPS = 32
 """At most this share of the units left, one in 32, goes at a time."""
+_POOL = 4
+"""They are chosen among this many times as many, the cheapest."""
+
 Indices = npt.NDArray[np.intp]
+_Matrix = npt.NDArray[np.floating[Any]]
 
 
 class RefitOptions(Normalised):
@@ -69,22 +75,38 @@ def _share_of_weights(width: Width) -> list[Floats]:
 
 def _order_of_removal(surgeons: list[_Surgeon], units: int) -> Floats:
     """Score = the largest total error up to a unit's removal, the cheapest units going first."""
-    scores, left, error = np.zeros(units), np.ones(units, dtype=bool), 0.0
-    while left.any():
+    scores, left, error = np.zeros(units), np.arange(units), 0.0
+    while len(left):
         costs = np.sum([surgeon.costs(units) for surgeon in surgeons], axis=0)
-        there = np.flatnonzero(left)
-        going = there[np.argsort(costs[there], kind="stable")][: max(1, len(there) // _STEPS)]
-        for unit in going:
-            error = np.nextafter(error + max(float(costs[unit]), 0.0), np.inf)
+        count = max(1, len(left) // _STEPS)
+        pool = left[np.argsort(costs[left], kind="stable")][: _POOL * count]
+        going = []
+        for unit, cost in islice(_cheapest_first(surgeons, costs, pool), count):
+            error = np.nextafter(error + max(cost, 0.0), np.inf)
             scores[unit] = error
-        left[going] = False
+            going.append(unit)
+        left = np.setdiff1d(left, going)
         for surgeon in surgeons:
-            surgeon.remove(going)
+            surgeon.remove(np.array(going))
     return scores
 
 
-class _Surgeon(Protocol):
-    """One reader, as units are taken away from it."""
+def _cheapest_first(surgeons: list[_Surgeon], costs: Floats, pool: Indices) -> Iterator[tuple[int, float]]:
+    """The pool's units, and the error that each adds to that of the units before it: of two that stand in for each
+    other only the first is cheap."""
+    among: list[_Loss] = []
+    while len(pool):
+        unit = pool[np.argmin(costs[pool])]
+        yield int(unit), float(costs[unit])
+        among = among or [surgeon.among(pool) for surgeon in surgeons]
+        for each in among:
+            each.remove(np.array([unit]))
+        costs = np.sum([each.costs(len(costs)) for each in among], axis=0)
+        pool = pool[pool != unit]
+
+
+class _Loss(Protocol):
+    """What one reader loses as units are taken away from it."""
 
     def costs(self, units: int) -> Floats:
         """For each unit the error that its removal adds, relative to the variance of the reader's outputs; 0 for one
@@ -92,6 +114,12 @@ class _Surgeon(Protocol):
         ...
 
     def remove(self, units: Indices) -> None: ...
+
+
+class _Surgeon(_Loss, Protocol):
+    def among(self, units: Indices) -> _Loss:
+        """The same for these units alone, some of which can be taken away on trial."""
+        ...
 
 
 def _surgeon(observed: Observed, width: Width, ridge: float) -> _Surgeon:
@@ -112,6 +140,9 @@ class _Indifferent:
 
     def remove(self, units: Indices) -> None:
         """Nothing changes."""
+
+    def among(self, units: Indices) -> _Loss:
+        return self
 
 
 class _Refitting:
@@ -147,6 +178,36 @@ class _Refitting:
         self._weight, self._unit_of = self._weight[:, stays], self._unit_of[stays]
         self._inverse = self._inverse[np.ix_(stays, stays)]
 
+    def among(self, units: Indices) -> _Loss:
+        rows = np.flatnonzero(np.isin(self._unit_of, units))
+        weight = self._weight[:, rows]
+        return _Pool(self._unit_of[rows], self._inverse[np.ix_(rows, rows)], weight.T @ weight / self._energy)
+
+
+class _Pool:
+    """Some units of a `_Refitting`: what it computes for them needs its inverse and its weights' products at their rows
+    and no others, whichever of them go."""
+
+    def __init__(self, unit_of: npt.NDArray[np.int64], inverse: _Matrix, products: _Matrix) -> None:
+        self._unit_of, self._inverse, self._products = unit_of, inverse, products
+
+    def costs(self, units: int) -> Floats:
+        """tr((H^-1_uu)^-1 W_u^T W_u)."""
+        found = np.zeros(units)
+        for which, rows in _alike(self._unit_of):
+            block = rows[:, :, None], rows[:, None, :]
+            found[which] = np.linalg.solve(self._inverse[block], self._products[block]).trace(axis1=1, axis2=2)
+        return found
+
+    def remove(self, units: Indices) -> None:
+        rows = np.flatnonzero(np.isin(self._unit_of, units))
+        across = np.linalg.solve(self._inverse[np.ix_(rows, rows)], self._inverse[rows])
+        # (W - W_u across)^T (W - W_u across)
+        half = across.T @ (self._products[rows] - self._products[np.ix_(rows, rows)] @ across / 2)
+        self._products -= half + half.T
+        self._inverse -= self._inverse[:, rows] @ across
+        self._unit_of = np.where(np.isin(self._unit_of, units), -1, self._unit_of)
+
 
 class _Fixed:
     """A layer that sums over too much to be refitted: what a channel adds to its outputs is lost with it."""
@@ -162,6 +223,9 @@ class _Fixed:
 
     def remove(self, units: Indices) -> None:
         self._each = np.where(np.isin(self._unit_of, units), 0.0, self._each)
+
+    def among(self, units: Indices) -> _Loss:
+        return copy(self)
 
 
 def _alike(unit_of: npt.NDArray[np.int64]) -> Iterator[tuple[Indices, Indices]]:
