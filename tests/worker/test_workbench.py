@@ -15,6 +15,10 @@ import pytest
 from models_store.documents.export_spec import ExportedFile, MissingFile
 from tests.worker.networks import coloured_squares, convnet, fixed_batch, unlabelled
 from tests.worker.orders import order_for
+from worker.engine.criteria import Calibration, score
+from worker.engine.data import Split
+from worker.engine.probe import Probe, some_images
+from worker.engine.surgery import Plan
 from worker.runner.further_files import further_files
 from worker.runner.voice import Voice
 from worker.runner.workbench import Workbench
@@ -45,6 +49,49 @@ def test_real_inputs_are_there_however_few_images(
     model = convnet() if batch is None else fixed_batch(convnet(), batch)
     (feed,) = make_bench(model, unlabelled(coloured_squares(images))).real_inputs()
     assert feed["image"].shape == (given, 3, 12, 12)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images of a split are in memory at once, each time."""
+    sizes: list[int] = []
+    normalised = Split._normalised
+
+    def told(split: Split, images: np.ndarray) -> np.ndarray:
+        sizes.append(len(images))
+        return normalised(split, images)
+
+    monkeypatch.setattr(Split, "_normalised", told)
+    return sizes
+
+
+@pytest.mark.parametrize("criterion", ["refit", "apoz", "taylor", "fisher"])
+def test_calibration_images_are_read_batch_by_batch(make_bench: MakeBench, read: list[int], criterion: str) -> None:
+    bench = make_bench(convnet(), coloured_squares(240))
+    assert bench.dataset is not None
+    images, labels = next(bench.dataset.train.batches(150, rng=np.random.default_rng([bench.work.seed, 3])))
+    expected = score(bench.analysis, criterion, calibration=Calibration(images, labels))
+    read.clear()
+    found = score(bench.analysis, criterion, calibration=bench.calibration(150))
+    assert max(read) <= 64
+    for group, scores in expected.items():
+        np.testing.assert_array_equal(found[group], scores)
+
+
+def test_images_of_a_probe_are_read_batch_by_batch(make_bench: MakeBench, read: list[int]) -> None:
+    bench = make_bench(convnet(), coloured_squares(240))
+    assert bench.dataset is not None
+    split = bench.dataset.train
+    images = some_images(bench.analysis, split, 20, 4, seed=2)
+    drawn, labels = next(split.batches(20, rng=np.random.default_rng([2, 5])))
+    read.clear()
+    parts = list(images.batches(8))
+    assert read == [8, 8, 4]
+    np.testing.assert_array_equal(np.concatenate([inputs[0].numpy() for inputs, _ in parts]), drawn)
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts if part is not None]), labels)
+    read.clear()
+    Probe(bench.analysis, images, held_bytes=1).responses([Plan({})])
+    assert set(read) == {1}
 
 
 @pytest.mark.parametrize(("batch", "images"), [(32, 36), (None, 12)])

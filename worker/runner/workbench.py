@@ -264,8 +264,8 @@ class Workbench:
         if self.dataset is None:
             return None
         rng = np.random.default_rng([self.work.seed, 3])
-        images, labels = next(self.dataset.train.batches(samples, rng=rng))
-        return Calibration(images, labels if self.dataset.labelled else None)
+        drawn = self.dataset.train.shuffled(rng)[:samples]
+        return Calibration(drawn, drawn.labels if self.dataset.labelled else None)
 
     def real_inputs(self) -> list[dict[str, np.ndarray]]:
         """A small batch of validation images, fit for the model's input, filled up where there are fewer than its fixed

@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from worker.engine.criteria.width import Width
+from worker.engine.data import Split
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import Analysis
 
@@ -18,9 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images as the model takes them, (N, ...) float32, and their class numbers (N,), None where unlabelled."""
+    """Images as the model takes them, (N, ...) float32, and their class numbers (N,), None where unlabelled. Those of a
+    split are read as they are indexed: all at once they may not fit into memory."""
 
-    images: np.ndarray
+    images: np.ndarray | Split
     labels: np.ndarray | None = None
 
     def first(self, count: int) -> Calibration:
@@ -46,7 +48,7 @@ class Evidence:
             raise EngineError("needs_data", "The criterion needs images.", "Give the job a dataset.")
         return self.calibration.first(count)
 
-    def labelled(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def labelled(self, count: int) -> tuple[np.ndarray | Split, np.ndarray]:
         """The first calibration images and their labels. Raises EngineError where there are none."""
         found = self.images(count)
         if found.labels is None:

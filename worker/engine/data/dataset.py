@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -43,6 +44,24 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @overload
+    def __getitem__(self, wanted: slice) -> Split: ...
+
+    @overload
+    def __getitem__(self, wanted: np.ndarray) -> np.ndarray: ...
+
+    def __getitem__(self, wanted: slice | np.ndarray) -> Split | np.ndarray:
+        """As of the array (N, ...) of all float32 inputs in the model's layout, which may be too large for memory: a
+        slice is a view, and an array of numbers has the inputs of these images read."""
+        if isinstance(wanted, slice):
+            return replace(self, rows=self.rows[wanted], labels=self.labels[wanted])
+        return self._normalised(self.images[self.rows[wanted]])
+
+    def shuffled(self, rng: np.random.Generator) -> Split:
+        """The same images in the order in which `batches` gives them by this `rng`."""
+        order = rng.permutation(len(self))
+        return replace(self, rows=self.rows[order], labels=self.labels[order])
 
     def batches(
         self,

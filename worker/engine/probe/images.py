@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,10 +21,11 @@ Kind = Literal["images", "random inputs"]
 
 @dataclass(frozen=True)
 class Images:
-    """Inputs of a model by name, (N, ...), and the class numbers (N,) of what they show, None where unknown."""
+    """Inputs of a model by name, (N, ...), and the class numbers (N,) of what they show, None where unknown. Those of a
+    split are read batch by batch."""
 
     kind: Kind
-    inputs: dict[str, Array]
+    inputs: Mapping[str, Array | Split]
     labels: Array | None
     classes: int
     batch: int | None
@@ -31,6 +33,10 @@ class Images:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def count(self, size: int) -> int:
+        """How many batches of that size there are."""
+        return math.ceil(len(self) / (self.batch or size))
 
     def batches(self, size: int) -> Iterator[tuple[tuple[torch.Tensor, ...], Array | None]]:
         """Tensors in the order of the model's inputs, and labels. The last batch of a model with a fixed one is filled
@@ -46,8 +52,8 @@ class Images:
 def some_images(analysis: Analysis, split: Split, count: int, classes: int, seed: int = 0) -> Images:
     """At most `count` images of the split, drawn by `seed`."""
     (value,) = analysis.graph.inputs
-    images, labels = next(split.batches(min(count, len(split)), rng=np.random.default_rng([seed, 5])))
-    return Images("images", {value.name: images}, labels if classes else None, classes, _fixed_batch(value))
+    drawn = split.shuffled(np.random.default_rng([seed, 5]))[:count]
+    return Images("images", {value.name: drawn}, drawn.labels if classes else None, classes, _fixed_batch(value))
 
 
 def some_noise(analysis: Analysis, count: int, seed: int = 0) -> Images:

@@ -67,11 +67,10 @@ class Probe:
         gives no numbers."""
         if not plans:
             return []
-        batches = list(self._images.batches(self._batch_size))
-        filling = self._filling if self._means else {}
-        told = _Progress(len(plans) * len(batches), on_progress)
+        size, filling = self._batch_size, self._filling if self._means else {}
+        told = _Progress(len(plans) * self._images.count(size), on_progress)
         with _one_thread_per_operation():
-            found = [self._batch(plans, inputs, labels, filling, told) for inputs, labels in batches]
+            found = [self._batch(plans, *batch, filling, told) for batch in self._images.batches(size)]
         energy = np.sum([energy for _, energy in found], axis=0)
         if not np.isfinite(energy).all():
             raise EngineError(

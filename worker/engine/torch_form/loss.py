@@ -9,6 +9,7 @@ import onnx
 import torch
 import torch.nn.functional as F
 
+from worker.engine.data import Split
 from worker.engine.errors import EngineError
 from worker.engine.graph.inputs import declared_shape, given_inputs
 from worker.engine.measure.classifier import Head, check_class_count, find_head
@@ -31,7 +32,7 @@ class LossForm:
         self._fixed_batch = declared[0] if isinstance(declared[0], int) else None
 
     def batches(
-        self, images: np.ndarray, labels: np.ndarray, size: int, *, differentiable_images: bool = False
+        self, images: np.ndarray | Split, labels: np.ndarray, size: int, *, differentiable_images: bool = False
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]:
         """For each batch the loss of each image (B,), the labels (B,), and the inner values.
 
