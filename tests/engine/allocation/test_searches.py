@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from worker.engine.criteria import Scores, score
 from worker.engine.data import Dataset
 from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
-from worker.engine.probe import Objective
+from worker.engine.probe import Objective, objective
 
 SEARCHES = ("evolutionary", "particle_swarm", "tpe", "cma_es", "nsga2")
 SHORT = {"evaluations": 10, "images": 120, "calibration_images": 48}
@@ -94,6 +95,28 @@ def test_progress_is_told(digits_analysis: Analysis, scores: Scores, blind: Data
         on_progress=told.append,
     )
     assert told == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_candidates_whose_norms_cannot_be_taken_anew_are_judged_as_they_are(
+    digits_analysis: Analysis, scores: Scores, blind: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little = partial(objective.calibration_batches, max_held_bytes=1000)
+    monkeypatch.setattr(objective, "calibration_batches", little)
+    told: list[str] = []
+    found = allocate(
+        digits_analysis,
+        scores,
+        [macs_limit(digits_analysis, 0.5)],
+        method="evolutionary",
+        options={"evaluations": 3, "images": 40, "calibration_images": 16, "population": 2},
+        dataset=lambda: blind,
+        on_warning=told.append,
+    )
+    assert found.search is not None
+    assert len(found.search.evaluated) == 3
+    assert "norms as they are" in told[0]
+    plain = Objective(digits_analysis, blind, images=40, calibration_images=0)
+    assert plain(found.plan).top1 == found.search.evaluated[found.search.best].top1
 
 
 def test_a_search_without_data_is_refused() -> None:

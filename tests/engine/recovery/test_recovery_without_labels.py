@@ -15,7 +15,14 @@ from worker.engine.criteria import score
 from worker.engine.data import DataOptions, InputSpec, open_dataset
 from worker.engine.errors import EngineError
 from worker.engine.graph import analyze
-from worker.engine.recovery import calibration_batches, reconstruct, reestimate_norms
+from worker.engine.recovery import (
+    TOO_LARGE,
+    Rerun,
+    calibration_batches,
+    reconstruct,
+    reestimate_norms,
+    single_images,
+)
 from worker.engine.recovery.least_squares import NormalEquations, fit
 from worker.engine.surgery import Plan, prune
 from worker.engine.torch_form import build
@@ -257,8 +264,47 @@ def test_large_activations_leave_room_for_fewer_images(tmp_path):
     few = calibration_batches(dataset.train, 30, (form,), max_held_bytes=400_000)
     assert 2 <= sum(len(batch) for batch in few) < 30
     assert len(few) >= 2
-    with pytest.raises(EngineError, match="too few images"):
+    with pytest.raises(EngineError, match="too few images") as refused:
         calibration_batches(dataset.train, 30, (form,), max_held_bytes=1000)
+    assert refused.value.code == TOO_LARGE
+    singles = single_images(dataset.train, 30)
+    assert [len(batch) for batch in singles] == [1] * 8
+    torch.testing.assert_close(torch.cat(singles), next(iter(calibration_batches(dataset.train, 30, (form,))))[:8])
+
+
+def test_a_single_image_is_not_taken_for_a_large_one(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.zeros((4, 10, 10, 3), np.uint8))
+    model = exported(randomised(Mixed()))
+    dataset = open_dataset(tmp_path / "data.npz", InputSpec.of(model), DataOptions(test_fraction=0.5))
+    assert len(dataset.train) == 1
+    assert [len(batch) for batch in calibration_batches(dataset.train, 30, (build(model),))] == [1]
+
+
+class Counted(Rerun):
+    """Tells of the values that it holds."""
+
+    held = 0
+
+    def reach(self, node):
+        super().reach(node)
+        Counted.held = max(Counted.held, len(self._held))
+
+
+def test_what_is_not_held_is_computed_anew_and_gives_the_same_weights():
+    model, batches = exported(randomised(Mixed())), images(4, count=8)
+    analysis = analyze(model)
+    plan = plan_of(analysis, score(analysis, "l2"), analysis.full // 2)
+    original, refitted = build(model), [build(prune(analysis, plan)) for _ in range(2)]
+    held = reconstruct(analysis, plan, original, refitted[0], batches)
+    assert len(held) == 8
+    assert reconstruct(analysis, plan, original, refitted[1], batches, walk_of=Counted) == held
+    assert Counted.held == 0
+    renormed = [build(prune(analysis, plan)) for _ in range(2)]
+    reestimate_norms(renormed[0], batches)
+    reestimate_norms(renormed[1], batches, walk_of=Counted)
+    for one, other in (refitted, renormed):
+        for name, value in one.module.state_dict().items():
+            assert torch.equal(value, other.module.state_dict()[name]), name
 
 
 def test_a_fit_that_is_no_number_is_not_stored():

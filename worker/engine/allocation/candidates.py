@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,20 +97,23 @@ class Candidates:
         return np.array(trace.evaluated[trace.best].widths, dtype=np.int64)
 
     def _new_objective(self) -> Objective:
-        from worker.engine.probe import Objective  # other allocations need no torch
+        # Imported here: other allocations need no torch.
+        from worker.engine.probe import Objective
+        from worker.engine.recovery import TOO_LARGE
 
         problem, options = self._problem, self._options
         if problem.dataset is None or not problem.dataset.labelled:
             raise EngineError(
                 "needs_data", "A search evaluates on labelled images.", "Give the job a dataset, or choose another one."
             )
-        return Objective(
-            problem.analysis,
-            problem.dataset,
-            images=options.images,
-            calibration_images=options.calibration_images,
-            seed=problem.seed,
-        )
+        chosen = partial(Objective, problem.analysis, problem.dataset, images=options.images, seed=problem.seed)
+        try:
+            return chosen(calibration_images=options.calibration_images)
+        except EngineError as error:
+            if error.code != TOO_LARGE:
+                raise
+            problem.warn(f"Candidates are judged with their norms as they are: {error.message}")
+            return chosen(calibration_images=0)
 
     def _value(self, widths: Counts) -> Value:
         """Measured once for the same widths; a repetition counts as an evaluation, so that every search ends."""

@@ -35,11 +35,13 @@ class Objective:
     def __init__(
         self, analysis: Analysis, dataset: Dataset, *, images: int, calibration_images: int, seed: int = 0
     ) -> None:
+        """Without `calibration_images` the norms stay as they are. Raises EngineError TOO_LARGE where too few of them
+        can be held with their activations."""
         self._masked = MaskedForm(analysis)
         self._head = find_head(self._masked.form.model)
         self._images = some_images(analysis, dataset.validation, images, len(dataset.classes), seed)
         self._calibration: list[torch.Tensor] = []
-        if self._masked.form.averages:
+        if self._masked.form.averages and calibration_images:
             self._calibration = calibration_batches(dataset.train, calibration_images, (self._masked.form,), seed)
 
     @property

@@ -53,13 +53,15 @@ def reestimate_norms(
     form: TorchForm,
     batches: Sequence[torch.Tensor],
     on_progress: Callable[[float], None] = lambda fraction: None,
+    walk_of: type[Walk] = Walk,
 ) -> int:
     """Set every running mean and variance to those of the batches (N, C, ...); the number of norms.
 
-    Leaves the form changed; `form.write_back()` has the ONNX model.
+    walk_of: Rerun where the activations of all batches are too much to be held. Leaves the form changed;
+    `form.write_back()` has the ONNX model.
     """
     norms = norm_statistics(form)
-    walk = Walk(form.module, batches)
+    walk = walk_of(form.module, batches)
     for done, node in enumerate(norms, start=1):
         x = node.all_input_nodes[0]
         walk.reach(x)

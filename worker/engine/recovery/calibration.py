@@ -17,6 +17,10 @@ BATCH_SIZE = 32
 MAX_HELD_BYTES = 2 * 2**30
 MIN_IMAGES = 2
 """One to fit, one to check."""
+ONE_BY_ONE = 8
+"""Images at most, where they are run anew for every layer."""
+TOO_LARGE = "activations_too_large"
+"""Code of the error where so few images fit."""
 
 
 def calibration_batches(
@@ -24,24 +28,33 @@ def calibration_batches(
 ) -> list[torch.Tensor]:
     """Batches of at most `samples` images, drawn from the split by `seed`, in the layout of the model's input.
 
-    `forms` are those that will be walked at once: of large activations, fewer images are taken. Raises EngineError
-    where not even two images fit, and where a form does not run on one.
+    `forms` are those that will be walked at once: of large activations, fewer images are taken. A split of a single
+    image gives that. Raises EngineError TOO_LARGE where not even two images fit, and another where a form does not run
+    on one.
     """
-    rng = np.random.default_rng([seed, 4])
     first, _ = next(split.batches(1))
     hint = "Export it with a dynamic batch axis, or prune without recovery on calibration images."
     with as_engine_error("torch_form_failed", "The model does not run on a single image", hint):
         per_image = sum(_held_bytes(form, torch.from_numpy(first)) for form in forms)
     fitting = min(samples, len(split), max_held_bytes // max(per_image, 1))
-    if fitting < MIN_IMAGES:
+    if fitting < min(MIN_IMAGES, len(split)):
         raise EngineError(
-            "activations_too_large",
+            TOO_LARGE,
             f"The activations of one image take {per_image / 2**20:.0f} MiB: too few images can be held to calibrate.",
             "Prune without recovery on calibration images, or with a smaller input size.",
         )
-    batches, left = [], fitting
-    together = min(BATCH_SIZE, fitting // 2) if all(form.takes_batches for form in forms) else 1
-    for images, _ in split.batches(together, rng=rng):
+    together = min(BATCH_SIZE, max(fitting // 2, 1)) if all(form.takes_batches for form in forms) else 1
+    return _drawn(split, fitting, together, seed)
+
+
+def single_images(split: Split, samples: int, seed: int = 0) -> list[torch.Tensor]:
+    """A few of the same images, at most `samples`, each a batch: for a Rerun, where even two cannot be held."""
+    return _drawn(split, min(samples, len(split), ONE_BY_ONE), 1, seed)
+
+
+def _drawn(split: Split, count: int, together: int, seed: int) -> list[torch.Tensor]:
+    batches, left = [], count
+    for images, _ in split.batches(together, rng=np.random.default_rng([seed, 4])):
         batches.append(torch.from_numpy(images[:left]))
         left -= len(batches[-1])
         if left <= 0:

@@ -23,7 +23,7 @@ from worker.engine.recovery.bn_reestimation import Statistics, norm_statistics, 
 from worker.engine.recovery.least_squares import NormalEquations, fit
 from worker.engine.recovery.linear_sites import Norm, Site, find_sites, overwrite
 from worker.engine.recovery.registry import RECOVERIES, CalibrationOptions
-from worker.engine.recovery.walk import Walk, member
+from worker.engine.recovery.walk import Lazily, Walk, member
 from worker.engine.surgery import Plan
 from worker.engine.torch_form import TorchForm
 
@@ -67,13 +67,15 @@ def reconstruct(
     pruned: TorchForm,
     batches: Sequence[torch.Tensor],
     on_progress: Callable[[float], None] = lambda fraction: None,
+    walk_of: type[Walk] = Walk,
 ) -> tuple[LayerFit, ...]:
     """Refit the layers of `pruned`, the torch form of the model cut by `plan`, to `original`, the form of the whole.
 
     batches: at least two batches of calibration images, in the layout of the model's one input. Layers that still
-    compute what they did are left as they are.
+    compute what they did are left as they are. walk_of: Rerun where the activations of all batches are too much to be
+    held; the weights are the same.
     """
-    return _Reconstruction(analysis, plan, original, pruned, batches).run(on_progress)
+    return _Reconstruction(analysis, plan, original, pruned, batches, walk_of).run(on_progress)
 
 
 class _Reconstruction:
@@ -86,6 +88,7 @@ class _Reconstruction:
         original: TorchForm,
         pruned: TorchForm,
         batches: Sequence[torch.Tensor],
+        walk_of: type[Walk],
     ) -> None:
         self.dims, self.alive = analysis.propagation.tensors, analysis.alive(plan.kept)
         self.original, self.pruned = original, pruned
@@ -101,9 +104,9 @@ class _Reconstruction:
         self.behind_sites = {site.norm.node for site in self.sites.values() if site.norm is not None}
         self.changed: set[fx.Node] = set()
         """Nodes whose values are no longer the original's."""
-        self.ours = Walk(pruned.module, batches)
+        self.ours = walk_of(pruned.module, batches)
         ends = [node for site in self.sites.values() for node in self._ends(site)]
-        self.theirs = Walk(original.module, batches, [original.values[self.names[node]] for node in ends])
+        self.theirs = walk_of(original.module, batches, [original.values[self.names[node]] for node in ends])
 
     def run(self, on_progress: Callable[[float], None]) -> tuple[LayerFit, ...]:
         fits: list[LayerFit] = []
@@ -138,40 +141,49 @@ class _Reconstruction:
         self._store(site, found.solution)
         yield LayerFit(str(site.node.meta["onnx_node"]), found.error_before, found.error_after, found.ridge)
 
-    def _targets(self, site: Site) -> list[torch.Tensor]:
+    def _targets(self, site: Site) -> Sequence[torch.Tensor]:
         """What the layer and its norm should give, one tensor per batch."""
         if (
             site.total in self.names
             and site.branch is not None
             and self.ours.has(site.branch)
             # A layer whose output the Add broadcasts cannot make up for each place of the sum.
-            and self._shapes(site.total) == self._shapes(site.end)
+            and self._shape(site.total) == self._shape(site.end)
         ):
             wholes, branches = self._originals(site.total), self.ours.values(site.branch)
-            return [whole - branch for whole, branch in zip(wholes, branches, strict=True)]
+            return Lazily(len(wholes), lambda index: wholes[index] - branches[index])
         return self._originals(site.end)
 
-    def _shapes(self, node: fx.Node) -> list[torch.Size]:
-        """Of the original's values, one per batch."""
-        return [value.shape for value in self._reached(self.original.values[self.names[node]])]
+    def _shape(self, node: fx.Node) -> torch.Size:
+        """Of the original's values for the first batch."""
+        shape: torch.Size = self._reached(self.original.values[self.names[node]])[0].shape
+        return shape
 
-    def _originals(self, node: fx.Node) -> list[torch.Tensor]:
+    def _originals(self, node: fx.Node) -> Sequence[torch.Tensor]:
         """The original's values for the channels that are left."""
         name = self.names[node]
         values = self._reached(self.original.values[name])
-        for axis, labels in enumerate(self.dims.get(name, [])):
-            if labels is not None and not self.alive[labels].all():
-                kept = torch.from_numpy(self.alive[labels].nonzero()[0])
-                values = [value.index_select(axis, kept) for value in values]
-        return values
+        kept = {
+            axis: torch.from_numpy(self.alive[labels].nonzero()[0])
+            for axis, labels in enumerate(self.dims.get(name, []))
+            if labels is not None and not self.alive[labels].all()
+        }
 
-    def _reached(self, node: fx.Node) -> list[torch.Tensor]:
+        def selected(index: int) -> torch.Tensor:
+            value: torch.Tensor = values[index]
+            for axis, places in kept.items():
+                value = value.index_select(axis, places)
+            return value
+
+        return Lazily(len(values), selected)
+
+    def _reached(self, node: fx.Node) -> Sequence[torch.Tensor]:
         if not self.theirs.has(node):
             self.theirs.reach(node)
         return self.theirs.values(node)
 
     def _equations(
-        self, site: Site, prior: torch.Tensor, targets: list[torch.Tensor]
+        self, site: Site, prior: torch.Tensor, targets: Sequence[torch.Tensor]
     ) -> tuple[NormalEquations, NormalEquations]:
         limit = max(MIN_ROWS, ROWS_PER_INPUT * prior.shape[1]) // len(targets)
         train, held_out = NormalEquations(prior), NormalEquations(prior)

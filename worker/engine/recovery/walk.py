@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,7 +53,7 @@ class Walk:
         """Whether the node's values are at hand."""
         return node in self._held
 
-    def values(self, node: fx.Node) -> list[Any]:
+    def values(self, node: fx.Node) -> Sequence[Any]:
         """The values of a node that has run and is still held, one per batch."""
         return self._held[node]
 
@@ -82,6 +82,46 @@ class Walk:
 
     def _argument(self, index: int, node: fx.Node) -> Any:  # noqa: ANN401  (tensors and Python values)
         return member(self._module, node) if node.op == "get_attr" else self._held[node][index]
+
+
+class Rerun(Walk):
+    """A walk that holds nothing: what is asked for is computed anew from the images, a batch at a time.
+
+    It takes the memory of one batch, and the time of a forward pass up to there for each question. Values are those of
+    a walk that holds them where, as there, weights are only changed in front of nodes that have not been reached.
+    """
+
+    def reach(self, node: fx.Node) -> None:
+        self._next = max(self._next, self._place[node] + 1)
+
+    def has(self, node: fx.Node) -> bool:
+        return self._place[node] < self._next
+
+    def values(self, node: fx.Node) -> Sequence[Any]:
+        return Lazily(len(self._batches), lambda index: self._anew(node, index))
+
+    def release(self, node: fx.Node) -> None:
+        """There is nothing to let go."""
+
+    def _anew(self, node: fx.Node, index: int) -> Any:  # noqa: ANN401
+        walk = Walk(self._module, [self._batches[index]], [node])
+        walk.reach(node)
+        return walk.values(node)[0]
+
+
+class Lazily(Sequence[Any]):
+    """`count` values, each computed by its number whenever it is asked for."""
+
+    def __init__(self, count: int, compute: Callable[[int], Any]) -> None:
+        self._count, self._compute = count, compute
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._compute(index)
 
 
 def call(module: fx.GraphModule, node: fx.Node, args: Any, kwargs: Any) -> Any:  # noqa: ANN401

@@ -17,13 +17,14 @@ class Recovered(Document):
 
     parity: Parity
     recovery: RecoveryResult
+    warnings: tuple[str, ...] = ()
 
 
 def run(bench: Workbench) -> Recovered:
     plan = bench.read(estimate.STAGE).plan(bench.analysis)
     found = recover(bench, load_model(bench.cut_path), plan, bench.voice.progress)
     onnx.save(found.form.write_back(), bench.recovered_path)
-    return Recovered(parity=found.parity, recovery=found.result)
+    return Recovered(parity=found.parity, recovery=found.result, warnings=found.warnings)
 
 
 STAGE = Stage("recover", Recovered, run, reason_for_none)

@@ -97,6 +97,7 @@ def _assemble(bench: Workbench) -> Report:
                 missing=exported.missing,
                 zeros=kept_apart(bench.original),
             ),
+            *(recovered.warnings if recovered else ()),
             *([began.converted] if began.converted else []),
         ),
         machine=_machine(bench),
