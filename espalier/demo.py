@@ -62,7 +62,7 @@ def _require(modules: tuple[str, ...]) -> None:
         raise EspalierError(
             "demo_needs_more",
             f"the demo trains and runs a network, for which {', '.join(missing)} must be installed",
-            "pip install 'espalier[worker,demo]'",
+            "In a checkout of this repository: pip install -c constraints.txt '.[worker,demo]'",  # no index has it
         )
 
 
