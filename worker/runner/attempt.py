@@ -23,7 +23,7 @@ def carry_out(order: Order, folder: WorkFolder, crew: Crew | None = None) -> int
     left to other workers, or where another process of the `crew` is lost."""
     voice = Voice(order.events_fd)
     try:
-        result = _work(order, folder, voice, crew)
+        _write(folder.result, _work(order, folder, voice, crew))
     except Stopped:
         return EXIT_STOPPED
     except Spread:
@@ -35,7 +35,6 @@ def carry_out(order: Order, folder: WorkFolder, crew: Crew | None = None) -> int
         traceback.print_exc()
         _write(folder.failure, diagnose(error, voice.current_stage))
         return 1
-    _write(folder.result, result)
     return 0
 
 

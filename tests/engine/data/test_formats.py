@@ -1,9 +1,14 @@
 """Datasets of every form are recognised by content and read alike."""
 
+import io
+import tarfile
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from uploads import npz_of, picture, pictures, tar_of, zip_of
 
+from models_store.documents.inspection import DatasetInspection
 from worker.engine.data import DataOptions, InputSpec, inspect_dataset, open_dataset
 from worker.engine.errors import EngineError
 
@@ -212,3 +217,15 @@ def test_an_encrypted_npz_is_refused(tmp_path):
 def test_the_shared_cifar_images(shared):
     facts = inspect_dataset(shared / "data" / "cifar10_mini.tar.xz")
     assert (facts.samples, len(facts.classes), facts.shapes) == (2000, 10, ("32x32x3",))
+
+
+def test_names_that_are_not_utf_8_become_text_and_stay_different(tmp_path):
+    with tarfile.open(tmp_path / "u", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name, content in (pictures(["café", "cafè", "thé"], 6) | {"thé/résumé.txt": b"hi"}).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    facts = inspect_dataset(tmp_path / "u")
+    assert facts.classes == (r"caf\xe8", r"caf\xe9", r"th\xe9")
+    told = DatasetInspection.model_validate(asdict(facts)).model_dump_json()
+    assert DatasetInspection.model_validate_json(told).samples_per_class == (6, 6, 6)

@@ -232,12 +232,15 @@ def _head(path: Path) -> bytes:
 
 
 def safe_path(name: str) -> PurePosixPath:
-    """The member's path, if it stays inside the archive."""
+    r"""The member's path, if it stays inside the archive, as text: bytes that are not UTF-8 become \xNN.
+
+    Raises EngineError. No backslash is left in a checked path, so two names that differ stay different.
+    """
     path = PurePosixPath(name.replace("\\", "/"))
     drive = path.parts[:1] and path.parts[0].endswith(":")
     if path.is_absolute() or drive or ".." in path.parts or "\0" in name or len(name) > MAX_PATH_LENGTH:
         raise _hostile(f"the path {name[:100]!r} leads out of it, or is too long")
-    return path
+    return PurePosixPath(str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def _oversized(max_bytes: int) -> str:
