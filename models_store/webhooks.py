@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, select, update
+from sqlalchemy import Select, delete, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from models_store.commit_status import Host
@@ -219,8 +219,13 @@ class WebhookRepository:
         return self._session.scalar(_due()) is not None
 
     def claim(self) -> Sending | None:
-        """The right to attempt the delivery that has waited longest, or none. It lapses after LEASE_S."""
-        first = _due().with_for_update(skip_locked=True)
+        """The right to attempt the delivery that is first in line, or none. It lapses after LEASE_S.
+
+        An endpoint with an attempt in flight waits for its end (two claims in the same instant may both begin one);
+        of the others, it is the turn of the project with the fewest in flight, with what has waited longest. So a
+        receiver that is down holds up nobody else.
+        """
+        first = _due(hold=True)
         statement = (
             update(WebhookDelivery)
             .where(WebhookDelivery.id == first.scalar_subquery(), WebhookDelivery.state == DeliveryState.PENDING)
@@ -268,18 +273,17 @@ class WebhookRepository:
             delivery.state = DeliveryState.DELIVERED
             delivery.delivered_at = now
         elif outcome.status == GONE and sending.kind == WEBHOOK:
-            self._disable(delivery)
+            self.disable(self._session.get_one(WebhookEndpoint, delivery.endpoint_id), "It answered 410 Gone.")
         elif sending.attempt >= len(SCHEDULE_S) or (sending.kind != WEBHOOK and outcome.refused):
             delivery.state = DeliveryState.FAILED
         else:
             delivery.due_at = self._session.execute(select(database_now(SCHEDULE_S[sending.attempt]))).scalar_one()
         self._session.flush()
 
-    def _disable(self, delivery: WebhookDelivery) -> None:
-        """The receiver does not want to be told any more: neither this nor what waits."""
-        endpoint = self._session.get_one(WebhookEndpoint, delivery.endpoint_id)
+    def disable(self, endpoint: WebhookEndpoint, reason: str) -> None:
+        """The receiver is not to be told any more: what waits has failed."""
         endpoint.enabled = False
-        endpoint.disabled_reason = "It answered 410 Gone."
+        endpoint.disabled_reason = reason
         self._session.execute(
             update(WebhookDelivery)
             .where(WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.state == DeliveryState.PENDING)
@@ -302,7 +306,30 @@ class WebhookRepository:
         return delivery
 
 
-def _due() -> Select[str]:
-    waiting = aliased(WebhookDelivery)
-    query = select(waiting.id).where(waiting.state == DeliveryState.PENDING, waiting.due_at <= database_now())
-    return query.order_by(waiting.due_at).limit(1)
+def _due(*, hold: bool = False) -> Select[str]:
+    """The delivery that is first in line; with `hold` it and its endpoint are held until the transaction ends, so that
+    no other sender begins with another delivery to the same endpoint.
+    """
+    waiting, endpoint = aliased(WebhookDelivery), aliased(WebhookEndpoint)
+    flying, project = _in_flight(), WebhookEndpoint.project_id
+    at_work = (
+        select(project, func.count().label("attempts")).where(WebhookEndpoint.id.in_(flying)).group_by(project)
+    ).subquery()
+    query = (
+        select(waiting.id)
+        .join(endpoint, endpoint.id == waiting.endpoint_id)
+        .outerjoin(at_work, at_work.c.project_id == endpoint.project_id)
+        .where(waiting.state == DeliveryState.PENDING, waiting.due_at <= database_now(), endpoint.id.not_in(flying))
+        .order_by(func.coalesce(at_work.c.attempts, 0), waiting.due_at)
+        .limit(1)
+    )
+    return query.with_for_update(of=(waiting, endpoint), key_share=True, skip_locked=True) if hold else query
+
+
+def _in_flight() -> Select[str]:
+    """The endpoints with an attempt whose lease runs and of which nothing is recorded."""
+    sent = aliased(WebhookDelivery)
+    recorded = exists().where(WebhookAttempt.delivery_id == sent.id, WebhookAttempt.number == sent.attempts)
+    now, lapsed = database_now(), database_now(LEASE_S)
+    leased = (sent.state == DeliveryState.PENDING, sent.attempts > 0, sent.due_at > now, sent.due_at <= lapsed)
+    return select(sent.endpoint_id).where(*leased, ~recorded)

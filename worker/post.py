@@ -28,21 +28,33 @@ class _Connection(http.client.HTTPConnection):
         self._target = target
         self._address = address
         self._wire: socket.socket | None = None
+        self._cut = False
 
     def connect(self) -> None:
         plain = socket.create_connection((self._address, self._target.port), CONNECT_TIMEOUT_S)
         plain.settimeout(TIMEOUT_S)
-        self._wire = plain  # http.client forgets its socket once the answer's headers have come
+        self._hold(plain)
         if self._target.secure:
-            context = ssl.create_default_context()
-            self._wire = plain = context.wrap_socket(plain, server_hostname=self._target.host)
-        self.sock = plain
+            # The wrapper takes the wire away from `plain`: the handshake comes when `cut` can reach it again.
+            context, name = ssl.create_default_context(), self._target.host
+            secure = context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
+            self._hold(secure)
+            secure.do_handshake()
+
+    def _hold(self, wire: socket.socket) -> None:
+        """Use that socket from now on. Raises TimeoutError where `cut` came before it."""
+        self.sock = wire
+        self._wire = wire  # http.client forgets its socket once the answer's headers have come
+        if self._cut:
+            raise TimeoutError("cut off while connecting")
 
     def cut(self) -> None:
         """End it from another thread."""
+        self._cut = True  # before the look at the wire: `_hold` does both the other way round
         if self._wire is not None:
             with suppress(OSError):
-                self._wire.shutdown(socket.SHUT_RDWR)
+                # Not SSLSocket's own, which goes on in the clear with what the other thread is just sending.
+                socket.socket.shutdown(self._wire, socket.SHUT_RDWR)
 
 
 def post(url: str, headers: Mapping[str, str], body: bytes, rules: Rules) -> Outcome:

@@ -83,9 +83,10 @@ def change(session: Session, webhook_id: str, wanted: WebhookChange, settings: A
         endpoint.happenings = [str(event) for event in wanted.events]
     if wanted.description is not None:
         endpoint.description = wanted.description
-    if wanted.enabled is not None:
-        endpoint.enabled = wanted.enabled
-        endpoint.disabled_reason = None if wanted.enabled else "By request."
+    if wanted.enabled:
+        endpoint.enabled, endpoint.disabled_reason = True, None
+    elif wanted.enabled is not None:
+        WebhookRepository(session).disable(endpoint, "By request.")
     session.flush()
     return endpoint
 

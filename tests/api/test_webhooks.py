@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy import select, update
 from standardwebhooks import Webhook
 from store_side import BAD_MODEL
 
+from models_store import targets
 from models_store.database import Database
 from models_store.database_time import database_now
 from models_store.documents.job_spec import JobKind
@@ -180,6 +182,19 @@ def test_an_endpoint_that_is_gone_is_left_alone(open_service: Service, receiver:
     assert deliver(service) == 0
 
 
+def test_what_waits_for_an_endpoint_that_is_disabled_is_not_sent(open_service: Service, receiver: Receiver) -> None:
+    service = open_service
+    hook = add(service, receiver.url)
+    path = f"/v1/webhooks/{hook['id']}"
+    for _ in range(2):
+        service.http.post(f"{path}/test").raise_for_status()
+    disabled = service.http.patch(path, json={"enabled": False}).json()
+    assert (disabled["enabled"], disabled["disabled_reason"]) == (False, "By request.")
+    assert [each["state"] for each in deliveries(service, hook)] == ["failed"] * 2
+    service.http.patch(path, json={"enabled": True}).raise_for_status()
+    assert (deliver(service), receiver.received) == (0, [])
+
+
 def test_a_sender_that_dies_gives_its_delivery_back(database: Database) -> None:
     with database.of_project(DEFAULT_PROJECT).session() as session:
         webhooks = WebhookRepository(session)
@@ -299,6 +314,32 @@ def test_a_receiver_that_drips_or_floods_is_cut_off(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 3
     flood = post(serve(b"x" * 65_536, 0), {}, b"", ANYWHERE)
     assert len(flood.answer or "") <= post_module.READ_BYTES
+
+
+def test_a_handshake_can_be_cut_off() -> None:
+    """By the watchdog: as long as the handshake takes, it has to reach the wire."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        target = targets.parse(f"https://127.0.0.1:{listener.getsockname()[1]}/", ANYWHERE)
+        connection = post_module._Connection(target, "127.0.0.1")
+        connecting = pool.submit(connection.connect)
+        with listener.accept()[0] as peer:
+            assert peer.recv(1)  # it has said hello, and now waits
+            connection.cut()
+            assert isinstance(connecting.exception(timeout=8), OSError)
+        connection.close()
+
+
+def test_a_connection_that_comes_too_late_is_not_used(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post_module, "TIMEOUT_S", 0.2)
+    connect = socket.create_connection
+
+    def slowly(*arguments: object) -> socket.socket:
+        time.sleep(0.6)
+        return connect(*arguments)
+
+    monkeypatch.setattr(post_module.socket, "create_connection", slowly)
+    assert post(receiver.url, {}, b"", ANYWHERE).error == "no answer within 0.2 s"
+    assert receiver.received == []
 
 
 def test_nobody_there_is_an_outcome() -> None:
