@@ -4,12 +4,15 @@ Counted in this process: a Prometheus server asks every replica of the API by it
 """
 
 import time
+from http import HTTPMethod
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 UNROUTED = "(none)"
+METHODS = frozenset(HTTPMethod)  # a label keeps memory for good, and anybody may send any word
+OTHER = "other"
 UNFORESEEN = 500
 
 
@@ -54,5 +57,6 @@ class RequestMetrics:
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         """Under the route's pattern and not the path, of which there are as many as ids."""
         route = getattr(scope.get("route"), "path", UNROUTED)
-        self._requests.labels(scope["method"], route, str(status)).inc()
-        self._seconds.labels(scope["method"], route).observe(seconds)
+        method = scope["method"] if scope["method"] in METHODS else OTHER
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)

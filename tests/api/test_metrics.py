@@ -40,6 +40,14 @@ def test_requests_are_counted_by_route_and_not_by_path(sqlite_service: Service) 
     assert value(http, "espalier_requests_total", method="GET", route="(none)", status="404") == 1
 
 
+def test_methods_that_nobody_knows_share_one_label(sqlite_service: Service) -> None:
+    http = sqlite_service.http
+    for number in range(3):
+        http.request(f"BREW{number}", "/nowhere")
+    assert value(http, "espalier_requests_total", method="other", route="(none)", status="404") == 3
+    assert not [labels for _, labels in read(http) if any("BREW" in text for _, text in labels)]
+
+
 def test_jobs_queue_and_deliveries_of_the_whole_service(service: Service) -> None:
     service.http.post("/v1/webhooks", json={"url": "https://example.org/", "events": [Happening.JOB_RUNNING]})
     service.start_job()
