@@ -4,9 +4,11 @@ A session knows on whose behalf it works (`session.info`), so that whoever write
 Entries are added and read, and never changed or deleted: `confinement` refuses both.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -23,6 +25,7 @@ REFUSED = "refused_"
 REFUSALS_PER_DAY = 100
 DAY_S = 24 * 3600.0
 RESOURCE_CHARACTERS = 300
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class AuditRepository:
     def record(self, resource: str, project_id: str | None = None) -> None:
         """That the session's actor has changed what is under the path `resource`.
 
+        Control characters become %NN: anybody may ask for such a path, and PostgreSQL stores no NUL.
+
         `project_id`: in whose log, where the session is not of one project.
         """
         actor: Actor = self._session.info[BY]
@@ -50,7 +55,7 @@ class AuditRepository:
             id=new_id("aud"),
             key_id=actor.key_id,
             action=actor.action,
-            resource=resource[:RESOURCE_CHARACTERS],
+            resource=_CONTROL.sub(lambda found: quote(found[0]), resource)[:RESOURCE_CHARACTERS],
             address=actor.address[:ADDRESS_CHARACTERS],
         )
         if project_id is not None:

@@ -1,11 +1,9 @@
 """Keys that were refused: counted by address, and told in the audit log of whom they were meant for."""
 
 import logging
-from contextlib import suppress
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from fastapi import Request
-from sqlalchemy.exc import OperationalError
 
 from app.plane import Plane
 from models_store.audit import BY, REFUSED, Actor, AuditRepository
@@ -30,8 +28,11 @@ def note(plane: Plane, request: Request, refused: KeyRefused, code: str) -> None
     log.warning("a key from %s was refused: %s", address, refused)
     actor = Actor(refused.key_id, f"{REFUSED}{code}", address)
     of_project = plane.database.of_project(refused.project_id or DEFAULT_PROJECT, **{BY: actor})
-    with suppress(OperationalError), of_project.session() as session:  # the refusal stands without it
-        AuditRepository(session).record_refusal(request.url.path)
+    try:
+        with of_project.session() as session:
+            AuditRepository(session).record_refusal(request.url.path)
+    except Exception as error:  # the refusal stands without it, whatever it was
+        log.warning("the refusal of a key was not recorded: %r", error)
 
 
 def sender(address: str) -> str:

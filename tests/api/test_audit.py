@@ -9,7 +9,7 @@ from running_api import Serve, Service
 from sqlalchemy import delete, func, select, text, update
 from store_side import onnx_bytes
 
-from models_store.audit import REFUSALS_PER_DAY
+from models_store.audit import REFUSALS_PER_DAY, AuditRepository
 from models_store.confinement import AppendOnly
 from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
@@ -81,6 +81,17 @@ def test_refused_keys_fill_no_log(sqlite_url: str, serve: Serve) -> None:
         problem(guesser.http.get("/v1/jobs"), 401, "key_invalid")
         with keyed.service.database.session(read_only=True) as session:
             assert session.scalar(select(func.count()).select_from(AuditEntry)) == REFUSALS_PER_DAY + 1
+
+
+def test_no_path_and_no_failing_log_turn_a_refusal_into_an_error(
+    database_url: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with keyed_service(serve, database_url) as keyed, keyed.with_key("esp_none") as guesser:
+        problem(guesser.http.get("/v1/jobs/%00%07x"), 401, "key_invalid")
+        with keyed.as_project() as service:
+            assert [entry["resource"] for entry in entries(service)] == ["/v1/jobs/%00%07x"]
+        monkeypatch.setattr(AuditRepository, "record", None)
+        problem(guesser.http.get("/v1/jobs"), 401, "key_invalid")
 
 
 def test_a_repetition_is_no_change(keyed: Keyed) -> None:
