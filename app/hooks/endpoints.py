@@ -8,10 +8,10 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from app.body_limit import BoundedRoute
 from app.doorbell import DELIVER
-from app.errors import BodyTooLarge, problems
+from app.errors import problems
 from app.hooks import events
+from app.hooks.bodies import Body, EventTooLarge, Owner, TooManyEvents
 from app.hooks.events import BadSignature, Source, UnreadableEvent
 from app.pipelines import service
 from app.pipelines.endpoints import START_ERRORS, PipelineId
@@ -19,10 +19,9 @@ from app.pipelines.schemas import RunView
 from app.plane import WholePlane, actor
 from models_store.audit import AuditRepository
 from models_store.pipelines import PipelineRepository
-from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Pipeline
 
-router = APIRouter(prefix="/v1/hooks", tags=["pipelines"], route_class=BoundedRoute)
+router = APIRouter(prefix="/v1/hooks", tags=["pipelines"])
 
 # Not a parsed body: what is signed is the bytes.
 BODY = {"content": {"application/json": {"schema": {"type": "object", "description": "As the sender documents."}}}}
@@ -41,15 +40,8 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _body(request: Request) -> bytes:
-    return await request.body()
-
-
-def _of_the_pipeline(plane: WholePlane, pipeline_id: PipelineId, request: Request) -> Iterator[Session]:
+def _of_the_pipeline(plane: WholePlane, project_id: Owner, request: Request) -> Iterator[Session]:
     """A transaction in the pipeline's project: no key names it, the signature speaks for the pipeline."""
-    with plane.database.session(read_only=True) as session:
-        known = service.PIPELINE_ID.fullmatch(pipeline_id)
-        project_id = (PipelineRepository(session).owner(pipeline_id) if known else None) or DEFAULT_PROJECT
     with plane.of_project(project_id, actor(request, None)).database.session() as session:
         yield session
 
@@ -61,13 +53,13 @@ PipelineSession = Annotated[Session, Depends(_of_the_pipeline, scope="function")
     "/{source}/{pipeline_id}",
     summary="Receive an event",
     openapi_extra={"requestBody": BODY},
-    responses=ANSWERS | problems(BadSignature, UnreadableEvent, BodyTooLarge, *START_ERRORS),
+    responses=ANSWERS | problems(BadSignature, UnreadableEvent, EventTooLarge, TooManyEvents, *START_ERRORS),
 )
 def receive_event(
     source: Source,
     pipeline_id: PipelineId,
     request: Request,
-    body: Annotated[bytes, Depends(_body)],
+    body: Body,
     plane: WholePlane,
     session: PipelineSession,
     background: BackgroundTasks,

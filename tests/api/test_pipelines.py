@@ -20,6 +20,7 @@ from running_api import Serve, Service
 from standardwebhooks import Webhook
 from store_side import DATASET_INSPECTION, MODEL_INSPECTION
 
+from app.hooks import bodies
 from models_store.documents.inspection import TensorInfo
 from models_store.documents.pipeline import Gate
 from models_store.documents.report import Report
@@ -303,6 +304,23 @@ def test_github_events_start_runs_once(ci: Service) -> None:
     problem(wrong, 401, "bad_signature")
     problem(ci.http.post(saved["hooks"]["github"], json=PUSH), 401, "bad_signature")
     assert len(ci.http.get(f"/v1/pipelines/{saved['id']}/runs").json()["items"]) == 2
+
+
+def test_a_push_of_many_commits_is_read_and_memory_stays_bounded(ci: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    ci.ready_model()
+    saved = pipeline(ci)
+    assert send_github(ci, saved, "push", PUSH | {"commits": ["x" * 1000] * 3000}).status_code == 202
+    monkeypatch.setattr(bodies, "MAX_EVENT_BYTES", 2**20)
+    too_large = send_github(ci, saved, "push", PUSH | {"commits": "x" * 2**20})
+    problem(too_large, 413, "event_too_large")
+    assert "espalier ci" in too_large.json()["hint"]
+    monkeypatch.setattr(bodies, "MAX_HELD_BYTES", 1000)
+    busy = send_github(ci, saved, "push", PUSH | {"commits": "x" * 2000})
+    problem(busy, 503, "too_many_events")
+    assert busy.headers["Retry-After"] == "5"
+    unknown = ci.http.post("/v1/hooks/github/pip_" + "0" * 32, content=b"x" * 2000)
+    problem(unknown, 404, "pipeline_not_found")  # before any of it is read
+    assert bodies.held.bytes == 0
 
 
 def test_gitlab_and_generic_events_are_signed_recent_and_heard_once(ci: Service) -> None:

@@ -1,12 +1,15 @@
 """What the README says about settings, commands and files, against the code."""
 
+import json
 import re
 from pathlib import Path
 
+import pytest
 from typer.main import get_command
 
 from app.settings import ApiSettings
 from espalier.cli import app
+from models_store.documents.job_spec import NEW_JOB
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,3 +45,26 @@ def test_make_targets_and_linked_files_exist():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def job_examples() -> list[str]:
+    """The JSON in backticks of the list under `The API with curl`: whole jobs, and fields of one."""
+    listed = README.split("## The API with curl")[1].split("From Python:")[0].rpartition("```")[2]
+    return re.findall(r"`(\{?\"[^`]*)`", listed)
+
+
+def test_there_are_examples_of_jobs():
+    assert [word for word in ("estimate", "sweep", "pruning", "kernels", "schedule", "random_masks")
+            if not any(word in example for example in job_examples())] == []  # fmt: skip
+
+
+@pytest.mark.parametrize("example", job_examples())
+def test_examples_of_jobs_are_accepted(example):
+    inputs = {"model_id": f"mdl_{0:032x}", "dataset_id": f"dst_{0:032x}"}
+    fields = json.loads(example.replace("…, ", "") if example.startswith("{") else f"{{{example}}}")
+    whole = {"kind": "prune"} | fields
+    if whole["kind"] == "prune":
+        whole = {"budget": {"macs_ratio": 0.5}} | whole
+    if whole["kind"] != "estimate":
+        whole |= inputs
+    NEW_JOB.validate_python(whole | {"model_id": inputs["model_id"]})
