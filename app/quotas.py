@@ -33,11 +33,20 @@ class JobMinutesSpent(ApiError):
     hint = f"Wait as long as Retry-After says. {SEE}"
 
 
+class TooManyInspections(ApiError):
+    """The project has as many uploads waiting for their inspection as it may."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "quota_unfinished_inspections"
+    hint = f"Wait until some are ready or rejected. {SEE}"
+
+
 JOB_QUOTA_ERRORS = (TooManyJobs, JobMinutesSpent)
 ANSWERS: dict[str, type[ApiError]] = {
     "stored_bytes": StoredBytesExceeded,
     "unfinished_jobs": TooManyJobs,
     "job_minutes": JobMinutesSpent,
+    "unfinished_inspections": TooManyInspections,
 }
 
 

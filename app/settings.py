@@ -12,6 +12,7 @@ DEFAULT_REQUESTS_PER_MINUTE = 1200
 DEFAULT_STORED_BYTES = 100 * 2**30
 DEFAULT_UNFINISHED_JOBS = 100
 DEFAULT_JOB_MINUTES = 20_000
+DEFAULT_UNFINISHED_INSPECTIONS = 200
 
 
 class ApiSettings(StoreSettings):
@@ -59,6 +60,11 @@ class ApiSettings(StoreSettings):
         ge=0,
         description="Of one project in a month; 0: any number. Unset: 20000 where keys are asked for.",
     )
+    quota_unfinished_inspections: int | None = Field(
+        default=None,
+        ge=0,
+        description="Uploads of one project; 0: any number. Unset: 200 where keys are asked for.",
+    )
 
     public_url: str = Field(
         default="",
@@ -87,6 +93,7 @@ class ApiSettings(StoreSettings):
             self._limit(self.quota_stored_bytes, DEFAULT_STORED_BYTES),
             self._limit(self.quota_unfinished_jobs, DEFAULT_UNFINISHED_JOBS),
             self._limit(self.quota_job_minutes, DEFAULT_JOB_MINUTES),
+            self._limit(self.quota_unfinished_inspections, DEFAULT_UNFINISHED_INSPECTIONS),
         )
 
     @property

@@ -213,6 +213,7 @@ class Usage(Resource):
     project_id: str
     stored_bytes: Amount
     unfinished_jobs: Amount
+    unfinished_inspections: Amount | None = None  # None: by a service of before there was a limit
     job_minutes: Amount
     month_ends_at: datetime
     requests_per_minute: int | None = None

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, select, update
 from sqlalchemy.orm import aliased
 
 from models_store import outbox, stages, sweeps
@@ -108,7 +108,9 @@ class JobRepository(JobReader):
 
         Raises `NotFound` where these are not (or no longer) there, or are of different projects; `QuotaExceeded`.
         """
-        if kind is not JobKind.INSPECT:
+        if kind is JobKind.INSPECT:
+            QuotaRepository(self._session).require_inspection()
+        else:
             QuotaRepository(self._session).require_job()
         owners = {self._require(table, id) for table, id in ((Model, model_id), (Dataset, dataset_id)) if id}
         if len(owners) > 1:
@@ -183,13 +185,14 @@ class JobRepository(JobReader):
         taken = self._take(Job.id == id, Job.state.in_(ENDED_BADLY))
         if taken is None:
             return None
-        QuotaRepository(self._session).require_job()
         job, now = taken
         if afresh:
             for part in (each for each in points if each.kind == JobKind.MASKS and each.state.ended):
                 self._session.delete(part)
             points = [each for each in points if each.kind != JobKind.MASKS]
-        for each in (job, *(point for point in points if point.state in ENDED_BADLY)):
+        again = [job, *(point for point in points if point.state in ENDED_BADLY)]
+        QuotaRepository(self._session).require_job(sum(each.kind != JobKind.MASKS for each in again))
+        for each in again:
             if afresh:
                 CheckpointRepository(self._session).forget(each.id)
             each.failed_attempts = 0
@@ -204,21 +207,25 @@ class JobRepository(JobReader):
     def claim(self, worker: str, lease_s: float = LEASE_S) -> Claim | None:
         """Take the queued job that is first in line, or none.
 
-        Inspections go first, then jobs by priority; among equals the project with the fewest jobs at work has its turn,
-        with its oldest. Stages that another release gave the job become those of this one.
+        An inspection goes first, unless another of its project is at work; then jobs by priority; among equals the
+        project with the fewest jobs at work has its turn, with its oldest. Stages that another release gave the job
+        become those of this one.
         """
         queued = aliased(Job)
+        inspections = func.sum(case((Job.kind == JobKind.INSPECT.value, 1), else_=0))
         at_work = (
-            select(Job.project_id, func.count().label("jobs"))
+            select(Job.project_id, func.count().label("jobs"), inspections.label("inspections"))
             .where(Job.state.in_(HELD))
             .group_by(Job.project_id)
             .subquery()
         )
+        one_of_many = and_(queued.priority == INSPECTION_RANK, at_work.c.inspections > 0)
+        rank = case((one_of_many, RANKS[Priority.NORMAL]), else_=queued.priority)
         first = (
             select(queued.id)
             .outerjoin(at_work, at_work.c.project_id == queued.project_id)
             .where(queued.state == JobState.QUEUED, queued.claimable_at <= database_now())
-            .order_by(queued.priority, func.coalesce(at_work.c.jobs, 0), queued.id)
+            .order_by(rank, func.coalesce(at_work.c.jobs, 0), queued.id)
             .limit(1)
             .with_for_update(of=queued, skip_locked=True)
         )

@@ -21,7 +21,7 @@ LIMITS = "limits"
 """What a session's `info` has the limits under."""
 FREE_SOON_S = 30.0
 WORK = Job.kind != JobKind.INSPECT.value
-"""Inspections of uploads are not counted."""
+"""Inspections of uploads are counted apart."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Limits:
     stored_bytes: int | None = None
     unfinished_jobs: int | None = None
     job_minutes: int | None = None
+    unfinished_inspections: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Usage:
     stored_bytes: int
     unfinished_jobs: int
     job_minutes: float
+    unfinished_inspections: int
     limits: Limits
     month_ends_at: datetime
 
@@ -69,7 +71,12 @@ class QuotaRepository:
     def usage(self) -> Usage:
         now = self._now()
         return Usage(
-            self._stored_bytes(), self._unfinished_jobs(), self._job_minutes(now), self._limits(), _month_end(now)
+            self._stored_bytes(),
+            self._unfinished_jobs(),
+            self._job_minutes(now),
+            self._unfinished_inspections(),
+            self._limits(),
+            _month_end(now),
         )
 
     def require_bytes(self, size_bytes: int) -> None:
@@ -93,16 +100,29 @@ class QuotaRepository:
             self._hold_project()
         return Room(self._stored_bytes(), limit)
 
-    def require_job(self) -> None:
-        """Raise QuotaExceeded where one job more is too many. Holds the project until the transaction ends."""
+    def require_inspection(self) -> None:
+        """Raise QuotaExceeded where one inspection more is too many. Holds the project until the transaction ends."""
+        if LIMITS not in self._session.info:
+            return
+        limit = self._limits().unfinished_inspections
+        if limit is None:
+            return
+        self._hold_project()
+        if self._unfinished_inspections() >= limit:
+            message = f"{limit} uploads are being inspected or wait for it, and no more are allowed at once"
+            raise QuotaExceeded("unfinished_inspections", message, FREE_SOON_S)
+
+    def require_job(self, jobs: int = 1) -> None:
+        """Raise QuotaExceeded where so many jobs more are too many. Holds the project until the transaction ends."""
         if LIMITS not in self._session.info:
             return
         limits = self._limits()
         if limits.unfinished_jobs is None and limits.job_minutes is None:
             return
         self._hold_project()
-        if limits.unfinished_jobs is not None and self._unfinished_jobs() >= limits.unfinished_jobs:
-            message = f"{limits.unfinished_jobs} jobs are queued or running, and no more are allowed at once"
+        most = limits.unfinished_jobs
+        if most is not None and (unfinished := self._unfinished_jobs()) + jobs > most:
+            message = f"{unfinished} jobs are queued or running, {jobs} more are asked for, and {most} allowed at once"
             raise QuotaExceeded("unfinished_jobs", message, FREE_SOON_S)
         now = self._now()
         if limits.job_minutes is not None and self._job_minutes(now) >= limits.job_minutes:
@@ -117,6 +137,7 @@ class QuotaRepository:
             common.stored_bytes if project.stored_bytes_limit is None else project.stored_bytes_limit,
             common.unfinished_jobs if project.unfinished_jobs_limit is None else project.unfinished_jobs_limit,
             common.job_minutes if project.job_minutes_limit is None else project.job_minutes_limit,
+            common.unfinished_inspections,
         )
 
     def _project(self) -> Project:
@@ -139,6 +160,9 @@ class QuotaRepository:
     def _unfinished_jobs(self) -> int:
         query = select(func.count()).select_from(Job)
         return self._session.scalar(query.where(WORK, Job.kind != JobKind.MASKS.value, Job.finished_at.is_(None))) or 0
+
+    def _unfinished_inspections(self) -> int:
+        return self._session.scalar(select(func.count()).select_from(Job).where(~WORK, Job.finished_at.is_(None))) or 0
 
     def _job_minutes(self, now: datetime) -> float:
         this_month = or_(Job.finished_at.is_(None), Job.finished_at >= _month_start(now))

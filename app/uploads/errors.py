@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 from app.errors import ApiError, InvalidRequest, StorageFull
-from app.quotas import StoredBytesExceeded
+from app.quotas import StoredBytesExceeded, TooManyInspections
 
 
 class UploadTooLarge(ApiError):
@@ -82,4 +82,5 @@ UPLOAD_ERRORS = (
     TruncatedFile,
     StorageFull,
     StoredBytesExceeded,
+    TooManyInspections,
 )

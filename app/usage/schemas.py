@@ -20,7 +20,8 @@ class UsageView(BaseModel):
 
     project_id: str
     stored_bytes: Amount = Field(description="Models, datasets, files of jobs, and uploads under way as announced.")
-    unfinished_jobs: Amount = Field(description="Queued and running ones; inspections of uploads do not count.")
+    unfinished_jobs: Amount = Field(description="Queued and running ones; inspections of uploads count apart.")
+    unfinished_inspections: Amount = Field(description="Uploads that are inspected, or wait for it.")
     job_minutes: Amount = Field(
         description="Of all attempts of such jobs that run now or ended in this calendar month."
     )
@@ -34,6 +35,7 @@ class UsageView(BaseModel):
             project_id=project_id,
             stored_bytes=Amount(used=usage.stored_bytes, limit=limits.stored_bytes),
             unfinished_jobs=Amount(used=usage.unfinished_jobs, limit=limits.unfinished_jobs),
+            unfinished_inspections=Amount(used=usage.unfinished_inspections, limit=limits.unfinished_inspections),
             job_minutes=Amount(used=round(usage.job_minutes, 2), limit=limits.job_minutes),
             month_ends_at=usage.month_ends_at,
             requests_per_minute=requests_per_minute,

@@ -101,3 +101,16 @@ def test_projects_take_turns(service: Service) -> None:
     busy, small = projects
     turns = [ids[service.worker.claim().job_id] for _ in ids]
     assert turns == [busy, small, busy, small, busy, busy]
+
+
+def test_many_inspections_of_a_project_hold_up_nobody(service: Service) -> None:
+    """One of them goes first; the others wait like jobs of normal priority, while it is at work."""
+    with service.database.session() as session:
+        projects = [ProjectRepository(session).add(name).id for name in ("busy", "small")]
+    ids: dict[str, str] = {}
+    for project_id, kinds in zip(projects, ([JobKind.INSPECT] * 3, [JobKind.PRUNE]), strict=True):
+        with service.database.of_project(project_id).session() as session:
+            for kind in kinds:
+                ids[JobRepository(session).create(kind, {}).id] = project_id
+    busy, small = projects
+    assert [ids[service.worker.claim().job_id] for _ in ids] == [busy, small, busy, busy]

@@ -187,6 +187,25 @@ def test_no_more_jobs_than_allowed_wait(bounded: Service) -> None:
     assert bounded.http.post("/v1/jobs", json=body).status_code == 202
 
 
+def test_no_more_uploads_than_allowed_wait_for_their_inspection(database_url: str, serve: Serve) -> None:
+    with serve(database_url, quota_unfinished_inspections=2) as service:
+        paths = [f"/v1/models/net{number}" for number in range(3)]
+        files = [onnx_bytes("x" * (300 + number)) for number in range(3)]
+        for path, file in zip(paths[:2], files[:2], strict=True):
+            service.http.put(path, content=file).raise_for_status()
+        used = service.http.get("/v1/usage").json()
+        assert used["unfinished_inspections"] == {"used": 2, "limit": 2}
+        assert used["unfinished_jobs"] == {"used": 0, "limit": None}
+        refused = service.http.put(paths[2], content=files[2])
+        problem(refused, 429, "quota_unfinished_inspections")
+        assert refused.headers["Retry-After"] == "30"
+        in_one_piece = {"Upload-Length": str(len(files[2])), "Content-Type": "application/offset+octet-stream"}
+        begun = service.http.post("/v1/uploads", headers=TUS | in_one_piece, content=files[2])
+        problem(begun, 429, "quota_unfinished_inspections")
+        service.worker.inspect()
+        assert service.http.put(paths[2], content=files[2]).status_code == 201
+
+
 def test_job_minutes_are_those_of_all_attempts_in_this_month(bounded: Service) -> None:
     job_id = bounded.start_job()
     bounded.worker.claim()
@@ -241,7 +260,8 @@ def test_limits_hold_where_keys_are_asked_for_unless_set() -> None:
         return read.limits, read.requests_per_minute
 
     assert chosen() == (Limits(), None)
-    assert chosen(auth="required") == (Limits(100 * 2**30, 100, 20_000), 1200)
+    assert chosen(auth="required") == (Limits(100 * 2**30, 100, 20_000, 200), 1200)
     off = {"rate_limit_per_minute": 0, "quota_stored_bytes": 0, "quota_unfinished_jobs": 0, "quota_job_minutes": 0}
+    off["quota_unfinished_inspections"] = 0
     assert chosen(auth="required", **off) == (Limits(), None)
     assert chosen(quota_unfinished_jobs=3, rate_limit_per_minute=5) == (Limits(unfinished_jobs=3), 5)

@@ -13,9 +13,11 @@ from models_store.datasets import DatasetRepository
 from models_store.documents.event import SWEEP_STAGES, ErrorClass, EventType, JobError
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import NEW_JOB, JobSpec, SweepSpec
+from models_store.errors import QuotaExceeded
 from models_store.jobs import Claim, JobRepository
 from models_store.models import ModelRepository
 from models_store.projects import DEFAULT_PROJECT
+from models_store.quotas import LIMITS, Limits
 from models_store.tables import Job
 
 BUDGETS = ({"macs_ratio": 0.7}, {"macs_ratio": 0.5}, {"latency_ratio": 0.5})
@@ -177,6 +179,22 @@ def test_a_sweep_that_makes_no_sense_is_refused(change: dict[str, object], word:
     NEW_JOB.validate_python(body)
     with pytest.raises(ValidationError, match=word):
         NEW_JOB.validate_python({**body, **change})
+
+
+def test_a_sweep_is_tried_again_where_there_is_room_for_all_of_it(database: Database, sweep_id: str) -> None:
+    with database.session() as session:
+        JobRepository(session).request_cancel(sweep_id)
+
+    def retry(unfinished_jobs: int) -> None:
+        known = {LIMITS: Limits(unfinished_jobs=unfinished_jobs)}
+        with database.of_project(DEFAULT_PROJECT, **known).session() as session:
+            JobRepository(session).retry(sweep_id, afresh=True)
+
+    with pytest.raises(QuotaExceeded):
+        retry(len(BUDGETS))
+    assert set(states(database, sweep_id)) == {JobState.CANCELLED}
+    retry(len(BUDGETS) + 1)
+    assert set(states(database, sweep_id)) == {JobState.QUEUED}
 
 
 def test_stages_of_another_release_do_not_keep_a_point_from_its_end(database: Database, sweep_id: str) -> None:
