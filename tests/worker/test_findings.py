@@ -128,6 +128,14 @@ def test_nodes_outside_torch() -> None:
     assert "n9 and 2 more" in warning
 
 
+def test_several_outputs_that_may_be_the_class_scores() -> None:
+    assert _warnings(heads=("scores",)) == ()
+    (warning,) = _warnings(heads=("main", "aux1", "aux2"))
+    assert (
+        warning == "The class scores were taken from output main, the first that may have them; others are: aux1, aux2."
+    )
+
+
 def test_kernels_come_off_on_top_of_the_budget() -> None:
     budget = (BudgetVerdict(name="macs_ratio", goal=0.5, value=0.3, verdict="met"),)
     (rounded,), (on_top,) = _warnings(budget=budget), _warnings(budget=budget, kernels=_kernels("grouped", 0.5))

@@ -1,4 +1,4 @@
-"""Accuracy of a model file on the test split of the job's dataset, as the report has it."""
+"""Accuracy of a model file on the test split of the job's dataset, as the report has it, and what it is taken of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from models_store.documents.report import Accuracy
-from worker.engine.measure import evaluate
+from worker.engine.measure import evaluate, possible_heads
 from worker.runner.workbench import Workbench
 
 
@@ -27,3 +27,11 @@ def accuracy(
     )
     figures = Accuracy(top1=found.top1, top5=found.top5, loss=found.loss, samples=found.samples)
     return figures, found.predictions
+
+
+def heads(bench: Workbench) -> tuple[str, ...]:
+    """Outputs of the original that are as likely as each other to be its class scores; the first one is taken. None
+    where the job has no labels."""
+    if bench.dataset is None or not bench.dataset.labelled:
+        return ()
+    return tuple(head.name for head in possible_heads(bench.original, len(bench.dataset.classes)))

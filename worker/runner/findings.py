@@ -28,8 +28,9 @@ def warnings(
     kernels: KernelReport | None = None,
     missing: tuple[MissingFile, ...] = (),
     zeros: tuple[str, ...] = (),
+    heads: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """All that apply, the gravest first. `zeros`: of padded_pools."""
+    """All that apply, the gravest first. `zeros`: of padded_pools; `heads`: outputs that may be class scores."""
     why = _KERNELS_ON_TOP if _divided(kernels) else _rounded(round_to) if round_to > 1 else ""
     return (
         *(f"{file.name} could not be made: {file.reason}" for file in missing),
@@ -38,6 +39,7 @@ def warnings(
         *(text for line in budget if line.name == "macs_ratio" and len(budget) == 1 for text in _left(line, why)),
         *_other_sparsity(kernels),
         *_outside_torch(nodes_outside_torch),
+        *several_heads(heads),
         *zeros,
         *reconstructed(methods),
     )
@@ -100,6 +102,13 @@ def _other_sparsity(kernels: KernelReport | None) -> Iterable[str]:
 
 def _rounded(round_to: int) -> str:
     return f"channel counts are multiples of {round_to} where layers are wide enough. A smaller round_to comes closer."
+
+
+def several_heads(names: tuple[str, ...]) -> Iterable[str]:
+    """Outputs of which nothing tells which has the class scores."""
+    if len(names) > 1:
+        others = ", ".join(names[1:])
+        yield f"The class scores were taken from output {names[0]}, the first that may have them; others are: {others}."
 
 
 def reconstructed(methods: Iterable[Method]) -> Iterable[str]:

@@ -264,8 +264,8 @@ class Workbench:
         if self.dataset is None:
             return None
         rng = np.random.default_rng([self.work.seed, 3])
-        drawn = self.dataset.train.shuffled(rng)[:samples]
-        return Calibration(drawn, drawn.labels if self.dataset.labelled else None)
+        drawn, labelled = self.dataset.train.shuffled(rng)[:samples], self.dataset.labelled
+        return Calibration(drawn, drawn.labels, len(self.dataset.classes)) if labelled else Calibration(drawn)
 
     def real_inputs(self) -> list[dict[str, np.ndarray]]:
         """A small batch of validation images, fit for the model's input, filled up where there are fewer than its fixed

@@ -19,14 +19,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images as the model takes them, (N, ...) float32, and their class numbers (N,), None where unlabelled. Those of a
-    split are read as they are indexed: all at once they may not fit into memory."""
+    """Images as the model takes them, (N, ...) float32, and their class numbers (N,), None where unlabelled; `classes`
+    is how many the data has, where that is known. Images of a split are read as they are indexed: all at once they may
+    not fit into memory."""
 
     images: np.ndarray | Split
     labels: np.ndarray | None = None
+    classes: int | None = None
 
     def first(self, count: int) -> Calibration:
-        return Calibration(self.images[:count], None if self.labels is None else self.labels[:count])
+        labels = None if self.labels is None else self.labels[:count]
+        return Calibration(self.images[:count], labels, self.classes)
 
 
 class Evidence:
@@ -41,6 +44,11 @@ class Evidence:
     @cached_property
     def widths(self) -> tuple[Width, ...]:
         return tuple(Width(self.analysis, groups) for groups in self.analysis.widths)
+
+    @property
+    def classes(self) -> int | None:
+        """Of the data, None where that is not known."""
+        return self.calibration.classes if self.calibration is not None else None
 
     def images(self, count: int) -> Calibration:
         """The first calibration images. Raises EngineError where there are none."""

@@ -52,7 +52,7 @@ def _slopes(evidence: Evidence, options: FisherOptions) -> list[tuple[Labels, Fl
     model, places = gated(evidence.widths)
     if not places:  # what only the bodies of control flow read has no gates
         return []
-    form = LossForm(model, *(place.tensor for place in places))
+    form = LossForm(model, *(place.tensor for place in places), classes=evidence.classes)
     images, labels = evidence.labelled(options.calibration_images)
     found: dict[str, list[Floats]] = {place.tensor: [] for place in places}
     axes = {place.tensor: place.axis for place in places}

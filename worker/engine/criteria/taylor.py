@@ -45,7 +45,7 @@ def _changes(evidence: Evidence, options: TaylorOptions) -> dict[tuple[str, int]
     """(weight, axis) -> gradient x weight, summed over each filter, (channels, batches)."""
     from worker.engine.torch_form.loss import LossForm, no_gradient  # a job without gradients needs no torch
 
-    form = LossForm(evidence.analysis.graph.model)
+    form = LossForm(evidence.analysis.graph.model, classes=evidence.classes)
     wanted = {
         located for width in evidence.widths for s in width.sources if (located := constant_axis(evidence.analysis, s))
     }

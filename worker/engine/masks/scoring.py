@@ -102,7 +102,7 @@ class _Images:
 
 def _score(family: Sequence[Variant], images: _Images, classes: int, shared: Prefix | None) -> list[Score]:
     model = family[0]()
-    head = find_head(model)
+    head = find_head(model, classes)
     first: Session | None = None
     name, calibration = images.name, images.calibration
     begins_alike = shared is not None and len(family) > 1

@@ -1,7 +1,7 @@
 """Measuring models: accuracy, fidelity to the original, latency, memory, and the machine it happened on."""
 
 from worker.engine.measure.accuracy import Evaluation, evaluate
-from worker.engine.measure.classifier import Head, find_head
+from worker.engine.measure.classifier import Head, find_head, possible_heads
 from worker.engine.measure.fidelity import Fidelity, fidelity
 from worker.engine.measure.machine import Machine, machine
 from worker.engine.measure.memory import peak_memory
@@ -20,4 +20,5 @@ __all__ = [
     "latency",
     "machine",
     "peak_memory",
+    "possible_heads",
 ]

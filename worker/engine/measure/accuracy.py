@@ -38,7 +38,7 @@ def evaluate(
 ) -> Evaluation:
     """Run a model over a split that has `classes` classes. Raises EngineError where its outputs are no class scores."""
     proto = load_model(model) if isinstance(model, Path) else model
-    head, session = find_head(proto), cpu_session(proto, threads)
+    head, session = find_head(proto, classes), cpu_session(proto, threads)
     scores, labels = [], []
     for batch, truth in split.batches(batch_size(session)):
         (output,) = run_images(session, batch, [head.name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ Activation = Literal["none", "softmax", "log_softmax", "sigmoid"]
 
 _ACTIVATIONS: dict[str, Activation] = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 _SAME_NUMBERS = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
+_QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SMALLEST = np.float64(np.finfo(np.float32).tiny)
 
 
@@ -53,19 +55,50 @@ def check_class_count(scores: int, classes: int, head: Head) -> None:
         )
 
 
-def find_head(model: onnx.ModelProto) -> Head:
-    """The first output that static shapes allow to be (N, classes), else the first output."""
-    outputs = list(model.graph.output)
-    ranks = [len(o.type.tensor_type.shape.dim) if o.type.tensor_type.HasField("shape") else 2 for o in outputs]
-    index = next((i for i, rank in enumerate(ranks) if rank == 2), 0)
-    name = outputs[index].name
+def find_head(model: onnx.ModelProto, classes: int | None = None) -> Head:
+    """The class scores among a model's outputs: the first of `possible_heads`. All that a job does has to name the same
+    number of classes, None where the data has none."""
+    return possible_heads(model, classes)[0]
+
+
+def possible_heads(model: onnx.ModelProto, classes: int | None = None) -> tuple[Head, ...]:
+    """The outputs that are as likely as each other to be the class scores, one for each value that they come from.
+
+    Of the outputs that static shapes allow to be (N, K), these are the ones that end in an activation and have a score
+    per class; if there are none, those with a score per class, then those that end in an activation, then all. Where no
+    output may be (N, K), it is the first one.
+    """
     makers = {output: node for node in model.graph.node for output in node.output}
-    value = name
-    while value in makers and makers[value].op_type in _SAME_NUMBERS:
+    heads: dict[int, dict[str, Head]] = {}
+    for index, width in _flat_outputs(model):
+        head, activated = _ending_in(makers, index, model.graph.output[index].name)
+        fits = classes is not None and (width == classes or (classes == 2 and head.is_binary(width)))
+        heads.setdefault(2 * fits + activated, {}).setdefault(head.logits, head)
+    return tuple(heads[max(heads)].values())
+
+
+def _flat_outputs(model: onnx.ModelProto) -> list[tuple[int, int]]:
+    """Numbers of the outputs that may be (N, K), and K, 0 where the file does not say; else that of the first."""
+    shapes = [value.type.tensor_type for value in model.graph.output]
+    ranks = [len(value.shape.dim) if value.HasField("shape") else 2 for value in shapes]
+    flat = [index for index, rank in enumerate(ranks) if rank == 2] or [0]
+    return [(index, shapes[index].shape.dim[1].dim_value if len(shapes[index].shape.dim) > 1 else 0) for index in flat]
+
+
+def _ending_in(makers: Mapping[str, onnx.NodeProto], index: int, name: str) -> tuple[Head, bool]:
+    """The output as class scores, and whether it ends in an activation. One whose result is quantised counts, so that
+    all files of a model have one head, though its scores are then taken as they are."""
+    behind = _behind(makers, name, _SAME_NUMBERS | _QUANTISED)
+    activated = behind in makers and makers[behind].op_type in _ACTIVATIONS
+    if activated and behind == _behind(makers, name, _SAME_NUMBERS):
+        return Head(index, name, _ACTIVATIONS[makers[behind].op_type], makers[behind].input[0]), True
+    return Head(index, name, "none", name), activated
+
+
+def _behind(makers: Mapping[str, onnx.NodeProto], value: str, ops: frozenset[str]) -> str:
+    while value in makers and makers[value].op_type in ops:
         value = makers[value].input[0]
-    if value in makers and makers[value].op_type in _ACTIVATIONS:
-        return Head(index, name, _ACTIVATIONS[makers[value].op_type], makers[value].input[0])
-    return Head(index, name, "none", name)
+    return value
 
 
 def predicted_classes(head: Head, scores: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ class Objective:
         """Without `calibration_images` the norms stay as they are. Raises EngineError TOO_LARGE where too few of them
         can be held with their activations."""
         self._masked = MaskedForm(analysis)
-        self._head = find_head(self._masked.form.model)
+        self._head = find_head(self._masked.form.model, len(dataset.classes))
         self._images = some_images(analysis, dataset.validation, images, len(dataset.classes), seed)
         self._calibration: list[torch.Tensor] = []
         if self._masked.form.averages and calibration_images:

@@ -52,7 +52,7 @@ class Probe:
         first = MaskedForm(analysis)
         self._forms = [first, *(MaskedForm(analysis, weights_of=first) for _ in range(lanes - 1))]
         self._images = images
-        self._head = find_head(self._forms[0].form.model)
+        self._head = find_head(first.form.model, images.classes or None)
         self._held_bytes = held_bytes // lanes
         self._means = means
 

@@ -42,8 +42,8 @@ class DistillationOptions(Options):
 class Teacher:
     """The original, asked for its class scores on the images that the pruned model is trained on."""
 
-    def __init__(self, form: TorchForm, temperature: float, device: torch.device) -> None:
-        self._head = find_head(form.model)
+    def __init__(self, form: TorchForm, classes: int, temperature: float, device: torch.device) -> None:
+        self._head = find_head(form.model, classes)
         self._network = form.on_batches(form.up_to(self._head.logits).eval()).to(device)
         self._temperature = temperature
 

@@ -23,7 +23,7 @@ class Labels:
         self, form: TorchForm, dataset: Dataset, smoothing: float, teacher: Teacher | None, distillation: float
     ) -> None:
         """Raises EngineError where the model's outputs do not fit the labels. `distillation` is the teacher's share."""
-        self._head, self._smoothing = find_head(form.model), smoothing
+        self._head, self._smoothing = find_head(form.model, len(dataset.classes)), smoothing
         self._teacher, self._share = teacher, distillation
         self.values: tuple[str, ...] = (self._head.logits,)
         images, _ = next(dataset.validation.batches(min(2, len(dataset.validation))))

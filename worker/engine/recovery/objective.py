@@ -53,9 +53,9 @@ def objective_of(
     teacher.module.to(device)
     if not dataset.labelled:
         return _imitation(form, dataset, options, device, teacher)
-    softened = Teacher(teacher, options.temperature, device)
+    softened = Teacher(teacher, len(dataset.classes), options.temperature, device)
     labels = Labels(form, dataset, options.label_smoothing, softened, options.distillation)
-    scores = find_head(teacher.model).logits
+    scores = find_head(teacher.model, len(dataset.classes)).logits
     if beside(teacher.model, scores).isdisjoint(value.name for value in teacher.model.graph.output):
         return labels
     try:

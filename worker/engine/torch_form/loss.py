@@ -23,9 +23,10 @@ _HINT = "Check the model's input size and layout, or choose a criterion that nee
 class LossForm:
     """The model as torch module up to its class scores, and the loss on labelled images."""
 
-    def __init__(self, model: onnx.ModelProto, *values: str) -> None:
+    def __init__(self, model: onnx.ModelProto, *values: str, classes: int | None = None) -> None:
+        """`classes`: of the labels, as far as known; which of several outputs are the scores is told by it."""
         self.form: TorchForm = build(model)
-        self.head = find_head(self.form.model)
+        self.head = find_head(self.form.model, classes)
         self.values = tuple(value for value in values if value in self.form.values)
         self.network = self.form.up_to(self.head.logits, *self.values).eval()
         declared = declared_shape(given_inputs(model)[0]) or [None]

@@ -9,10 +9,11 @@ from models_store.documents.report import Machine
 from worker.engine.graph import Analysis
 from worker.engine.measure import machine
 from worker.engine.measure.batch_size import batch_taken
+from worker.runner.accuracy import heads
 from worker.runner.artifact import describe
 from worker.runner.cost import cost
 from worker.runner.estimating import curve, forecast, latency, sensitivity
-from worker.runner.findings import reconstructed
+from worker.runner.findings import reconstructed, several_heads
 from worker.runner.html_report.estimate_page import render_estimate
 from worker.runner.workbench import Stage, Workbench
 
@@ -54,7 +55,12 @@ def _assemble(bench: Workbench) -> EstimateReport:
         curve=points,
         pinned=_pinned(analysis),
         forecast=forecasted.forecast,
-        warnings=(*found.warnings, *forecasted.warnings, *reconstructed(spec.pruning.methods().values())),
+        warnings=(
+            *found.warnings,
+            *forecasted.warnings,
+            *several_heads(heads(bench)),
+            *reconstructed(spec.pruning.methods().values()),
+        ),
         machine=Machine(**asdict(machine()), sandbox=bench.order.sandbox),
         artifacts=(),
         stage_seconds=bench.voice.stage_seconds,

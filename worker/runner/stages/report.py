@@ -7,6 +7,7 @@ from dataclasses import asdict
 from models_store.documents.report import Machine, Report, RoundRow
 from worker.engine.graph.padded_pools import kept_apart
 from worker.engine.measure import machine
+from worker.runner.accuracy import heads
 from worker.runner.artifact import describe
 from worker.runner.budget import latency_row, other_batch_sizes, verdicts
 from worker.runner.findings import warnings
@@ -96,6 +97,7 @@ def _assemble(bench: Workbench) -> Report:
                 kernels=pruned.kernels,
                 missing=exported.missing,
                 zeros=kept_apart(bench.original),
+                heads=heads(bench),
             ),
             *(recovered.warnings if recovered else ()),
             *([began.converted] if began.converted else []),
