@@ -305,7 +305,10 @@ class Report(Document):
     pruned: Cost
     budget: tuple[BudgetVerdict, ...]
     accuracy: AccuracyRows | None
-    fidelity: FidelityRows | None = Field(default=None, description="Of a job whose images have no labels.")
+    fidelity: FidelityRows | None = Field(
+        default=None,
+        description="Of all outputs where images have no labels; else of those beside a classifier's scores, if any.",
+    )
     latency: tuple[LatencyRow, ...]
     layers: tuple[LayerRow, ...]
     proof: Proof

@@ -244,6 +244,18 @@ def test_a_job_without_data_reports_what_it_measured():
     assert "Latency" not in page.text
 
 
+def test_outputs_beside_the_class_scores_are_told_beside_the_accuracy():
+    def rows(error: float) -> report.Fidelity:
+        return report.Fidelity(error=error, outputs=(report.OutputError(name="embedding", error=error),), samples=5000)
+
+    found = report.FidelityRows(after_cut=rows(0.4567), final=rows(0.0789))
+    page = Page(render(sample_report(fidelity=found)))
+    assert "Other outputs' error" in page.text
+    assert "Outputs against the original's" in page.text
+    assert "embedding" in page.text
+    assert page.text.index("Accuracy") < page.text.index("Other outputs' error")
+
+
 def test_kernels_and_random_masks_are_shown_and_escaped():
     rows = (
         report.KernelRow(

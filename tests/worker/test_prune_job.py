@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from models_store.documents.event import STAGES, EventType
 from models_store.documents.job import JobState
@@ -138,6 +138,44 @@ def test_with_images_whose_labels_are_not_there_or_not_used(plane: Plane, labell
     page = b"".join(plane.blobs.stream(plane.artifacts(job_id)["report.html"].blob_key)).decode()
     assert "Outputs against the original" in page
     assert "logits" in page
+
+
+def with_an_embedding() -> onnx.ModelProto:
+    """A classifier that gives three numbers, fewer than it knows classes, before its probabilities."""
+    model = convnet()
+    graph, weight = model.graph, np.random.default_rng(1).normal(0, 32**-0.5, (3, 32)).astype(np.float32)
+    graph.initializer.append(numpy_helper.from_array(weight, "embed.weight"))
+    graph.node.append(helper.make_node("Gemm", ["flat", "embed.weight"], ["embedding"], "embed", transB=1))
+    graph.node.append(helper.make_node("Softmax", ["logits"], ["probabilities"]))
+    graph.output[0].name = "probabilities"
+    graph.output.insert(0, helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3]))
+    return model
+
+
+def test_labels_and_further_outputs(plane: Plane) -> None:
+    """The class scores are found behind another output, which finetuning leaves what it was."""
+    model_id, _ = plane.upload_model(with_an_embedding().SerializeToString())
+    dataset_id, _ = plane.upload_dataset(coloured_squares(), "npz")
+    plane.work()
+    job_id = plane.submit(
+        model_id=model_id,
+        dataset_id=dataset_id,
+        pruning={"criterion": "taylor"},
+        finetuning={"epochs": 6, "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.003},
+        measuring=QUICK,
+    )
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job_id))
+    assert report.accuracy is not None
+    assert report.accuracy.final.top1 > 0.9
+    assert not any("class scores" in warning for warning in report.warnings)
+    assert report.fidelity is not None
+    assert [output.name for output in report.fidelity.final.outputs] == ["embedding"]
+    assert report.fidelity.final.error is not None
+    assert report.fidelity.final.error < 0.2
+    page = b"".join(plane.blobs.stream(plane.artifacts(job_id)["report.html"].blob_key)).decode()
+    assert "Outputs against the original" in page
 
 
 @pytest.mark.parametrize("method", ["swd", "greg"])

@@ -45,7 +45,7 @@ def train(
     """Train `model` as `finetuning` says, for so many epochs. Raises Stopped when the worker is told to leave; the next
     attempt goes on at the file `checkpoint`."""
     # Imported here: a job without data needs no torch, which takes seconds to load.
-    from worker.engine.recovery import Checkpoints, Epoch, FinetuneOptions, Interrupted, finetune
+    from worker.engine.recovery import Checkpoints, Epoch, FinetuneOptions, Interrupted, finetune, needs_teacher
     from worker.runner.torch_model import checked_form
 
     def tell(epoch: Epoch) -> None:
@@ -57,14 +57,14 @@ def train(
     form, parity = checked_form(model, bench.spec.seed)
     asked_for = bench.spec.finetuning.model_dump() | {"epochs": epochs}
     options = FinetuneOptions(**asked_for, seed=bench.spec.seed, device=bench.order.device)
-    needs_teacher = options.distillation > 0 or not bench.dataset.labelled
-    teacher = checked_form(bench.original, bench.spec.seed)[0] if needs_teacher else None
+    taught = needs_teacher(form, bench.dataset, options)
+    teacher = checked_form(bench.original, bench.spec.seed)[0] if taught else None
     checkpoints = Checkpoints(checkpoint, bench.order.checkpoint_s, bench.interruption.told_to_stop, bench.checkpoint)
     growing = decay(form) if decay is not None else None
     try:
         with (
             bench.interruption.deferred(),
-            _team(bench, model, options, checkpoint, masks, growing, teacher is not None) as team,
+            _team(bench, model, options, checkpoint, masks, growing, taught) as team,
         ):
             found = finetune(
                 form, bench.dataset, options, tell, bench.voice.progress, masks, checkpoints, teacher, growing, team

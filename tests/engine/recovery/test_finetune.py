@@ -17,7 +17,7 @@ from tests.worker.networks import coloured_squares, convnet
 from worker.engine.data import DataOptions, InputSpec, open_dataset
 from worker.engine.errors import EngineError
 from worker.engine.measure import evaluate
-from worker.engine.recovery import FinetuneOptions, finetune
+from worker.engine.recovery import FinetuneOptions, finetune, needs_teacher
 from worker.engine.recovery.arithmetic import BFLOAT16, FLOAT32, fastest
 from worker.engine.recovery.layer_weights import decayed
 from worker.engine.recovery.objective import objective_of
@@ -358,13 +358,14 @@ class TwoOutputs(nn.Module):
         return self.scores(features), self.embedding(features)
 
 
-def test_outputs_beside_the_class_scores_stay_what_the_originals_are(uploads):
+@pytest.mark.parametrize("distillation", [0.0, 0.5])
+def test_outputs_beside_the_class_scores_stay_what_the_originals_are(uploads, distillation):
     model = exported(TwoOutputs())
     dataset, teacher = dataset_of(uploads[4], model), build(model)
     finetune(teacher, dataset, OPTIONS)
     with torch.no_grad():  # so that a student that learns the scores alone has another embedding
         teacher.module.get_parameter(teacher.parameters["embedding.weight"]).neg_()
-    options = OPTIONS.model_copy(update={"epochs": 12, "distillation": 0.5})
+    options = OPTIONS.model_copy(update={"epochs": 12, "distillation": distillation})
     students = {}
     for others in (True, False):
         students[others] = form = build(model)
@@ -382,6 +383,40 @@ def test_outputs_beside_the_class_scores_stay_what_the_originals_are(uploads):
     assert missed[True] < 0.25
     assert missed[False] > 0.5
     assert evaluate(students[True].write_back(), dataset.test, 4).top1 > 0.8
+
+
+def test_one_output_is_trained_alike_whether_or_not_the_original_is_at_hand(uploads):
+    model = exported(network(4, nn.Softmax(1)))
+    dataset, options = dataset_of(uploads[4], model), OPTIONS.model_copy(update={"epochs": 1})
+    forms = [build(model), build(model)]
+    assert not needs_teacher(forms[0], dataset, options)
+    for form, teacher in zip(forms, (None, build(model)), strict=True):
+        torch.manual_seed(0)
+        finetune(form, dataset, options, teacher=teacher)
+    with_and_without = zip(*(form.module.state_dict().values() for form in forms), strict=True)
+    assert all(torch.equal(a, b) for a, b in with_and_without)
+
+
+@pytest.mark.parametrize(
+    ("ends", "needed"), [("the class", False), ("of the image alone", False), ("of the features", True)]
+)
+def test_the_original_is_needed_for_outputs_that_training_on_the_scores_changes(uploads, ends, needed):
+    g = GraphBuilder(17)
+    image = g.input(("n", 1, 8, 8))
+    features = g.node("Flatten", g.node("GlobalAveragePool", g.node("Relu", g.conv(image, 1, 8))))
+    scores = g.node("Softmax", g.gemm(features, 8, 4))
+    others = {
+        "the class": lambda: g.node("ArgMax", scores, axis=1, keepdims=0),
+        "of the image alone": lambda: g.node("Flatten", g.node("GlobalAveragePool", image)),
+        "of the features": lambda: g.gemm(features, 8, 4),
+    }
+    model = g.model(others[ends](), scores)
+    dataset, form = dataset_of(uploads[4], model), build(model)
+    assert needs_teacher(form, dataset, OPTIONS) is needed
+    assert needs_teacher(form, dataset, OPTIONS.model_copy(update={"distillation": 0.5}))
+    assert needs_teacher(form, replace(dataset, classes=()), OPTIONS)
+    found = objective_of(form, dataset, OPTIONS, torch.device("cpu"), build(model))
+    assert len(found.values) == 1 + needed
 
 
 @pytest.mark.parametrize("ends", ["flattened", "with the class", "with flags"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -78,10 +78,11 @@ def fidelity(
     split: Split,
     threads: int | None = None,
     on_progress: Callable[[float], None] = lambda fraction: None,
+    outputs: Sequence[str] | None = None,
 ) -> Fidelity:
-    """Run both models over a split and compare every output of the graph, by name."""
+    """Run both models over a split and compare the outputs of these names, or every one of the graph."""
     sessions = [cpu_session(load_model(path), threads) for path in (original, pruned)]
-    names = [output.name for output in sessions[0].get_outputs()]
+    names = [output.name for output in sessions[0].get_outputs()] if outputs is None else list(outputs)
     sums = {name: _Sums() for name in names}
     done = 0
     for images, _ in split.batches(batch_size(sessions[0])):

@@ -4,6 +4,8 @@ from worker.engine.recovery.bn_reestimation import reestimate_norms
 from worker.engine.recovery.calibration import TOO_LARGE, calibration_batches, single_images
 from worker.engine.recovery.checkpoint import Checkpoints, Interrupted
 from worker.engine.recovery.finetune import finetune
+from worker.engine.recovery.imitation import outputs_beside
+from worker.engine.recovery.objective import needs_teacher
 from worker.engine.recovery.reconstruction import LayerFit, reconstruct
 from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.recovery.selective_decay import SelectiveDecay, doomed_weights
@@ -28,6 +30,8 @@ __all__ = [
     "calibration_batches",
     "doomed_weights",
     "finetune",
+    "needs_teacher",
+    "outputs_beside",
     "reconstruct",
     "reestimate_norms",
     "single_images",

@@ -88,7 +88,8 @@ def finetune(
     weights that it would have had without the cut, bit by bit on the CPU; raises Interrupted when told to stop.
 
     `teacher` is the form of the original; it is needed where `options.distillation` is above 0, and where the dataset
-    has no labels: all outputs are then trained to be the original's.
+    has no labels: all outputs are then trained to be the original's. With labels, those beside the class scores are;
+    without a teacher they become whatever training on the scores makes of them.
 
     Where the loss leaves all bounds, the epoch begins anew with the best weights so far and a tenth of the learning
     rate, three times at most.

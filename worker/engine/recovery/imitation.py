@@ -55,6 +55,15 @@ def beside(model: onnx.ModelProto, value: str) -> set[str]:
     return _reached(graph, {each.name for each in graph.inputs}, _before_the_end(graph, value))
 
 
+def outputs_beside(model: onnx.ModelProto, value: str, weights: Iterable[str] | None = None) -> tuple[str, ...]:
+    """The model's outputs among the values `beside` this one; of these, the ones that any of the weights reaches."""
+    graph = OnnxGraph(model)
+    found = beside(model, value)
+    if weights is not None:
+        found &= _reached(graph, set(weights))
+    return tuple(name for name in graph.outputs if name in found)
+
+
 @RECOVERIES.register(
     "imitation",
     title="Finetuning without labels",

@@ -13,7 +13,7 @@ from worker.engine.data import Dataset
 from worker.engine.errors import EngineError
 from worker.engine.measure.classifier import find_head
 from worker.engine.recovery.distillation import Teacher
-from worker.engine.recovery.imitation import NOTHING_TO_IMITATE, Imitation, beside
+from worker.engine.recovery.imitation import NOTHING_TO_IMITATE, Imitation, outputs_beside
 from worker.engine.recovery.labels import Labels
 from worker.engine.recovery.training_options import FinetuneOptions
 from worker.engine.torch_form import TorchForm
@@ -38,6 +38,12 @@ class Objective(Protocol):
         ...
 
 
+def needs_teacher(form: TorchForm, dataset: Dataset, options: FinetuneOptions) -> bool:
+    """Whether the original is to be at hand in a training: where there are no labels, where distillation is asked for,
+    and where the model has outputs that labels tell nothing of, which training would change."""
+    return options.distillation > 0 or not dataset.labelled or bool(_others(form, dataset))
+
+
 def objective_of(
     form: TorchForm,
     dataset: Dataset,
@@ -48,36 +54,46 @@ def objective_of(
     """Raises EngineError where the outputs do not fit the labels, ValueError where a teacher is needed and missing."""
     if teacher is None and (options.distillation > 0 or not dataset.labelled):
         raise ValueError("distillation needs a teacher")
-    if teacher is None or (dataset.labelled and options.distillation == 0):
+    if teacher is None:
         return Labels(form, dataset, options.label_smoothing, None, 0.0)
     teacher.module.to(device)
     if not dataset.labelled:
         return _imitation(form, dataset, options, device, teacher)
-    softened = Teacher(teacher, len(dataset.classes), options.temperature, device)
+    softened = None
+    if options.distillation > 0:
+        softened = Teacher(teacher, len(dataset.classes), options.temperature, device)
     labels = Labels(form, dataset, options.label_smoothing, softened, options.distillation)
-    scores = find_head(teacher.model, len(dataset.classes)).logits
-    if beside(teacher.model, scores).isdisjoint(value.name for value in teacher.model.graph.output):
+    if not _others(form, dataset):
         return labels
     try:
-        others = _imitation(form, dataset, options, device, teacher, scores)
+        others = _imitation(form, dataset, options, device, teacher, _scores(teacher, dataset))
     except EngineError as error:
         if error.code != NOTHING_TO_IMITATE:
             raise
         return labels  # flags or numbers of things, say, that no gradient leads to
-    return _LabelsAndOutputs(labels, others, options.distillation)
+    return _LabelsAndOutputs(labels, others)
+
+
+def _scores(form: TorchForm, dataset: Dataset) -> str:
+    return find_head(form.model, len(dataset.classes)).logits
+
+
+def _others(form: TorchForm, dataset: Dataset) -> tuple[str, ...]:
+    """Outputs that do not follow from the class scores and that a trained weight reaches."""
+    return outputs_beside(form.model, _scores(form, dataset), form.parameters)
 
 
 class _LabelsAndOutputs:
     """A classifier with further outputs, an embedding say, that no label tells anything of: they are to stay what the
-    original's are, counting as much as the distillation does."""
+    original's are, however much of the scores' loss is distillation."""
 
-    def __init__(self, labels: Labels, others: Imitation, share: float) -> None:
-        self._labels, self._others, self._share = labels, others, share
+    def __init__(self, labels: Labels, others: Imitation) -> None:
+        self._labels, self._others = labels, others
         self.values = (*labels.values, *others.values)
 
     def loss(self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         others = self._others.loss(outputs[1:], images, labels)
-        return self._labels.loss(outputs[:1], images, labels) + self._share * others
+        return self._labels.loss(outputs[:1], images, labels) + others
 
     def judge(
         self, outputs: tuple[torch.Tensor, ...], images: torch.Tensor, labels: torch.Tensor

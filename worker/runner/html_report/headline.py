@@ -74,7 +74,8 @@ def tiles(report: Report) -> tuple[Tile, ...]:
     if report.fidelity is not None and report.fidelity.final.error is not None:
         cut, final = report.fidelity.after_cut.error, report.fidelity.final.error
         from_cut = f"{formats.percent(cut)} right after the cut" if cut is not None else "what the cut left"
-        row.insert(0, Tile("Output error", formats.percent(final), from_cut, "to the original", "neutral", share=None))
+        name, place = ("Output error", 0) if report.accuracy is None else ("Other outputs' error", 1)
+        row.insert(place, Tile(name, formats.percent(final), from_cut, "to the original", "neutral", share=None))
     if report.latency:
         first = report.latency[0]
         share = first.pruned.p50_ms / first.original.p50_ms

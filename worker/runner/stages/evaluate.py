@@ -1,9 +1,9 @@
 """evaluate: the model right after the cut, after recovery, and at the end, on the test split: its accuracy where there
-are labels, and else how far its outputs are from the original's."""
+are labels, and how far the outputs of which no label tells anything are from the original's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -12,8 +12,7 @@ import numpy as np
 
 from models_store.documents.base import Document
 from models_store.documents.report import AccuracyRows, Fidelity, FidelityRows, OutputError
-from worker.engine.data import Split
-from worker.engine.measure import fidelity
+from worker.engine.measure import fidelity, find_head
 from worker.runner.accuracy import accuracy
 from worker.runner.stages import baseline
 from worker.runner.workbench import Stage, Workbench
@@ -33,8 +32,9 @@ def run(bench: Workbench) -> Evaluated:
     if bench.dataset is None:
         raise ValueError("a job without a dataset has nothing to evaluate on")
     if not bench.dataset.labelled:
-        return Evaluated(accuracy=None, fidelity=_fidelity(bench, bench.dataset.test))
-    return Evaluated(accuracy=_accuracy(bench))
+        return Evaluated(accuracy=None, fidelity=_fidelity(bench, None))
+    others = _beside_the_scores(bench)
+    return Evaluated(accuracy=_accuracy(bench), fidelity=_fidelity(bench, others) if others else None)
 
 
 def _accuracy(bench: Workbench) -> AccuracyRows:
@@ -53,11 +53,25 @@ def _accuracy(bench: Workbench) -> AccuracyRows:
     )
 
 
-def _fidelity(bench: Workbench, images: Split) -> FidelityRows:
+def _beside_the_scores(bench: Workbench) -> tuple[str, ...]:
+    """The classifier's outputs that say more than its class scores."""
+    if bench.dataset is None or len(bench.original.graph.output) == 1:
+        return ()
+    from worker.engine.recovery import outputs_beside  # of other jobs this stage needs no torch
+
+    return outputs_beside(bench.original, find_head(bench.original, len(bench.dataset.classes)).logits)
+
+
+def _fidelity(bench: Workbench, outputs: Sequence[str] | None) -> FidelityRows:
+    """Of these outputs, or of all."""
+    if bench.dataset is None:
+        raise ValueError("outputs are compared on images")
+    images = bench.dataset.test
+
     def measure(path: Path, progress: Progress) -> Fidelity:
-        found = fidelity(bench.model_file.path, path, images, bench.order.threads, progress)
-        outputs = tuple(OutputError(**asdict(output)) for output in found.outputs)
-        return Fidelity(error=found.error, outputs=outputs, samples=found.samples)
+        found = fidelity(bench.model_file.path, path, images, bench.order.threads, progress, outputs)
+        errors = tuple(OutputError(**asdict(output)) for output in found.outputs)
+        return Fidelity(error=found.error, outputs=errors, samples=found.samples)
 
     found = _each(bench, measure)
     return FidelityRows(
