@@ -13,7 +13,7 @@ from app.idempotency import IDEMPOTENCY_ERRORS, REPLAYED, CreationDep
 from app.tus import checksum, errors, metadata, service
 from app.tus.checksum import Checksum
 from app.tus.protocol import BYTES, EXTENSIONS, PATH, VERSION, VERSION_PARAMETER, UnsupportedTusVersion, require_version
-from app.tus.receive import reception
+from app.tus.receive import Reception, reception
 from app.tus.schemas import UploadView
 from app.uploads.errors import UPLOAD_ERRORS, UnsupportedUpload, UploadTooLarge
 from models_store.tables import Upload
@@ -51,6 +51,7 @@ APPEND_ERRORS = (
     *UPLOAD_ERRORS,
     errors.OffsetMismatch,
     errors.UploadEnded,
+    errors.PiecesGone,
     errors.UploadLocked,
     errors.TooManyPieces,
     errors.UnsupportedChecksum,
@@ -203,8 +204,13 @@ async def _append(
         await held.take(request.stream(), digest)
         if held.offset == held.upload.size_bytes:
             background.add_task(plane.doorbell.ring)  # runs after the answer
-            return await run_in_threadpool(service.finish, plane, upload_id)
+            return await run_in_threadpool(_finish, plane, held)
     return await run_in_threadpool(_look, plane, upload_id)
+
+
+def _finish(plane: Plane, held: Reception) -> Upload:
+    with held.renewed():
+        return service.finish(plane, held.upload.id)
 
 
 def _look(plane: Plane, upload_id: str) -> Upload:

@@ -37,8 +37,16 @@ class UploadEnded(ApiError):
     hint = "GET /v1/uploads/{id} says what became of it."
 
 
+class PiecesGone(ApiError):
+    """The storage has lost bytes of the upload."""
+
+    status = HTTPStatus.CONFLICT
+    code = "pieces_gone"
+    hint = "Begin a new one with POST /v1/uploads."
+
+
 class UploadLocked(ApiError):
-    """Another request is sending bytes for this upload right now."""
+    """Another request is sending bytes for this upload right now, or making the whole of it a model or dataset."""
 
     status = HTTPStatus.LOCKED
     code = "upload_locked"

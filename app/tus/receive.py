@@ -1,14 +1,16 @@
 """The bytes of one request, kept piece by piece as they come."""
 
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from app.dependencies import Plane
+from app.errors import ApiError
 from app.tus import service
 from app.tus.checksum import Checksum
 from app.tus.errors import OffsetMismatch, TooManyPieces, UploadEnded, UploadLocked, UploadNotFound
@@ -86,6 +88,31 @@ class Reception:
         self._renewed_at = time.monotonic()
         with _moves(), self._plane.database.session() as session:
             UploadRepository(session).renew(self.upload.id, self._holder)
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Keeps the hold through work that lasts, from a thread of its own: those of the pool may all be at such work.
+
+        Where it is lost all the same, the work goes on: it is done once, whoever comes first.
+        """
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(RENEW_S):
+                try:
+                    self._renew()
+                except SQLAlchemyError:
+                    continue  # the database is away or busy, and may be back before the hold lapses
+                except ApiError:
+                    return
+
+        thread = threading.Thread(target=renew, name=f"hold {self.upload.id}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def release(self) -> None:
         with suppress(OperationalError), self._plane.database.session() as session:  # it lapses by itself

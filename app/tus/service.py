@@ -11,11 +11,12 @@ from app.dependencies import Plane
 from app.errors import ApiError
 from app.models import service as models
 from app.tus import metadata
-from app.tus.errors import UploadExpired, UploadNotFound
+from app.tus.errors import PiecesGone, UploadEnded, UploadExpired, UploadNotFound
 from app.tus.protocol import PATH
 from app.uploads.errors import UploadTooLarge
 from app.uploads.incoming import ReceivedFile, incoming_file
 from models_store.audit import AuditRepository
+from models_store.errors import BlobMissing, NotFound
 from models_store.tables import Upload
 from models_store.uploads import UploadRepository, scope
 
@@ -54,8 +55,8 @@ def delete(plane: Plane, upload_id: str) -> None:
 def finish(plane: Plane, upload_id: str) -> Upload:
     """Make a whole upload what it is to become, once, however often this is asked for; slow for large files.
 
-    Where its bytes are refused, that is kept as its end. Raises UploadNotFound, and what `keep` of models and datasets
-    raises.
+    Where its bytes are refused, that is kept as its end, unless another request has made something of it meanwhile.
+    Raises UploadNotFound, UploadEnded, PiecesGone, and what `keep` of models and datasets raises.
     """
     with plane.database.session(read_only=True) as session:
         upload = get(session, upload_id)
@@ -65,11 +66,14 @@ def finish(plane: Plane, upload_id: str) -> Upload:
                 upload = _keep(plane, upload, incoming.copy(_bytes(plane, upload_id)))
         except ApiError as refusal:
             with plane.database.session() as session:
-                uploads = UploadRepository(session)
-                uploads.settle(uploads.ended(upload_id), refusal=refusal.problem.model_dump(mode="json"))
+                upload = _whole(session, upload_id)
+                if upload.result_id is None:
+                    UploadRepository(session).settle(upload, refusal=refusal.problem.model_dump(mode="json"))
             plane.blobs.delete_scope(scope(upload_id))
-            raise
-        plane.blobs.delete_scope(scope(upload_id))
+            if upload.result_id is None:
+                raise
+        else:
+            plane.blobs.delete_scope(scope(upload_id))
     return upload
 
 
@@ -82,7 +86,7 @@ def _keep(plane: Plane, upload: Upload, file: ReceivedFile) -> Upload:
         blob = models.keep(file, purpose.form, plane.blobs)
     with plane.database.session() as session:
         uploads = UploadRepository(session)
-        upload = uploads.ended(upload.id)
+        upload = _whole(session, upload.id)
         if upload.result_id is None:
             uploads.hand_over(upload)
             if isinstance(purpose.form, DatasetForm):
@@ -96,8 +100,25 @@ def _keep(plane: Plane, upload: Upload, file: ReceivedFile) -> Upload:
     return upload
 
 
+def _whole(session: Session, upload_id: str) -> Upload:
+    """The upload, locked until the end of the transaction.
+
+    Raises UploadNotFound where it was deleted meanwhile, UploadEnded where another request has refused it.
+    """
+    try:
+        upload = UploadRepository(session).ended(upload_id)
+    except NotFound as error:
+        raise UploadNotFound(f"{upload_id} was deleted meanwhile.") from error
+    if upload.refusal is not None:
+        raise UploadEnded(f"{upload_id} was refused meanwhile.")
+    return upload
+
+
 def _bytes(plane: Plane, upload_id: str) -> Iterator[bytes]:
     with plane.database.session(read_only=True) as session:
         pieces = UploadRepository(session).pieces(upload_id)
-    for piece in pieces:
-        yield from plane.blobs.stream(piece.blob_key)
+    try:
+        for piece in pieces:
+            yield from plane.blobs.stream(piece.blob_key)
+    except BlobMissing as error:
+        raise PiecesGone(f"Bytes of {upload_id} that had arrived are there no more.") from error

@@ -5,6 +5,8 @@ import hashlib
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -15,6 +17,10 @@ from running_api import Serve, Service
 from store_side import onnx_bytes
 from test_upload_transport import MIB, large_onnx
 
+from app.dependencies import Plane
+from app.tus import receive
+from app.tus import service as tus_service
+from models_store import uploads
 from models_store.tables import Upload
 from models_store.uploads import scope
 from worker.sweeper import remove_uploads
@@ -279,3 +285,116 @@ def test_requests_that_race_for_the_last_byte_make_one_model(service: Service) -
     assert set(answers[:]) <= {204, 409, 423}
     assert answers.count(204) == 1
     assert len(service.http.get("/v1/models").json()["items"]) == 1
+
+
+class Gate:
+    """Stops the first request that finishes an upload, before or after its first piece, until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after_a_piece: bool = True) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        read = tus_service._bytes
+
+        def gated(plane: Plane, upload_id: str) -> Iterator[bytes]:
+            if self.reached.is_set():
+                yield from read(plane, upload_id)
+                return
+            pieces = read(plane, upload_id)
+            if after_a_piece:
+                yield next(pieces)
+            self.reached.set()
+            assert self.opened.wait(20)
+            yield from pieces
+
+        monkeypatch.setattr(tus_service, "_bytes", gated)
+
+
+def last_bytes(http: httpx.Client, content: bytes) -> str:
+    """The path of an upload of which one byte is missing, in two pieces."""
+    path = begin(http, len(content))
+    for start, end in ((0, 10), (10, len(content) - 1)):
+        assert send(http, path, start, content[start:end]).status_code == 204
+    return path
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds lapse although their requests go on, as where a process was stopped for a while."""
+    monkeypatch.setattr(receive, "RENEW_S", 3600.0)
+    monkeypatch.setattr(uploads, "HOLD_S", 0.3)
+
+
+def test_an_upload_is_held_until_it_is_a_model(
+    service: Service, monkeypatch: pytest.MonkeyPatch, pool: ThreadPoolExecutor
+) -> None:
+    monkeypatch.setattr(receive, "RENEW_S", 0.2)
+    monkeypatch.setattr(uploads, "HOLD_S", 1.0)
+    content, gate = onnx_bytes(), Gate(monkeypatch)
+    path = last_bytes(service.http, content)
+    finishing = pool.submit(send, service.http, path, len(content) - 1, content[-1:])
+    assert gate.reached.wait(20)
+    time.sleep(1.5)
+    locked = send(service.http, path, len(content), b"")
+    gate.opened.set()
+    problem(locked, 423, "upload_locked")
+    assert int(locked.headers["Retry-After"]) >= 1
+    assert finishing.result().headers["Upload-Result"]
+    problem(send(service.http, path, len(content), b""), 409, "upload_ended")
+    assert len(service.http.get("/v1/models").json()["items"]) == 1
+
+
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.parametrize("after_a_piece", [True, False])
+def test_whoever_finishes_late_finds_what_the_other_has_made(
+    service: Service, monkeypatch: pytest.MonkeyPatch, pool: ThreadPoolExecutor, after_a_piece: bool
+) -> None:
+    content, gate = onnx_bytes(), Gate(monkeypatch, after_a_piece=after_a_piece)
+    path = last_bytes(service.http, content)
+    late = pool.submit(send, service.http, path, len(content) - 1, content[-1:])
+    assert gate.reached.wait(20)
+    time.sleep(0.5)
+    first = send(service.http, path, len(content), b"")
+    gate.opened.set()
+    assert (first.status_code, late.result().status_code) == (204, 204), late.result().text
+    assert late.result().headers["Upload-Result"] == first.headers["Upload-Result"]
+    assert service.http.get(path).json()["state"] == "done"
+    assert len(service.http.get("/v1/models").json()["items"]) == 1
+
+
+@pytest.mark.usefixtures("frozen")
+def test_a_refusal_stands(service: Service, monkeypatch: pytest.MonkeyPatch, pool: ThreadPoolExecutor) -> None:
+    pickle, gate = b"\x80\x04\x95" + bytes(50), Gate(monkeypatch, after_a_piece=False)
+    path = last_bytes(service.http, pickle)
+    late = pool.submit(send, service.http, path, len(pickle) - 1, pickle[-1:])
+    assert gate.reached.wait(20)
+    time.sleep(0.5)
+    problem(send(service.http, path, len(pickle), b""), 422, "unsafe_format")
+    gate.opened.set()
+    problem(late.result(), 409, "upload_ended")
+    assert service.http.get(path).json()["refusal"]["code"] == "unsafe_format"
+
+
+def test_an_upload_that_is_deleted_while_it_is_finished_becomes_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch, pool: ThreadPoolExecutor
+) -> None:
+    content, gate = onnx_bytes(), Gate(monkeypatch)
+    path = last_bytes(service.http, content)
+    finishing = pool.submit(send, service.http, path, len(content) - 1, content[-1:])
+    assert gate.reached.wait(20)
+    assert service.http.delete(path, headers=TUS).status_code == 204
+    gate.opened.set()
+    problem(finishing.result(), 404, "upload_not_found")
+    assert service.http.get("/v1/models").json()["items"] == []
+
+
+def test_an_upload_whose_bytes_were_lost_ends(sqlite_service: Service) -> None:
+    content = onnx_bytes()
+    path = last_bytes(sqlite_service.http, content)
+    sqlite_service.blobs.delete_scope(scope(path.rpartition("/")[2]))
+    problem(send(sqlite_service.http, path, len(content) - 1, content[-1:]), 409, "pieces_gone")
+    assert sqlite_service.http.get(path).json()["state"] == "refused"
