@@ -89,7 +89,7 @@ class Creation:
             return _answer(_made(view, location, status))
         claimed = self._claim(self.key, _fingerprint(self.request, body))
         if isinstance(claimed, Answer):
-            return _answer(claimed, {REPLAYED: "true"})
+            return _replayed(claimed)
         try:
             with self.plane.database.session() as session:
                 view, location = create(session)
@@ -102,6 +102,20 @@ class Creation:
             with suppress(OperationalError), self.plane.database.session() as session:
                 self._keys(session).release(self.key, claimed)
             raise
+
+    def earlier_answer(self, body: BaseModel | Mapping[str, Any]) -> Response | None:
+        """What `once` would answer without creating anything: to be asked before what is created is paid for.
+
+        Raises IdempotencyKeyReused.
+        """
+        if self.key is None:
+            return None
+        try:
+            with self.plane.database.session(read_only=True) as session:
+                found = self._keys(session).answered(self.key, _fingerprint(self.request, body))
+        except KeyReused as error:
+            raise IdempotencyKeyReused(f"{error}.") from error
+        return _replayed(found) if found is not None else None
 
     def _claim(self, key: str, fingerprint: str) -> str | Answer:
         try:
@@ -136,6 +150,10 @@ def _made(view: Created, location: str, status: HTTPStatus, not_kept: frozenset[
 def _answer(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
     location = {"Location": answer.location} if answer.location else {}
     return Response(answer.body, answer.status, {**location, **(headers or {})}, media_type="application/json")
+
+
+def _replayed(answer: Answer) -> Response:
+    return _answer(answer, {REPLAYED: "true"})
 
 
 def _in_flight(error: KeyInFlight) -> IdempotencyKeyInFlight:

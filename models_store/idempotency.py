@@ -57,10 +57,18 @@ class IdempotencyRepository:
         except IntegrityError:
             return self._take_over(key, fingerprint, token)
 
-    def known(self, key: str) -> bool:
-        """Whether a request with this key has been answered, and a repetition would be answered likewise."""
-        query = select(IdempotencyKey.key).where(IdempotencyKey.key == key, IdempotencyKey.status.is_not(None))
-        return self._session.scalar(query.where(IdempotencyKey.expires_at >= database_now())) is not None
+    def answered(self, key: str, fingerprint: str | None = None) -> Answer | None:
+        """What a request with this key has been answered, and a repetition will be.
+
+        Raises KeyReused where the key belongs to a request of another fingerprint than the one given, answered or not.
+        """
+        query = select(IdempotencyKey).where(IdempotencyKey.key == key, IdempotencyKey.expires_at >= database_now())
+        row = self._session.scalar(query)
+        if row is None:
+            return None
+        if fingerprint is not None and row.fingerprint != fingerprint:
+            raise KeyReused(_reused(key))
+        return Answer(row.status, row.location, row.body or "") if row.status is not None else None
 
     def complete(self, key: str, token: str, answer: Answer) -> None:
         """Keep the answer. Raises KeyInFlight where the claim lapsed and another request has it."""
@@ -85,7 +93,7 @@ class IdempotencyRepository:
         query = select(IdempotencyKey, IdempotencyKey.locked_until < database_now()).where(IdempotencyKey.key == key)
         row, lapsed = self._session.execute(query.with_for_update().execution_options(populate_existing=True)).one()
         if row.fingerprint != fingerprint:
-            raise KeyReused(f"the key {key} belongs to another request")
+            raise KeyReused(_reused(key))
         if row.status is not None:
             return Answer(row.status, row.location, row.body or "")
         if not lapsed:
@@ -96,3 +104,7 @@ class IdempotencyRepository:
             .values(token=token, locked_until=database_now(LOCK_S))
         )
         return token
+
+
+def _reused(key: str) -> str:
+    return f"the key {key} belongs to another request"

@@ -15,6 +15,7 @@ from app.idempotency import IDEMPOTENCY_ERRORS, Creation, CreationDep
 from app.links import links
 from app.names import Name
 from app.pages import After, Filter, Limit, SpanDep
+from app.uploads import digests
 from app.uploads.errors import UPLOAD_ERRORS
 from app.uploads.incoming import ReceivedFile
 from app.uploads.receive import IncomingFileDep, ReprDigest, bare_body, form_body, receive_body, receive_form
@@ -100,6 +101,9 @@ def put_dataset(
 
 
 def _add(upload: DatasetUpload, creation: Creation, background: BackgroundTasks) -> Response:
+    digests.verify(upload.file, upload.parameters.sha256)
+    if (earlier := creation.earlier_answer(upload.identity())) is not None:
+        return earlier
     format, blob = service.keep(upload.file, upload.parameters, creation.plane.blobs)
 
     def create(session: Session) -> tuple[DatasetView, str]:

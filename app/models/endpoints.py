@@ -15,6 +15,7 @@ from app.models import service
 from app.models.schemas import ModelForm, ModelGraph, ModelPage, ModelParameters, ModelView
 from app.names import Name
 from app.pages import After, Filter, Limit, SpanDep
+from app.uploads import digests
 from app.uploads.door import ModelFormat
 from app.uploads.errors import UPLOAD_ERRORS
 from app.uploads.incoming import ReceivedFile
@@ -97,6 +98,9 @@ def put_model(
 
 
 def _add(upload: ModelUpload, creation: Creation, background: BackgroundTasks) -> Response:
+    digests.verify(upload.file, upload.parameters.sha256)
+    if (earlier := creation.earlier_answer(upload.identity())) is not None:
+        return earlier
     blob = service.keep(upload.file, upload.parameters, creation.plane.blobs)
 
     def create(session: Session) -> tuple[ModelView, str]:

@@ -9,14 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from app.uploads.errors import UploadTooLarge
 from models_store.errors import BlobsUnavailable
-from models_store.quotas import Room
 
 BUFFER_BYTES = 2**20
 WRITERS = ThreadPoolExecutor(16, thread_name_prefix="upload")
+
+
+class Room(Protocol):
+    """Where bytes may go, and how many."""
+
+    def require(self, size_bytes: int) -> None:
+        """Raises where that many are too many."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class IncomingFile:
         return self._size_bytes
 
     async def write(self, chunk: bytes) -> None:
-        """Append bytes. Raises UploadTooLarge or QuotaExceeded at the first byte over a limit."""
+        """Append bytes. Raises UploadTooLarge, or what its room raises, at the first byte over a limit."""
         self._size_bytes += len(chunk)
         if self._size_bytes > self.max_bytes:
             raise UploadTooLarge(f"The file is larger than the {self.max_bytes:,} bytes accepted here.")

@@ -1,6 +1,8 @@
 """The two ways a file comes in: as one field of a form, or as the bare body of a request."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
@@ -8,22 +10,36 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from app.dependencies import Plane, PlaneDep
-from app.idempotency import Key
+from app.idempotency import IdempotencyKeyReused, Key
 from app.uploads import digests
 from app.uploads.errors import UnsupportedUpload, UploadTooLarge
-from app.uploads.incoming import IncomingFile, ReceivedFile, incoming_file
+from app.uploads.incoming import IncomingFile, ReceivedFile, Room, incoming_file
 from app.uploads.multipart import FILE_FIELD, FORM_OVERHEAD_BYTES, form_reader
 from models_store.idempotency import IdempotencyRepository
-from models_store.quotas import QuotaRepository, Room
+from models_store.quotas import QuotaRepository
 
 Form = TypeVar("Form", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Room for a file that is stored already: what is larger is another one."""
+
+    key: str
+    stored_bytes: int
+
+    def require(self, size_bytes: int) -> None:
+        """Raises IdempotencyKeyReused."""
+        if size_bytes > self.stored_bytes:
+            stored = f"a request that stored {self.stored_bytes:,} bytes"
+            raise IdempotencyKeyReused(f"The key {self.key} belongs to {stored}.")
 
 
 def _incoming_file(request: Request, plane: PlaneDep, key: Key = None) -> Iterator[IncomingFile]:
     """What will be refused for its size is refused here, before any of it is asked for: a client that waits for
     `100 Continue` sends nothing, and from another one the rest is read and dropped, so that it hears the answer.
 
-    Raises UploadTooLarge, QuotaExceeded.
+    Raises UploadTooLarge, QuotaExceeded, IdempotencyKeyReused.
     """
     limit = plane.settings.max_upload_bytes
     announced = int(request.headers.get("Content-Length", 0))
@@ -38,10 +54,12 @@ def _incoming_file(request: Request, plane: PlaneDep, key: Key = None) -> Iterat
 
 
 def _room(plane: Plane, key: str | None) -> Room | None:
-    """None where any number of bytes may come: a request that was answered before is answered so again."""
+    """None where any number of bytes may come. A request that was answered before is answered so again, in a full
+    project, too."""
     with plane.database.session(read_only=True) as session:
-        if key is not None and IdempotencyRepository(session).known(key):
-            return None
+        answer = IdempotencyRepository(session).answered(key) if key is not None else None
+        if key is not None and answer is not None:
+            return Repetition(key, json.loads(answer.body).get("size_bytes", 0))
         return QuotaRepository(session).room()
 
 

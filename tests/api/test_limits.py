@@ -11,6 +11,7 @@ import httpx
 import pytest
 from answers import problem
 from keyed import key_of, keyed_service, project_of
+from owned import NPZ
 from processes import free_port, redis_server
 from running_api import Serve, Service
 from sqlalchemy import update
@@ -164,6 +165,29 @@ def test_an_upload_that_was_answered_is_answered_so_again_without_room(bounded: 
     assert first.status_code == 201, first.text
     problem(bounded.http.put("/v1/models/net", content=content), 403, "quota_stored_bytes")
     again = bounded.http.put("/v1/models/net", content=content, headers=key)
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+
+
+@pytest.mark.parametrize("path", ["/v1/models/net", "/v1/datasets/images"])
+@pytest.mark.parametrize("way", ["whole", "of unknown length", "in a form"])
+def test_a_used_key_stores_nothing_more(bounded: Service, path: str, way: str) -> None:
+    def send(content: bytes) -> httpx.Response:
+        key = {"Idempotency-Key": "once"}
+        if way == "in a form":
+            collection, _, name = path.rpartition("/")
+            return bounded.http.post(collection, files={"file": (name, content)}, headers=key)
+        return bounded.http.put(path, content=iter([content]) if way == "of unknown length" else content, headers=key)
+
+    def file(filler: str, size: int) -> bytes:
+        return onnx_bytes(filler * size) if "models" in path else NPZ + filler.encode() * size
+
+    first = send(file("x", 100))
+    assert first.status_code == 201, first.text
+    stored = list(bounded.blobs.old(0))
+    for another in (file("y", 100), file("y", 50), file("y", 400), file("y", 2**20)):
+        problem(send(another), 422, "idempotency_key_reused")
+    assert (list(bounded.blobs.old(0)), bounded.incoming()) == (stored, [])
+    again = send(file("x", 100))
     assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
 
 
