@@ -43,19 +43,24 @@ def pause_before_repeating(request: httpx.Request, error: EspalierError, failure
     pause = RETRY_PAUSES_S[failures - 1]
     if isinstance(error, ServiceUnreachable):
         return pause if error.connected else None
-    if not isinstance(error, RequestRefused):
-        return None
+    return _pause_after(error, pause) if isinstance(error, RequestRefused) else None
+
+
+def pause_before_resuming(error: EspalierError, pause: float) -> float | None:
+    """Seconds, `pause` at least, after which to take up what broke off or was put off; None: not again.
+
+    It was under way, so somebody who does not listen may do so again.
+    """
+    return _pause_after(error, pause) if isinstance(error, RequestRefused) else pause
+
+
+def _pause_after(error: RequestRefused, pause: float) -> float | None:
     passing = error.status in (429, 502, 503, 504) or error.code == "idempotency_key_in_flight"
     return max(pause, error.retry_after_s) if passing and error.retry_after_s <= LONGEST_RETRY_AFTER_S else None
 
 
 def _repeatable(request: httpx.Request) -> bool:
     return request.method in IDEMPOTENT or IDEMPOTENCY_KEY in request.headers
-
-
-def may_pass(error: EspalierError) -> bool:
-    """Whether the same request may be answered later: nobody answered, or a proxy did in the service's place."""
-    return not isinstance(error, RequestRefused) or error.status in (502, 503, 504)
 
 
 def unreachable(url: str, error: httpx.TransportError) -> ServiceUnreachable:

@@ -193,8 +193,8 @@ class Client(Automation, Administration):
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """Everything that happens in a job, from its beginning or after event `after`, until the job has ended.
 
-        A stream that breaks is taken up again where it broke; an error is raised only once nothing has answered for
-        RECONNECT_FOR_S.
+        A stream that breaks is taken up again where it broke; an error that may pass is raised only once nothing has
+        come for RECONNECT_FOR_S.
         """
         trouble_since: float | None = None
         ended = False
@@ -220,9 +220,10 @@ class Client(Automation, Administration):
             now = time.monotonic()
             if trouble_since is None or now - began > LASTING_STREAM_S:
                 trouble_since = now
-            if not exchange.may_pass(broken) or now - trouble_since > RECONNECT_FOR_S:
+            pause = exchange.pause_before_resuming(broken, RECONNECT_PAUSE_S)
+            if pause is None or now - trouble_since > RECONNECT_FOR_S:
                 raise broken
-            sleep(RECONNECT_PAUSE_S)
+            sleep(pause)
 
     def _event_request(self, job_id: str, after: int) -> httpx.Request:
         return self._wire.request(
@@ -294,7 +295,8 @@ class Client(Automation, Administration):
     def download(self, job_id: str, name: str, to: Path, progress: Progress | None = None) -> Artifact:
         """Fetch one file of a job to the path `to`, which appears only once its SHA-256 is right.
 
-        Raises NoSuchArtifact, DigestMismatch.
+        It goes on where it breaks off, unless nothing more comes for RECONNECT_FOR_S. Raises NoSuchArtifact,
+        DigestMismatch.
         """
         listed = {artifact.name: artifact for artifact in self.artifacts(job_id)}
         if name not in listed:
@@ -302,16 +304,19 @@ class Client(Automation, Administration):
         artifact = listed[name]
         path = f"/v1/jobs/{quote(job_id)}/artifacts/{quote(name, safe='')}"
         with Arrival(to, artifact.size_bytes) as arrival:
-            failures = 0
+            trouble_since: float | None = None
             while not arrival.complete:
                 arrived = arrival.size_bytes
                 try:
                     self._fetch(path, arrival, progress)
-                except ServiceUnreachable as error:
-                    failures = 1 if arrival.size_bytes > arrived else failures + 1
-                    if failures > len(exchange.RETRY_PAUSES_S) or not error.connected:
+                except (ServiceUnreachable, RequestRefused) as error:
+                    now = time.monotonic()
+                    if trouble_since is None or arrival.size_bytes > arrived:
+                        trouble_since = now
+                    pause = exchange.pause_before_resuming(error, RECONNECT_PAUSE_S)
+                    if pause is None or now - trouble_since > RECONNECT_FOR_S:
                         raise
-                    sleep(exchange.RETRY_PAUSES_S[failures - 1])
+                    sleep(pause)
             arrival.keep(name, artifact.sha256)
         return artifact
 

@@ -75,7 +75,9 @@ class Sender:
         return upload
 
     def _resumably(self, parcel: Parcel) -> Upload:
-        """Raises UploadRejected where the whole file is refused, ServiceUnreachable where nothing more arrives."""
+        """Raises UploadRejected where the whole file is refused, ServiceUnreachable, RequestRefused where nothing more
+        arrives. Where the upload stands is forgotten only once it can never go on.
+        """
         unfinished = Unfinished(self.state / "uploads")
         fingerprint = unfinished.fingerprint(self.wire.url, parcel.metadata())
         path = in_thread(unfinished.recall, fingerprint)
@@ -84,8 +86,9 @@ class Sender:
             in_thread(unfinished.remember, fingerprint, path)
         try:
             ended = self._drive(path, parcel)
-        except (RequestRefused, UploadRejected):
-            in_thread(unfinished.forget, fingerprint)
+        except (RequestRefused, UploadRejected) as error:
+            if _is_final(error):
+                in_thread(unfinished.forget, fingerprint)
             raise
         in_thread(unfinished.forget, fingerprint)
         result_id = ended.model_id or ended.dataset_id
@@ -162,6 +165,13 @@ def _goes_on_after(error: EspalierError) -> bool:
     if isinstance(error, RequestRefused):
         return error.status in (409, 423, 429, 502, 503, 504)
     return True
+
+
+def _is_final(error: EspalierError) -> bool:
+    """Whether the upload itself was refused; a key that is not let in, or a service in trouble, says nothing of it."""
+    if isinstance(error, RequestRefused):
+        return 400 <= error.status < 500 and error.status not in (401, 403, 408) and not _goes_on_after(error)
+    return isinstance(error, UploadRejected)
 
 
 def _settled(upload: UploadInPieces) -> UploadInPieces:
