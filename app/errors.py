@@ -100,7 +100,7 @@ class StorageFull(ApiError):
 
     status = HTTPStatus.INSUFFICIENT_STORAGE
     code = "storage_full"
-    hint = "Delete models, datasets or jobs that are no longer needed, or ask the operator for more room."
+    hint = "Delete models, datasets, uploads or jobs that are no longer needed, or ask the operator for more room."
 
 
 class DatabaseUnavailable(ApiError):

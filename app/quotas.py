@@ -14,7 +14,7 @@ class StoredBytesExceeded(ApiError):
 
     status = HTTPStatus.FORBIDDEN
     code = "quota_stored_bytes"
-    hint = f"Delete models, datasets or uploads that are no longer needed. {SEE}"
+    hint = f"Delete models, datasets, uploads or jobs that are no longer needed. {SEE}"
 
 
 class TooManyJobs(ApiError):

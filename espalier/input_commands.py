@@ -1,12 +1,11 @@
 """`espalier models`, `espalier datasets` and `espalier uploads`: what was sent, and what became of it."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from espalier.client import DEFAULT_URL, Client
-from espalier.listing import Before, Most, Since, fields, rows, visible
+from espalier.listing import Before, Most, Since, fields, removed, rows, visible
 from espalier.options import AsJson, Url
 from espalier.resources import Upload
 
@@ -65,7 +64,7 @@ def remove_model(model_id: ModelId, url: Url = DEFAULT_URL, as_json: AsJson = Fa
     """Delete a model; what jobs made of it stays."""
     with Client(url) as client:
         client.delete_model(model_id)
-    _say_removed(model_id, as_json)
+    removed(model_id, as_json)
 
 
 @datasets.command("list")
@@ -97,7 +96,7 @@ def remove_dataset(dataset_id: DatasetId, url: Url = DEFAULT_URL, as_json: AsJso
     """Delete a dataset; what jobs made with it stays."""
     with Client(url) as client:
         client.delete_dataset(dataset_id)
-    _say_removed(dataset_id, as_json)
+    removed(dataset_id, as_json)
 
 
 @uploads.command("show")
@@ -112,13 +111,8 @@ def remove_upload(upload_id: UploadId, url: Url = DEFAULT_URL, as_json: AsJson =
     """Give a large file up, and free what has arrived of it."""
     with Client(url) as client:
         client.delete_upload(upload_id)
-    _say_removed(upload_id, as_json)
+    removed(upload_id, as_json)
 
 
 def _line(upload: Upload) -> str:
     return f"{upload.id} {upload.state} {upload.format} {upload.size_bytes:,} bytes {upload.name}"
-
-
-def _say_removed(id: str, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"removed": id}))

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from espalier.client import DEFAULT_URL, Client
-from espalier.listing import Before, Most, Since, fields, rows
+from espalier.listing import Before, Most, Since, fields, removed, rows
 from espalier.options import AsJson, Url, err, show
 from espalier.resources import Job
 from models_store.documents.job import JobState
@@ -54,6 +54,14 @@ def show_job(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> 
     """Where a job stands: its state, its stages, and the reason where it failed."""
     with Client(url) as client:
         fields(client.get_job(job_id), as_json)
+
+
+@app.command("remove")
+def remove_job(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Delete a job that has ended, with its report and files; with a sweep its points go, too."""
+    with Client(url) as client:
+        client.delete_job(job_id)
+    removed(job_id, as_json)
 
 
 def logs(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:

@@ -45,6 +45,12 @@ def fields(thing: BaseModel, as_json: bool) -> None:
             print(f"{name}: {visible(_text(value))}")
 
 
+def removed(id: str, as_json: bool) -> None:
+    """Say that it is gone, to programs: people see that nothing went wrong."""
+    if as_json:
+        print(json.dumps({"removed": id}))
+
+
 def visible(text: str) -> str:
     """Without what would steer the terminal: names in it were chosen by others."""
     return CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), text)

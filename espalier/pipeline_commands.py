@@ -1,6 +1,5 @@
 """`espalier pipelines` and `espalier ci`: saved jobs with gates, from the command line of a CI."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from espalier import live
 from espalier.client import DEFAULT_URL, Client
 from espalier.errors import EspalierError
 from espalier.json_files import read_object
-from espalier.listing import fields
+from espalier.listing import fields, removed
 from espalier.options import AsJson, Url, err, out
 from espalier.resources import Run
 from espalier.uploading import send
@@ -76,8 +75,7 @@ def remove(pipeline_id: PipelineId, url: Url = DEFAULT_URL, as_json: AsJson = Fa
     """Delete a pipeline and its runs; their jobs stay."""
     with Client(url) as client:
         client.delete_pipeline(pipeline_id)
-    if as_json:
-        print(json.dumps({"removed": pipeline_id}))
+    removed(pipeline_id, as_json)
 
 
 def ci(

@@ -1,13 +1,12 @@
 """`espalier webhooks`: who is told what happens."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from espalier.client import DEFAULT_URL, Client
 from espalier.client.changes import WebhookChange
-from espalier.listing import fields
+from espalier.listing import fields, removed
 from espalier.options import AsJson, Url, out, show
 from models_store.documents.webhook import Happening
 
@@ -118,5 +117,4 @@ def remove(webhook_id: WebhookId, url: Url = DEFAULT_URL, as_json: AsJson = Fals
     """Tell it no more, and forget what it was told."""
     with Client(url) as client:
         client.delete_webhook(webhook_id)
-    if as_json:
-        print(json.dumps({"removed": webhook_id}))
+    removed(webhook_id, as_json)

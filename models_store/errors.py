@@ -10,7 +10,7 @@ class LeaseLost(StoreError):
 
 
 class InUse(StoreError):
-    """A job that has not ended still needs what was to be deleted."""
+    """What was to be deleted has not ended, or a job that has not ended still needs it."""
 
 
 class NotFound(StoreError):

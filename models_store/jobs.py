@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, select, update
 from sqlalchemy.orm import aliased
 
 from models_store import outbox, stages, sweeps
@@ -23,7 +23,7 @@ from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState, Stage, StageState
 from models_store.documents.job_spec import JobKind, Priority, SweepSpec
 from models_store.documents.mask_part import MaskParts
-from models_store.errors import LeaseLost, NotFound
+from models_store.errors import InUse, LeaseLost, NotFound
 from models_store.identifiers import new_id
 from models_store.job_reading import JobReader
 from models_store.models import ModelRepository
@@ -167,6 +167,29 @@ class JobRepository(JobReader):
                 self._emit_state(each, now)
         self._session.flush()
         return job
+
+    def delete(self, id: str) -> bool:
+        """Delete a job that has ended, its files and report, and with a sweep its points, with a job its parts.
+
+        Says whether there was one. Its blobs stay, since others may share them, and the minutes that it used are still
+        counted; runs of pipelines remain, without the reference. Raises `InUse` where not all of that has ended, and
+        for a point or part of what has not succeeded, which may go on from it.
+        """
+        below = [*self._hold_parts(*self._child_ids(id)), *self._hold_parts(id)]  # in the order of `request_cancel`
+        taken = self._take(Job.id == id)
+        if taken is None:
+            return False
+        job, _ = taken
+        for each in (job, *below):
+            if not each.state.ended:
+                whose = "" if each is job else f", which goes with {id},"
+                raise InUse(f"{each.id}{whose} is {each.state}")
+        above = self._take(Job.id == job.parent_id)
+        if above is not None and above[0].state is not JobState.SUCCEEDED:
+            raise InUse(f"{id} is a part of {job.parent_id}, which is {above[0].state} and may go on from it")
+        QuotaRepository(self._session).keep_minutes([job, *below])
+        self._session.execute(delete(Job).where(Job.id.in_([job.id, *(each.id for each in below)])))
+        return True
 
     def retry(self, id: str, *, afresh: bool) -> Job | None:
         """Queue a job again that failed or was cancelled, with all its attempts before it; None if it did neither.

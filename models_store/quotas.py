@@ -2,9 +2,10 @@
 
 A session that works for a user knows the limits (`session.info`); where they are reached, creating raises
 QuotaExceeded. Files count for everybody who has them, however often they are stored. A job's minutes are those of all
-its attempts, and belong to the calendar month (UTC) in which it ends.
+its attempts, and belong to the calendar month (UTC) in which it ends; deleting the job gives none of them back.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -129,6 +130,23 @@ class QuotaRepository:
             message = f"the {limits.job_minutes:,} job minutes of this month are used up"
             raise QuotaExceeded("job_minutes", message, (_month_end(now) - now).total_seconds())
 
+    def keep_minutes(self, jobs: Sequence[Job]) -> None:
+        """Go on counting what jobs of one project have used, which are about to be deleted. Holds the project until the
+        transaction ends."""
+        now = self._now()
+        begin = _month_start(now)
+        used_s = sum(
+            job.used_s for job in jobs if job.kind != JobKind.INSPECT and job.finished_at and job.finished_at >= begin
+        )
+        if not used_s:
+            return
+        hold = {"key_share": True}
+        project = self._session.get_one(Project, jobs[0].project_id, with_for_update=hold, populate_existing=True)
+        before = project.deleted_jobs_at is not None and project.deleted_jobs_at >= begin
+        project.deleted_jobs_s = used_s + (project.deleted_jobs_s if before else 0.0)
+        project.deleted_jobs_at = now
+        self._session.flush()
+
     def _limits(self) -> Limits:
         """Those of the project, where it has its own, or of everybody."""
         common: Limits = self._session.info.get(LIMITS, Limits())
@@ -168,7 +186,11 @@ class QuotaRepository:
         this_month = or_(Job.finished_at.is_(None), Job.finished_at >= _month_start(now))
         ended = self._session.scalar(select(func.sum(Job.used_s)).where(WORK, this_month)) or 0.0
         running = select(Job.started_at).where(WORK, Job.lease_expires_at.is_not(None), Job.started_at.is_not(None))
-        return (ended + sum((now - at).total_seconds() for at in self._session.scalars(running) if at)) / 60
+        deleted = select(Project.deleted_jobs_s).where(
+            Project.id == self._session.info[PROJECT], Project.deleted_jobs_at >= _month_start(now)
+        )
+        used = ended + (self._session.scalar(deleted) or 0.0)
+        return (used + sum((now - at).total_seconds() for at in self._session.scalars(running) if at)) / 60
 
     def _now(self) -> datetime:
         return self._session.execute(select(database_now())).scalar_one()

@@ -64,6 +64,8 @@ class Project(Base):
     stored_bytes_limit: Mapped[int | None] = mapped_column(BigInteger)  # these three, where they are its own
     unfinished_jobs_limit: Mapped[int | None]
     job_minutes_limit: Mapped[int | None]
+    deleted_jobs_s: Mapped[float] = mapped_column(default=0.0)  # used in one month by jobs that ended in it
+    deleted_jobs_at: Mapped[datetime | None]  # when the last of them was deleted: within that month
     link_secret: Mapped[str] = mapped_column(String(64), default=partial(secrets.token_hex, 32))  # signs shared links
     created_at: Mapped[datetime] = mapped_column(default=database_now())
 

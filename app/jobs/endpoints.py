@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=BoundedRoute)
 JobId = Annotated[str, Path(examples=["job_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])]
 EventNumber = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**31)]
 
-JOB_LINKS = links(202, "job_id", "get_job", "follow_job", "cancel_job", "list_artifacts", "get_report")
+JOB_LINKS = links(202, "job_id", "get_job", "follow_job", "cancel_job", "list_artifacts", "get_report", "delete_job")
 AcceptHeader = Annotated[str | None, Header(include_in_schema=False)]
 
 INPUT_ERRORS = (ModelNotFound, DatasetNotFound, ModelNotReady, ModelRejected, DatasetNotReady, DatasetRejected)
@@ -124,6 +124,21 @@ def list_jobs(
 def get_job(job_id: JobId, session: ReadSession) -> JobView:
     """Its state, its stages with their progress, and the reason where it failed."""
     return JobView.of(service.get(session, job_id))
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    summary="Delete a job",
+    responses=problems(service.JobNotFound, service.JobInUse),
+)
+def delete_job(job_id: JobId, session: WriteSession) -> None:
+    """One that has ended, with its report and files, and so their share of the quota; with a sweep go its points.
+
+    A point by itself can go once its sweep has succeeded, whose report stays as it is. Runs of pipelines keep their
+    verdicts. The minutes that the job used stay used.
+    """
+    service.delete(session, job_id)
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""What happens to jobs: created, listed, cancelled, and what they leave behind."""
+"""What happens to jobs: created, listed, cancelled, deleted, and what they leave behind."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from models_store.documents.faults import sentences
 from models_store.documents.inspection import DatasetInspection, ModelInspection
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import AnySpec, JobKind, PruningWork, SweepSpec
-from models_store.errors import NotFound
+from models_store.errors import InUse, NotFound
 from models_store.jobs import JobRepository
 from models_store.shared_links import HTML_REPORT
 from models_store.spans import Span
@@ -67,6 +67,17 @@ class JobEnded(ApiError):
     status = HTTPStatus.CONFLICT
     code = "job_ended"
     hint = "There is nothing left to cancel."
+
+
+class JobInUse(ApiError):
+    """The job has not ended, or another one may go on from it."""
+
+    status = HTTPStatus.CONFLICT
+    code = "job_in_use"
+    hint = (
+        "Cancel it first with POST /v1/jobs/{id}/cancel, or wait for its end; a point of a sweep that has not "
+        "succeeded goes with the sweep."
+    )
 
 
 class NothingToRetry(ApiError):
@@ -166,6 +177,15 @@ def cancel(session: Session, job_id: str) -> Job:
     if job.state in (JobState.SUCCEEDED, JobState.FAILED):
         raise JobEnded(f"{job_id} has {job.state}.", "There is nothing left to cancel.")
     return job
+
+
+def delete(session: Session, job_id: str) -> None:
+    """With its report and files, and with a sweep its points. Raises JobNotFound, JobInUse."""
+    get(session, job_id)
+    try:
+        JobRepository(session).delete(job_id)
+    except InUse as error:
+        raise JobInUse(f"{error}.") from error
 
 
 def retry(session: Session, job_id: str, *, afresh: bool) -> Job:

@@ -23,7 +23,7 @@ class UsageView(BaseModel):
     unfinished_jobs: Amount = Field(description="Queued and running ones; inspections of uploads count apart.")
     unfinished_inspections: Amount = Field(description="Uploads that are inspected, or wait for it.")
     job_minutes: Amount = Field(
-        description="Of all attempts of such jobs that run now or ended in this calendar month."
+        description="Of all attempts of such jobs that run now or ended in this calendar month, deleted ones included."
     )
     month_ends_at: datetime = Field(description="From then on `job_minutes` are counted anew.")
     requests_per_minute: int | None = Field(description="Of one key; null: any number.")

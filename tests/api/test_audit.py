@@ -47,6 +47,16 @@ def test_who_what_when_which_and_from_where(keyed: Keyed) -> None:
         assert (page["items"], page["next"]) == ([deleted], deleted["id"])
 
 
+def test_who_deleted_a_job(keyed: Keyed) -> None:
+    with keyed.as_project() as service:
+        job_id = service.start_job()
+        problem(service.http.delete(f"/v1/jobs/{job_id}"), 409, "job_in_use")
+        service.worker.fail(service.worker.claim())
+        service.http.delete(f"/v1/jobs/{job_id}").raise_for_status()
+        (deleted,) = entries(service, action="delete_job")
+        assert deleted["resource"] == f"/v1/jobs/{job_id}"
+
+
 def test_a_key_that_is_not_let_in_is_told_to_those_it_was_meant_for(keyed: Keyed) -> None:
     project_id = project_of(keyed.service, "theirs")
     theirs = key_of(keyed.service, project_id)

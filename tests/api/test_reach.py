@@ -90,6 +90,7 @@ CALLS: tuple[Call, ...] = (
     lambda client, ids, folder: client.delete_dataset(ids["dataset"]),
     lambda client, ids, folder: [client.cancel(job.id) for job in client.jobs(state="queued")],
     lambda client, ids, folder: client.delete_model(ids["model"]),
+    lambda client, ids, folder: client.delete_job(ids["job_id"]),
 )
 
 COMMANDS = """
@@ -143,6 +144,7 @@ projects key {project_id} admin
 status
 datasets remove {unused_dataset}
 models remove {unused_model}
+jobs remove {job_id}
 ci {pipeline_id} --junit {folder}/gates.xml --summary {folder}/gates.md
 pipelines remove {pipeline_id}
 """

@@ -183,6 +183,10 @@ class AsyncClient(AsyncAutomation, AsyncAdministration):
     async def cancel(self, job_id: str) -> Job:
         return await self._wire.ask(self._wire.request("POST", f"/v1/jobs/{quote(job_id)}/cancel"), Job)
 
+    async def delete_job(self, job_id: str) -> None:
+        """One that has ended, with its report and files; with a sweep its points go, too."""
+        await self._wire.send(self._wire.request("DELETE", f"/v1/jobs/{quote(job_id)}"))
+
     async def retry(self, job_id: str, *, afresh: bool = False) -> Job:
         """Try a job again that failed or was cancelled: from what it had finished, or from the start."""
         body = {"begin": "start" if afresh else "checkpoint"}

@@ -184,6 +184,10 @@ class Client(Automation, Administration):
     def cancel(self, job_id: str) -> Job:
         return self._wire.ask(self._wire.request("POST", f"/v1/jobs/{quote(job_id)}/cancel"), Job)
 
+    def delete_job(self, job_id: str) -> None:
+        """One that has ended, with its report and files; with a sweep its points go, too."""
+        self._wire.send(self._wire.request("DELETE", f"/v1/jobs/{quote(job_id)}"))
+
     def retry(self, job_id: str, *, afresh: bool = False) -> Job:
         """Try a job again that failed or was cancelled: from what it had finished, or from the start."""
         body = {"begin": "start" if afresh else "checkpoint"}

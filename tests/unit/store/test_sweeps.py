@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from models_store.database import Database
 from models_store.datasets import DatasetRepository
 from models_store.documents.event import SWEEP_STAGES, ErrorClass, EventType, JobError
 from models_store.documents.job import JobState
 from models_store.documents.job_spec import NEW_JOB, JobSpec, SweepSpec
-from models_store.errors import QuotaExceeded
+from models_store.errors import InUse, QuotaExceeded
 from models_store.jobs import Claim, JobRepository
 from models_store.models import ModelRepository
 from models_store.projects import DEFAULT_PROJECT
@@ -45,6 +45,11 @@ def job(database: Database, id: str) -> Job:
         found = JobRepository(session).get(id)
     assert found is not None
     return found
+
+
+def delete(database: Database, id: str) -> bool:
+    with database.of_project(DEFAULT_PROJECT).session() as session:
+        return JobRepository(session).delete(id)
 
 
 def states(database: Database, sweep_id: str) -> list[JobState]:
@@ -209,3 +214,34 @@ def test_stages_of_another_release_do_not_keep_a_point_from_its_end(database: Da
     claimed = claim(database)
     assert claimed is not None
     assert claimed.job_id == sweep_id
+
+
+def test_a_sweep_is_deleted_with_its_points_once_all_have_ended(database: Database, sweep_id: str) -> None:
+    running = claim(database)
+    assert running is not None
+    with database.session() as session:
+        JobRepository(session).request_cancel(sweep_id)
+    with pytest.raises(InUse, match=f"{running.job_id}, which goes with {sweep_id}, is cancelling"):
+        delete(database, sweep_id)
+    with database.session() as session:
+        JobRepository(session).cancelled(running)
+    with pytest.raises(InUse, match=f"a part of {sweep_id}, which is cancelled"):
+        delete(database, running.job_id)
+    assert delete(database, sweep_id)
+    with database.session(read_only=True) as session:
+        assert session.scalars(select(Job.id)).all() == []
+    assert not delete(database, sweep_id)
+
+
+def test_a_point_goes_by_itself_once_its_sweep_has_succeeded(database: Database, sweep_id: str) -> None:
+    claims = [claim(database) for _ in BUDGETS]
+    for each in claims:
+        end(database, each)
+    point = claims[0]
+    assert point is not None
+    with pytest.raises(InUse, match=f"a part of {sweep_id}, which is queued"):
+        delete(database, point.job_id)
+    end(database, claim(database))
+    assert delete(database, point.job_id)
+    assert len(states(database, sweep_id)) == 2
+    assert job(database, sweep_id).state is JobState.SUCCEEDED
