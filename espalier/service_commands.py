@@ -21,11 +21,11 @@ def usage(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     print(f"project {found.project_id}")
     print(f"stored bytes: {_amount(found.stored_bytes)}")
     print(f"queued and running jobs: {_amount(found.unfinished_jobs)}")
-    if found.unfinished_inspections is not None:
-        print(f"uploads to be inspected: {_amount(found.unfinished_inspections)}")
     print(f"job minutes, until {found.month_ends_at:%Y-%m-%d}: {_amount(found.job_minutes)}")
     per_minute = "any number" if found.requests_per_minute is None else f"{found.requests_per_minute:,}"
     print(f"requests of one key in a minute: {per_minute}")
+    if found.unfinished_inspections is not None:
+        print(f"uploads to be inspected: {_amount(found.unfinished_inspections)}")
 
 
 def audit(

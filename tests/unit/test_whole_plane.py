@@ -9,7 +9,8 @@ MAY = {
     "dependencies.py",  # confines it
     "health/endpoints.py",
     "jobs/events.py",  # is given one
-    "hooks/endpoints.py",  # looks for the pipeline's project
+    "hooks/bodies.py",  # looks for the pipeline
+    "hooks/endpoints.py",  # looks for its project
     "jobs/log_lines.py",  # is given one
     "main.py",  # opens it
     "plane.py",

@@ -42,7 +42,7 @@ def make_bench(tmp_path: Path) -> Iterator[MakeBench]:
     os.close(silence)
 
 
-@pytest.mark.parametrize(("batch", "images", "given"), [(32, 28, 32), (None, 12, 2), (None, 40, 4), (3, 40, 3)])
+@pytest.mark.parametrize(("batch", "images", "given"), [(32, 28, 32), (None, 12, 1), (None, 80, 4), (3, 40, 3)])
 def test_real_inputs_are_there_however_few_images(
     make_bench: MakeBench, batch: int | None, images: int, given: int
 ) -> None:
