@@ -41,6 +41,7 @@ Model = Annotated[str, typer.Argument(help="A model's id, mdl_…, or a file, wh
 
 
 def budget(
+    *,
     macs_ratio: float | None,
     params_ratio: float | None,
     size_bytes: int | None,
@@ -48,7 +49,7 @@ def budget(
     latency_ms: float | None,
     latency_batch_size: int | None,
     latency_threads: int | None,
-    max_accuracy_drop: float | None,
+    max_accuracy_drop: float | None = None,
 ) -> dict[str, Any]:
     """The lines of a job's budget."""
     return {
@@ -64,6 +65,7 @@ def budget(
 
 
 def pruning(
+    *,
     criterion: str | None,
     criterion_options: list[str] | None,
     allocation: str | None,

@@ -17,8 +17,23 @@ def test_every_line_of_a_budget_is_an_option(command):
 
 
 def test_budget_and_methods_become_the_body_of_a_job():
-    lines = job_options.budget(None, 0.6, 60_000, 0.5, 2.5, 8, 2, 0.01)
-    methods = job_options.pruning("l1", ["aggregation=max"], "tpe", ["evaluations=20", "images=64"], 4)
+    lines = job_options.budget(
+        macs_ratio=None,
+        params_ratio=0.6,
+        size_bytes=60_000,
+        latency_ratio=0.5,
+        latency_ms=2.5,
+        latency_batch_size=8,
+        latency_threads=2,
+        max_accuracy_drop=0.01,
+    )
+    methods = job_options.pruning(
+        criterion="l1",
+        criterion_options=["aggregation=max"],
+        allocation="tpe",
+        allocation_options=["evaluations=20", "images=64"],
+        round_to=4,
+    )
     spec = fill(None, {"budget": lines, "pruning": methods, "dataset_id": ANY_DATASET})
     assert isinstance(spec, JobSpec)
     assert spec.budget.lines() == {
@@ -35,7 +50,13 @@ def test_budget_and_methods_become_the_body_of_a_job():
 
 
 def test_an_option_that_a_method_does_not_have_is_named():
-    methods = job_options.pruning(None, None, "uniform", ["evaluations=20"], None)
+    methods = job_options.pruning(
+        criterion=None,
+        criterion_options=None,
+        allocation="uniform",
+        allocation_options=["evaluations=20"],
+        round_to=None,
+    )
     with pytest.raises(InvalidJob, match="has no option 'evaluations'"):
         fill(None, {"budget": {"macs_ratio": 0.5}, "pruning": methods})
 
