@@ -124,3 +124,16 @@ def test_a_quantised_op_without_a_standard_form_stays(setting: str):
         result = g.node("QLinearSigmoid", rows, *x, x[0], domain="com.microsoft")
     model = g.model(g.node("DequantizeLinear", result, *x), extra_domains=["com.microsoft"])
     assert with_standard_ops(model) is model
+
+
+QUANTISED = [case for case in IDIOMS if case.draw.__module__ == idioms_quantised.__name__]
+
+
+@pytest.mark.parametrize("case", QUANTISED, ids=str)
+def test_a_quantised_network_whose_tensors_are_all_declared_is_cut_as_well(case: Idiom):
+    """As onnxsim, ModelOpt and torch.export write it."""
+    model = case.model()
+    declared = onnx.shape_inference.infer_shapes(model)
+    assert any(value.type.tensor_type.elem_type == onnx.TensorProto.UINT8 for value in declared.graph.value_info)
+    assert_correct(cut(declared))
+    assert parity(declared, build(declared), sample_inputs(declared, 0)) < 1e-4

@@ -65,7 +65,7 @@ def _drop_chance(graph: onnx.GraphProto) -> None:
 
 def _drop_rounding(graph: onnx.GraphProto) -> None:
     """Activations pass QuantizeLinear-DequantizeLinear pairs unchanged: a rounding step turns a difference in the last
-    bit into one of a whole level."""
+    bit into one of a whole level. What the file declares of the levels is not true of what passes."""
     constants = {t.name for t in graph.initializer}
     constants |= {n.output[0] for n in graph.node if n.op_type == "Constant"}
     users: dict[str, list[onnx.NodeProto]] = {}
@@ -73,6 +73,7 @@ def _drop_rounding(graph: onnx.GraphProto) -> None:
         for name in node.input:
             users.setdefault(name, []).append(node)
     outputs = {o.name for o in graph.output}
+    passed: set[str] = set()
     for node in graph.node:
         if node.op_type != "QuantizeLinear" or node.input[0] in constants or node.output[0] in outputs:
             continue
@@ -82,3 +83,7 @@ def _drop_rounding(graph: onnx.GraphProto) -> None:
                 pair.op_type, pair.domain = "Identity", ""  # they may be the runtime's own
                 del pair.input[1:]
                 del pair.attribute[:]
+                passed.update(pair.output)
+    declared = [value for value in graph.value_info if value.name not in passed]
+    del graph.value_info[:]
+    graph.value_info.extend(declared)
