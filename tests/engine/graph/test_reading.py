@@ -152,3 +152,24 @@ def test_a_batch_that_is_declared_as_none_is_any(tmp_path: Path):
     done = cut(loaded)
     assert_correct(done)
     assert parity(loaded, build(loaded), sample_inputs(loaded)) < 1e-4
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 4)])
+@pytest.mark.parametrize(("auto_pad", "odd_one_first"), [("SAME_UPPER", False), ("SAME_LOWER", True)])
+def test_dilated_kernels_that_keep_the_size_have_their_pads_written_out(
+    kernel: tuple[int, int], auto_pad: str, odd_one_first: bool, tmp_path: Path
+):
+    """ONNX Runtime refuses to find them for itself."""
+
+    def dilated(**pads) -> onnx.ModelProto:
+        g = GraphBuilder(17)
+        x = g.node("Relu", g.conv(g.input((2, 3, 9, 9)), 3, 8))
+        x = g.node("Relu", g.node("Conv", x, g.weight(8, 8, *kernel), dilations=[1, 3], **pads))
+        return g.model(g.conv(x, 8, 4))
+
+    totals = [kernel[0] - 1, 3 * (kernel[1] - 1)]
+    less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    expected = dilated(pads=[*more, *less] if odd_one_first else [*less, *more])
+    loaded = read(dilated(auto_pad=auto_pad), tmp_path)
+    assert_usable(expected, loaded)
+    assert run(loaded, sample_inputs(loaded))[0].shape == (2, 4, 9, 9)

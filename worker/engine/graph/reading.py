@@ -1,16 +1,19 @@
 """Reading ONNX files, with what would mislead ONNX Runtime put right."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from worker.engine.errors import EngineError
-from worker.engine.graph.onnx_graph import bodies_of
+from worker.engine.graph.onnx_graph import attribute, bodies_of, ints_attribute
 from worker.engine.graph.padded_pools import keep_zeros_apart
 from worker.engine.graph.sparse_tensors import write_densely
 
 _STANDARD_DOMAIN = "ai.onnx"
+_WEIGHTS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
+"""The places of the kernels of convolutions."""
 
 
 def load_model(path: Path | str) -> onnx.ModelProto:
@@ -36,6 +39,7 @@ def put_right(model: onnx.ModelProto) -> None:
     _forget_sizes_that_are_none(model.graph)
     _name_the_standard_domain_alike(model)
     write_densely(model.graph)
+    _write_out_pads_of_dilated_kernels(model)
     keep_zeros_apart(model)
 
 
@@ -61,12 +65,38 @@ def _name_the_standard_domain_alike(model: onnx.ModelProto) -> None:
             model.opset_import.remove(opset)
         elif opset.domain == _STANDARD_DOMAIN:
             opset.domain = ""
-    pending = [model.graph]
-    while pending:
-        for node in pending.pop().node:
-            if node.domain == _STANDARD_DOMAIN:
-                node.domain = ""
-            pending.extend(bodies_of(node))
+    for node in _all_nodes(model.graph):
+        if node.domain == _STANDARD_DOMAIN:
+            node.domain = ""
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Its nodes, and those of bodies."""
+    for node in graph.node:
+        yield node
+        for body in bodies_of(node):
+            yield from _all_nodes(body)
+
+
+def _write_out_pads_of_dilated_kernels(model: onnx.ModelProto) -> None:
+    """torch's exporter writes padding="same" as auto_pad, which ONNX Runtime refuses to compute for dilated kernels. In
+    steps of one the pads are the same for every size."""
+    sizes = {tensor.name: list(tensor.dims[2:]) for tensor in model.graph.initializer}
+    for node in _all_nodes(model.graph):
+        auto_pad = attribute(node, "auto_pad", b"NOTSET")
+        if node.op_type not in _WEIGHTS or auto_pad not in (b"SAME_UPPER", b"SAME_LOWER"):
+            continue
+        weight = next(iter(node.input[_WEIGHTS[node.op_type] :]), "")
+        kernel = ints_attribute(node, "kernel_shape") or sizes.get(weight, [])
+        dilations, strides = ints_attribute(node, "dilations") or [1], ints_attribute(node, "strides") or [1]
+        if max(dilations) == 1 or set(strides) != {1} or len(kernel) != len(dilations):
+            continue
+        totals = [dilation * (size - 1) for dilation, size in zip(dilations, kernel, strict=True)]
+        less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
+        pads = [*less, *more] if auto_pad == b"SAME_UPPER" else [*more, *less]
+        kept = [a for a in node.attribute if a.name not in ("auto_pad", "pads")]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute("pads", pads)])
 
 
 def load_bundle(path: Path | str) -> onnx.ModelProto:
