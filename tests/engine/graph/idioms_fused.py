@@ -69,7 +69,7 @@ def lists_of_parts(g):
     """torch.split by one size and by several, unbind, cat and stack on Python lists, as TorchScript writes them."""
     x = g.node("Relu", g.conv(g.input(("batch", 3, 8, 8)), 3, 12))
     halves = g.node("SplitToSequence", x, scalar(g, 6), axis=1)
-    a, b = (g.node("SequenceAt", halves, scalar(g, i)) for i in (0, 1))
+    a, b = (g.node("SequenceAt", halves, place) for place in (scalar(g, 0), g.ints(1)))
     parts = g.node("SplitToSequence", g.conv(a, 6, 8), g.ints(3, 5), axis=1)
     c, d = (g.node("SequenceAt", parts, scalar(g, i)) for i in (0, -1))
     joined = g.node("ConcatFromSequence", g.node("SequenceConstruct", c, d, g.conv(b, 6, 4)), axis=1, new_axis=0)

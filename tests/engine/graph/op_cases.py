@@ -701,6 +701,11 @@ def cumulative_sum_over_channels(g, x, op):
     return g.node("CumSum", x, g.constant(np.array(1, dtype=np.int64)), reverse=1)
 
 
+@case("CumSum", opsets=(14,))
+def cumulative_sum_along_an_axis_in_a_list(g, x, op):
+    return g.node("CumSum", x, g.ints(3))
+
+
 @case("Trilu", opsets=(14,))
 def triangle_of_positions(g, x, op):
     return g.node("Trilu", x, upper=0)

@@ -9,6 +9,8 @@ from cuts import assert_correct, cut, run
 from graph_builder import GraphBuilder
 from onnx import TensorProto, helper
 
+from worker.engine.graph.propagation import RULES
+
 CHANNELS = 8
 Place = Callable[[GraphBuilder, str], str]
 PLACES: dict[str, tuple[Place, int, str]] = {}
@@ -44,6 +46,17 @@ def test_what_it_touches_stays_and_says_why(op: str):
     assert touched.pinned_reason is not None
     assert f"no rule for {op} '" in touched.pinned_reason
     assert_correct(done)
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError, TypeError, ValueError])
+def test_an_op_that_its_rule_does_not_understand_pins_and_says_why(error: type[Exception], monkeypatch):
+    def fail(propagation: object, node: object) -> None:
+        raise error("odd")
+
+    monkeypatch.setitem(RULES, "Compress", fail)
+    touched = cut(network("Compress")).analysis.layers[1]
+    assert touched.prunable_channels == 0
+    assert "could not be followed" in (touched.pinned_reason or "")
 
 
 @place("NonMaxSuppression", 11)

@@ -272,6 +272,7 @@ REDUCTIONS = [
     Case("TopK", (X, ints(2)), {"axis": 1, "largest": 0}, (11,), outputs=2),
     Case("NonZero", (booleans(3, 4),), folds=False),
     Case("CumSum", (X, scalar(2)), opsets=(14,)),
+    Case("CumSum", (X, ints(2)), opsets=(14,)),
     Case("CumSum", (X, scalar(1)), {"exclusive": 1, "reverse": 1}, (14,)),
     Case("OneHot", (integers(2, 3, low=-4, high=4), ints(4), Known(np.array([0.5, 2.0], np.float32))), {"axis": 1}),
     Case("OneHot", (integers(2, 3, high=6), ints(4), Known(np.array([0.0, 1.0], np.float32)))),

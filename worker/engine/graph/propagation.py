@@ -193,7 +193,7 @@ class Propagation:
             function(self, node)
         except Unsupported as reason:
             self._pin_node(node, str(reason))
-        except (IndexError, KeyError, ValueError) as error:
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             # A node that breaks the operator's specification, or one that the rule's author did not foresee: its
             # channels stay. The surgery's proof stands behind every rule that did not raise.
             self._pin_node(node, f"{node.op} '{node.label}' could not be followed ({error})")

@@ -269,9 +269,9 @@ def _elements(to: Rewriting, name: str) -> list[str] | None:
 def _sequence_at(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     """An element of a list that was made element by element, or by torch.split or torch.chunk."""
     made, position = to.maker(node.input[0]), to.constant(node.input[1])
-    if made is None or position is None:
+    if made is None or position is None or position.size != 1:
         return False
-    at = int(position)
+    at = int(position.item())  # a list of one is taken for a number, too
     elements = _elements(to, node.input[0])
     if elements is not None and -len(elements) <= at < len(elements):
         to.add("Identity", elements[at], to=node.output[0])

@@ -65,9 +65,9 @@ def top_k(p: Propagation, node: Node) -> None:
 
 @rule("CumSum")
 def cumulative_sum(p: Propagation, node: Node) -> None:
-    """A sum of all before: removed channels add zero once masked."""
+    """A sum of all before: removed channels add zero once masked. The axis is a number, or a list of one."""
     dims = p.dims(node, 0)
-    axis = int(p.value(node, 1)) % len(dims)
+    axis = int(p.value(node, 1).item()) % len(dims)
     p.contract(node, 0, axis, dims[axis])
     p.set_output(node, dims)
 
