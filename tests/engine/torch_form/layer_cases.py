@@ -468,6 +468,13 @@ RESIZES = [
     Case("Resize", (floats(2, 7, 9, 4), NO_ROI, scales(1, 2, 2, 1)), {"mode": "linear"}, (13,)),
     Case("Resize", (floats(2, 4, 9), NO_ROI, scales(1, 1, 2)), {"mode": "linear"}, (13,)),
     *(
+        Case(
+            "Resize", (integers(2, 4, 7, 9, low=low, high=100, dtype=t), NO_ROI, scales(1, 1, 2, 2)), {"mode": m}, (o,)
+        )
+        for t, low in ((np.uint8, 0), (np.int8, -100), (np.int32, -100))
+        for m, o in (("linear", 13), ("nearest", 19))
+    ),
+    *(
         Case("GridSample", (X, floats(2, 5, 6, 2)), {"mode": m, "padding_mode": p, "align_corners": a}, (o,))
         for o, m in ((16, "bilinear"), (16, "nearest"), (16, "bicubic"), (20, "linear"), (20, "cubic"))
         for p, a in (("zeros", 0), ("border", 1), ("reflection", 0))

@@ -7,6 +7,8 @@ with an explicit index (nearest) or interpolation matrix (linear, cubic), which 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +24,14 @@ def resize(op: Operation) -> Value:
     """Inputs are (X, scales) in opset 10, (X, roi, scales, sizes) later."""
     x = op.tensor(0)
     mode = op.attribute("mode", "nearest")
+    resampling = _resampling(op, mode)
     if op.opset < 11:
-        return op.call(resample, x, None, op.numbers(1), None, mode, "asymmetric", "outer")
+        return op.call(resampling, x, None, op.numbers(1), None, mode, "asymmetric", "outer")
     scales, sizes = _numbers_unless_empty(op, 2), op.integers(3) if op.has(3) else None
     coordinates = op.attribute("coordinate_transformation_mode", "half_pixel")
     roi = op.numbers(1) if coordinates == "tf_crop_and_resize" else None
     return op.call(
-        resample,
+        resampling,
         x,
         sizes,
         None if sizes is not None else scales,
@@ -49,7 +52,12 @@ def resize(op: Operation) -> Value:
 def upsample(op: Operation) -> Value:
     """Scales are an attribute up to opset 8, an input in 9; the op ends there."""
     scales = op.attribute("scales") if op.opset < 9 else op.numbers(1)
-    return op.call(resample, op.tensor(0), None, scales, None, op.attribute("mode", "nearest"), "asymmetric", "outer")
+    mode = op.attribute("mode", "nearest")
+    return op.call(_resampling(op, mode), op.tensor(0), None, scales, None, mode, "asymmetric", "outer")
+
+
+def _resampling(op: Operation, mode: str) -> Callable[..., torch.Tensor]:
+    return resample_levels if op.is_float(0) is False and mode != "nearest" else resample
 
 
 @implements("GridSample")
@@ -109,6 +117,13 @@ def resample(
             outer = (places < 0) | (places > inputs[at] - 1)
             x = torch.where(outer.reshape(-1, *(1,) * (x.dim() - 1 - axis)), outside, x)
     return x
+
+
+def resample_levels(x: torch.Tensor, *how: Any, **further: Any) -> torch.Tensor:  # noqa: ANN401  (as of `resample`)
+    """`resample` for integers, which may be held as floating-point numbers: interpolated between, and cut to integers
+    towards zero, as ONNX Runtime does. Gradients pass as if nothing were cut off."""
+    exact = resample(x if x.is_floating_point() else x.float(), *how, **further)
+    return (exact + (exact.trunc() - exact).detach()).to(x.dtype)
 
 
 def _sizes_and_scales(
