@@ -200,6 +200,22 @@ def test_one_vector_converted_once_for_several_layers_is_cut_for_each(conversion
     assert [len(group) for group in done.analysis.groups] == [8, 8, 8]
 
 
+@pytest.mark.parametrize("conversions", [(), ("DequantizeLinear",), ("QuantizeLinear", "DequantizeLinear")])
+def test_one_gain_quantised_for_several_layers_is_cut_for_each(conversions: tuple[str, ...]):
+    """(C, 1, 1), as GroupNorm's are stored."""
+    g = GraphBuilder(18)
+    step, zero = g.constant(0.01), g.constant(np.array(0, np.int8))
+    gain = g.rng.uniform(0.5, 1.0, (8, 1, 1)).astype(np.float32)
+    stored = g.constant((gain / 0.01).astype(np.int8) if conversions == ("DequantizeLinear",) else gain)
+    for op in conversions:
+        stored = g.node(op, stored, step, zero)
+    x = g.input((1, 3, 6, 6))
+    for given in (3, 8, 8):
+        x = g.node("Mul", g.conv(x, given, 8), stored)
+    done = assert_cuts(g.model(g.conv(x, 8, 4)))
+    assert [len(group) for group in done.analysis.groups] == [8, 8, 8]
+
+
 def test_a_layer_norm_is_waived_only_when_allowed():
     g = GraphBuilder()
     x = g.linear(g.input((2, 5, 6)), 6, 8)

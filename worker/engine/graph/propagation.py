@@ -403,7 +403,7 @@ class Propagation:
 
 _BROADCASTING = frozenset(["Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "PRelu", "Sub", "Sum", "Where"])
 """Ops that read a constant like (1, C, 1, 1) as a vector over the channels."""
-_COPYING = frozenset(["Cast", "Identity"])
+_COPYING = frozenset(["Cast", "DequantizeLinear", "Identity", "QuantizeLinear"])
 
 
 def broadcast(p: Propagation, node: Node, positions: Iterable[int]) -> list[Dim]:
