@@ -68,6 +68,25 @@ def linear_conv(g: GraphBuilder, x: str, given: tuple[str, str], made: tuple[str
     return g.node("QLinearConv", x, *given, levels(g, *shape), scales, zeros, *made, values, **kw)
 
 
+@idiom(4, 5, 11, 17)
+def ranges_taken_from_each_input(g):
+    """What quantize_dynamic of ONNX Runtime writes: integer layers, a residual sum, a depthwise one."""
+
+    def layer(op, x, shape, **kw):
+        x, scale, zero = g.node("DynamicQuantizeLinear", x, outputs=3)
+        weight = g.constant(g.rng.integers(0, 256, shape).astype(np.uint8))
+        sums = g.node(op, x, weight, zero, g.constant(np.array(131, np.uint8)), **kw)
+        values = g.node("Mul", g.node("Cast", sums, to=1), g.node("Mul", scale, g.constant(0.004)))
+        ends = (-1, 1, 1) if op == "ConvInteger" else ()
+        return g.node("Add", values, g.constant(g.normal(shape[0] if ends else shape[1]).reshape(ends or -1)))
+
+    x = g.node("Relu", layer("ConvInteger", g.input(("batch", 3, 6, 6)), (8, 3, 3, 3), pads=[1] * 4))
+    x = g.node("Add", x, layer("ConvInteger", x, (8, 8, 3, 3), pads=[1] * 4))
+    x = g.node("Relu", layer("ConvInteger", x, (8, 1, 3, 3), pads=[1] * 4, group=8))
+    x = g.node("Flatten", g.node("GlobalAveragePool", layer("ConvInteger", x, (6, 8, 1, 1))))
+    return layer("MatMulInteger", x, (6, 4))
+
+
 @idiom(4, 5, 10, 13, 17)
 def linear_convolutions(g):
     """QLinearConv in a row, depthwise too, and QLinearMatMul at the end."""

@@ -50,6 +50,11 @@ def quantise(p: Propagation, node: Node) -> None:
 
 @rule("DynamicQuantizeLinear")
 def quantise_dynamically(p: Propagation, node: Node) -> None:
-    """The scale is taken from the largest value of the whole tensor, whichever channel it lies in."""
-    p.pin_axes(node, 0, range(p.rank(node, 0)), f"{node.op} '{node.label}' takes its scale over these channels")
-    p.clear_outputs(node)
+    """Scale and zero point are taken from the range of the whole tensor, which zero is always made part of: a removed
+    channel adds nothing to it."""
+    dims = p.dims(node, 0)
+    for axis, dim in enumerate(dims):
+        p.contract(node, 0, axis, dim)
+    p.set_output(node, dims)
+    for position in (1, 2):
+        p.set_output(node, [], position)
