@@ -281,6 +281,21 @@ def conv_depthwise(g, x, op):
     return g.conv(x, CHANNELS, CHANNELS, group=CHANNELS)
 
 
+@case("Conv", pinned="slides over these channels", waived=True)
+def conv_over_channels(g, x, op):
+    """ECA: the attention of a channel follows from the means of its neighbours."""
+    means = g.reshape(g.node("GlobalAveragePool", x), 2, 1, CHANNELS)
+    attention = g.node("Sigmoid", g.node("Conv", means, g.weight(1, 1, 3), pads=[1, 1]))
+    return g.node("Mul", x, g.reshape(attention, 2, CHANNELS, 1, 1))
+
+
+@case("Conv", pinned="slides over this axis")
+def conv_over_channels_to_several(g, x, op):
+    rows = g.reshape(g.node("GlobalAveragePool", x), 2, 1, CHANNELS)
+    seen = g.node("Conv", rows, g.weight(2, 1, 3), pads=[1, 1])
+    return g.node("Mul", x, g.reshape(g.node("ReduceMean", seen, axes=[1]), 2, CHANNELS, 1, 1))
+
+
 @case("Conv")
 def conv_depthwise_with_multiplier(g, x, op):
     return g.conv(x, CHANNELS, 2 * CHANNELS, group=CHANNELS), 2 * CHANNELS

@@ -72,8 +72,9 @@ def _convolve(p: Propagation, node: Node, weight: int, bias: int | None) -> Dim:
 
 
 def _positions(p: Propagation, node: Node, weight: int) -> list[Dim]:
-    """Labels of the axes that the kernel slides over: a kernel of one, in steps of one, leaves an axis as it is."""
-    kernel = p.shape(node.input(weight))[2:]
+    """Labels of the axes that the kernel slides over: a kernel of one, in steps of one, leaves an axis as it is. One of
+    1 x 1 channels that keeps their number is a statistic over neighbours (ECA, arXiv 1910.03151)."""
+    outputs, inputs, *kernel = p.shape(node.input(weight))
     strides, pads = node.integers("strides") or [1] * len(kernel), node.integers("pads") or [0] * 2 * len(kernel)
     slides = [
         size > 1 or step > 1 or before != 0 or after != 0
@@ -81,6 +82,12 @@ def _positions(p: Propagation, node: Node, weight: int) -> list[Dim]:
     ]
     p.pin_axes(node, weight, range(2, 2 + len(kernel)), f"kernel of {node.op} '{node.label}'")
     moved = [axis for axis, slid in enumerate(slides, start=2) if slid]
+    given, made = p.shape(node.input(0)), p.shape(node.proto.output[0])
+    if node.op == "Conv" and outputs == inputs == 1 and given == made and max(strides) == 1:
+        labelled = [axis for axis in moved if p.dim(node, 0, axis) is not None]
+        if len(labelled) == 1:
+            p.waive(node, labelled[0], p.dim(node, 0, labelled[0]), keeps_axis=True, what="slides")
+            return [p.dim(node, 0, axis) for axis in range(2, len(given))]
     p.pin_axes(node, 0, moved, f"{node.op} '{node.label}' slides over this axis")
     return [None if slid else p.dim(node, 0, axis) for axis, slid in enumerate(slides, start=2)]
 
