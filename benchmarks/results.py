@@ -65,12 +65,14 @@ def measured_at(before: Mapping[str, Any], contents: Mapping[str, Any], commit: 
     return found
 
 
-def _rows(contents: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The rows of a file, or of each part of it that has some, and their names."""
-    for part, holder in (("", contents), *((f"{key}/", v) for key, v in contents.items() if isinstance(v, Mapping))):
-        rows = holder.get("rows", {})
-        pairs = rows.items() if isinstance(rows, Mapping) else enumerate(rows)
-        yield from ((f"{part}{name}", row) for name, row in pairs)
+def _rows(contents: Mapping[str, Any], part: str = "") -> Iterator[tuple[str, Any]]:
+    """The rows of a file and of all parts of it that have some, and their names."""
+    for key, value in contents.items():
+        if key == "rows":
+            pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+            yield from ((f"{part}{name}", row) for name, row in pairs)
+        elif isinstance(value, Mapping):
+            yield from _rows(value, f"{part}{key}/")
 
 
 def _keeps_part(row: Any, earlier: Any) -> bool:

@@ -43,7 +43,7 @@ def test_rows_keep_the_commits_that_measured_them() -> None:
 
 
 def test_rows_of_a_list_and_of_parts_keep_theirs_too() -> None:
-    first = {"rows": [{"ms": 1.0}], "paper": {"rows": {"a": {"error": 0.1}}}}
+    first = {"rows": [{"ms": 1.0}], "paper": {"base": {"rows": {"a": {"error": 0.1}}}}}
     first["commits"] = results.measured_at({}, first, "one")
-    then = {"rows": [{"ms": 2.0}, {"ms": 1.0}], "paper": {"rows": {"a": {"error": 0.1}}}}
-    assert results.measured_at(first, then, "two") == {"0": ["two"], "1": ["one"], "paper/a": ["one"]}
+    then = {"rows": [{"ms": 2.0}, {"ms": 1.0}], "paper": {"base": {"rows": {"a": {"error": 0.1}}}}}
+    assert results.measured_at(first, then, "two") == {"0": ["two"], "1": ["one"], "paper/base/a": ["one"]}
