@@ -3,11 +3,13 @@
 import numpy as np
 import onnx
 import pytest
-from cuts import half
+from cuts import half, run
 from graph_builder import GraphBuilder
-from onnx import numpy_helper
+from idioms_quantised import SEVEN_BITS
+from onnx import TensorProto, helper, numpy_helper
 
 from worker.engine.graph import analyze, sample_inputs
+from worker.engine.graph.precision import settle
 from worker.engine.graph.rounding import judged, measured_rounding
 from worker.engine.proof import prove
 from worker.engine.surgery import prune
@@ -71,3 +73,67 @@ def test_only_errors_beyond_the_tolerance_are_excused_and_told():
     errors = {"small": 1e-6, "excused": 5e-3, "wrong": 2e-2}
     found = judged(errors, {"small": 1.0, "excused": 6e-3, "wrong": 1e-2}, 1e-4)
     assert found == (2e-2, 5e-3)
+
+
+def dynamic(seed: int) -> onnx.ModelProto:
+    """Float layers in front of those that quantize_dynamic of ONNX Runtime has made integer ones."""
+    g = GraphBuilder(17, seed=seed)
+
+    def dense(x: str, inputs: int, outputs: int) -> str:
+        levels, scale, zero = g.node("DynamicQuantizeLinear", x, outputs=3)
+        weight, zeros = (g.constant(g.rng.integers(-99, 99, size).astype(np.int8)) for size in ((inputs, outputs), ()))
+        sums = g.node("Cast", g.node("MatMulInteger", levels, weight, zero, zeros), to=TensorProto.FLOAT)
+        return str(g.node("Mul", sums, g.node("Mul", scale, g.constant(np.float32(0.01)))))
+
+    x = g.node("Relu", g.conv(g.input((1, 3, 16, 16)), 3, 64))
+    x = g.node("Relu", g.conv(x, 64, 64))
+    x = g.node("Tanh", dense(g.transpose(g.reshape(x, 1, 64, 256), 0, 2, 1), 64, 128))
+    return g.model(dense(g.node("Relu", dense(x, 128, 96)), 96, 10))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ranges_taken_from_each_input_make_no_levels_of_last_bits(seed: int):
+    model = onnx.shape_inference.infer_shapes(dynamic(seed))
+    analysis = analyze(model)
+    plan = half(analysis, seed)
+    pruned = prune(analysis, plan)
+    proof = prove(analysis, plan, pruned)
+    assert proof.passed
+    assert max(proof.max_relative_error, proof.excused) < 1e-5
+    for each in (model, pruned):
+        _, found = checked_form(each, 0)
+        assert max(found.max_relative_error, found.excused) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize(
+    ("op", "shape", "zeros"),
+    [("ConvInteger", (8, 3, 3, 3), 1), ("MatMulInteger", (8, 6), 6), ("MatMulInteger", (8, 6), None)],
+)
+def test_without_levels_a_layer_computes_nearly_the_same(op, shape, zeros, dtype):
+    """With one zero point, one for each column, or none."""
+    g = GraphBuilder(17)
+    levels, scale, zero = g.node("DynamicQuantizeLinear", g.node("Sin", g.input((2, 3, 8, 8))), outputs=3)
+    stored = [g.constant(g.rng.integers(0, SEVEN_BITS, size).astype(dtype)) for size in (shape, zeros) if size]
+    sums = g.node(op, levels, stored[0], zero, *stored[1:])
+    model = g.model(g.node("Mul", g.node("Cast", sums, to=TensorProto.FLOAT), scale))
+    inputs = sample_inputs(model, 0)
+    (due,) = run(model, inputs)
+    settle(model)
+    assert not any("Quantize" in node.op_type or "Integer" in node.op_type for node in model.graph.node)
+    (found,) = run(model, inputs)
+    assert 0 < np.abs(found - due).max() < 0.01 * np.abs(due).max()
+
+
+@pytest.mark.parametrize("reader", ["DequantizeLinear", "output"])
+def test_levels_that_something_else_reads_stay(reader: str):
+    model = dynamic(0)
+    made = next(node for node in model.graph.node if node.op_type == "DynamicQuantizeLinear")
+    if reader == "output":
+        model.graph.output.append(helper.make_tensor_value_info(made.output[0], TensorProto.UINT8, None))
+    else:
+        model.graph.node.append(helper.make_node(reader, list(made.output), ["seen"]))
+        model.graph.output.append(helper.make_tensor_value_info("seen", TensorProto.FLOAT, None))
+    settle(model)
+    assert [node.op_type for node in model.graph.node].count("DynamicQuantizeLinear") == 1
+    run(model)

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from worker.engine.graph.dynamic_rounding import drop_dynamic_rounding
 from worker.engine.graph.unsigned_weights import without_sign
 
 _HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -14,8 +15,12 @@ def settle(model: onnx.ModelProto) -> None:
     """Make a model comparable to the last bits, in place: without chance, activation rounding, half precision, and what
     some processors make of signed bytes."""
     _drop_chance(model.graph)
+    changed = drop_dynamic_rounding(model.graph)
     without_sign(model.graph)
-    _drop_rounding(model.graph)
+    changed |= _drop_rounding(model.graph)
+    declared = [value for value in model.graph.value_info if value.name not in changed]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(declared)
     if _computes_in_half(model):
         _convert_graph(model.graph)
 
@@ -63,9 +68,9 @@ def _drop_chance(graph: onnx.GraphProto) -> None:
             del node.input[1:]
 
 
-def _drop_rounding(graph: onnx.GraphProto) -> None:
+def _drop_rounding(graph: onnx.GraphProto) -> set[str]:
     """Activations pass QuantizeLinear-DequantizeLinear pairs unchanged: a rounding step turns a difference in the last
-    bit into one of a whole level. What the file declares of the levels is not true of what passes."""
+    bit into one of a whole level. The names of the tensors that are levels no more."""
     constants = {t.name for t in graph.initializer}
     constants |= {n.output[0] for n in graph.node if n.op_type == "Constant"}
     users: dict[str, list[onnx.NodeProto]] = {}
@@ -84,6 +89,4 @@ def _drop_rounding(graph: onnx.GraphProto) -> None:
                 del pair.input[1:]
                 del pair.attribute[:]
                 passed.update(pair.output)
-    declared = [value for value in graph.value_info if value.name not in passed]
-    del graph.value_info[:]
-    graph.value_info.extend(declared)
+    return passed
