@@ -64,6 +64,22 @@ def test_its_latency_is_one_image_s():
     assert [row.batch_size for row in latency(model, model, (1, 8), rounds=2)] == [1]
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(
+    ("group", "given", "shape"),
+    [(1, 1, ("n", "c", "h", "w")), (2, 4, (None, None, None, None)), (1, 5, ("n", "c", "l"))],
+)
+def test_channels_that_are_not_declared_are_those_that_a_convolution_reads(group, given, shape, scaled: bool):
+    g, rank = GraphBuilder(17), len(shape) - 2
+    x = g.input(shape)
+    x = g.node("Sub", x, g.constant(0.5)) if scaled else x
+    x = g.node("Relu", g.conv(x, given, 8, rank=rank, group=group))
+    model = g.model(g.conv(x, 8, 4, rank=rank))
+    (image,) = sample_inputs(model).values()
+    assert image.shape[1] == given
+    assert_correct(cut(model))
+
+
 def test_another_batch_is_that_of_every_dimension_of_its_name():
     """The states of recurrent layers have it second."""
     g = GraphBuilder()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from worker.engine.graph.onnx_graph import Array, OnnxGraph, ints_attribute
+from worker.engine.graph.onnx_graph import Array, OnnxGraph, int_attribute, ints_attribute
 
 _SPATIAL_SIZES = (64, 224, 256, 128, 320, 512, 640, 32, 28)
 _SEQUENCE_SIZES = (16, 1, 64, 128, 400, 1600, 16_000, 32, 28)
@@ -47,13 +47,16 @@ def candidate_sizes(graph: OnnxGraph) -> Iterator[tuple[Sizes, int]]:
     of one name are alike. A batch of two keeps the batch apart from the many dimensions of size one.
     """
     single = single_samples(graph)
+    channels = {i.name: _channels_read(graph, i.name) for i in graph.inputs}
     declared = {i.name: [1, *shape] if shape and i.name in single else shape for i, shape in _declared(graph)}
     dynamic_rest = any(not isinstance(d, int) for shape in declared.values() for d in (shape or [])[1:])
     dynamic_batch = any(shape and not isinstance(shape[0], int) for shape in declared.values())
     for size, length in list(zip(_SPATIAL_SIZES, _SEQUENCE_SIZES, strict=True))[: None if dynamic_rest else 1]:
         for batch in _BATCH_SIZES if dynamic_batch else (1,):
             named: dict[str, int] = {}
-            sizes = {name: _concrete(shape, batch, size, length, named) for name, shape in declared.items()}
+            sizes = {
+                name: _concrete(shape, batch, size, length, channels[name], named) for name, shape in declared.items()
+            }
             sizes.update({name: sizes[name][1:] for name in single})
             first = next(iter(declared.values()), None)
             fixed = first[0] if first and len(first) >= 3 and isinstance(first[0], int) else 1
@@ -90,19 +93,41 @@ def _adds_an_axis_in_front(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
     return any(axis % (3 + len(axes)) == 0 for axis in axes)
 
 
+def _channels_read(graph: OnnxGraph, name: str) -> int | None:
+    """As many as a convolution takes of an input, directly or scaled; None where there is none."""
+    scaled = [name]
+    for given in scaled:
+        for index, position in graph.consumers.get(given, ()):
+            node = graph.nodes[index]
+            weight = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
+            if node.op_type == "Conv" and position == 0 and weight is not None and len(weight.dims) > 2:
+                return int(weight.dims[1]) * int_attribute(node, "group", 1)
+            if node.op_type in _PREPARING - {"Transpose"} and node.output[0] not in scaled:
+                scaled.append(node.output[0])
+    return None
+
+
 def _concrete(
-    shape: list[int | str | None] | None, batch: int, size: int, length: int, named: dict[str, int]
+    shape: list[int | str | None] | None,
+    batch: int,
+    size: int,
+    length: int,
+    channels: int | None,
+    named: dict[str, int],
 ) -> tuple[int, ...]:
-    """`named` are the dimensions that other inputs have given a size, and this one's after it."""
+    """`channels` are those that a convolution reads; `named` are the dimensions that other inputs have given a size,
+    and this one's after it."""
     if shape is None:
-        return (batch, 3, size, size)
+        return (batch, channels or 3, size, size)
     rest = size if len(shape) >= 3 else length
     channels_last = len(shape) == 4 and isinstance(shape[3], int) and shape[3] in (1, 3, 4)
 
     def guess(axis: int) -> int:
         if axis == 0:
             return batch
-        # An image whose channel count is not declared is most likely coloured.
+        if axis == 1 and len(shape) >= 3 and channels is not None:
+            return channels
+        # An image of which neither the file nor a convolution tells the channels is most likely coloured.
         return 3 if axis == 1 and len(shape) == 4 and not channels_last else rest
 
     def known(axis: int, dimension: int | str | None) -> int:
