@@ -16,7 +16,8 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 _ARGUMENTS = {
     "accuracy": "--methods all --epochs 3 --rates 0.02 0.05",
     "masks": "resnet56.onnx cifar10_val.tar.xz",
-    "papers": "random-masks; python -m benchmarks.papers heuristic",
+    "papers": "random-masks --base-epochs 8 --epochs 4; "
+    "python -m benchmarks.papers heuristic --bases vgg16_bn --epochs 1",
 }
 """Of the scripts that need some."""
 

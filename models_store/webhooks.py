@@ -307,8 +307,8 @@ class WebhookRepository:
 
 
 def _due(*, hold: bool = False) -> Select[str]:
-    """The delivery that is first in line; with `hold` it and its endpoint are held until the transaction ends, so that
-    no other sender begins with another delivery to the same endpoint.
+    """The delivery that is first in line; with `hold` it and its endpoint are held until the transaction ends, and
+    other senders pass both by.
     """
     waiting, endpoint = aliased(WebhookDelivery), WebhookEndpoint  # confinement does not reach an alias in a JOIN
     flying, busy = _in_flight(), aliased(WebhookEndpoint)

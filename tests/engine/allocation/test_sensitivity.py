@@ -13,6 +13,7 @@ from worker.engine.criteria import score
 from worker.engine.data import Dataset
 from worker.engine.graph import Analysis, analyze
 from worker.engine.probe import Objective, Probe, measure_sensitivity, some_noise
+from worker.engine.probe.replay import Replay
 
 
 @pytest.mark.parametrize("rule", ["equal", "knapsack"])
@@ -127,3 +128,19 @@ def test_a_network_that_torch_cannot_run_is_judged_by_its_scores_and_says_so() -
     assert [text.partition(":")[0] for text in told] == [
         "Sensitivity is judged by the shares of importance that go, not measured"
     ]
+
+
+@pytest.mark.parametrize("data", [True, False])
+def test_means_are_left_where_a_recovery_gives_them_back(
+    digits_analysis: Analysis, digits_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, data: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(Replay, "means", lambda replay: asked.append(replay) or {})
+    allocate(
+        digits_analysis,
+        score(digits_analysis, "l2"),
+        [macs_limit(digits_analysis, 0.5)],
+        method="sensitivity",
+        dataset=(lambda: digits_dataset) if data else (lambda: None),
+    )
+    assert bool(asked) is data

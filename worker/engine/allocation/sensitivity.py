@@ -45,9 +45,9 @@ class SensitivityOptions(Options):
     "sensitivity",
     title="Per-layer sensitivity",
     summary="Each layer is cut alone at several ratios, and what that changes in the network's outputs decides its "
-    "rate. Channels that go leave their means behind, which recovery gives back through biases. With a dataset on "
-    "validation images, without one on random inputs; a network that cannot be run with masks is judged by its scores "
-    "alone.",
+    "rate. With a dataset on validation images, where channels that go leave their means behind, which recovery gives "
+    "back through biases; without one on random inputs. A network that cannot be run with masks is judged by its "
+    "scores alone.",
     paper="Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv 1608.08710, section 3.1",
     cost="about five runs of half the network per layer",
     uses=("activations",),
@@ -101,7 +101,9 @@ def _measured(problem: Problem, images: int) -> tuple[Sensitivity, ...]:
             if data is None
             else some_images(analysis, data.validation, _affordable(analysis, images), len(data.classes), problem.seed)
         )
-        return measure_sensitivity(analysis, scores, Probe(analysis, chosen, means=True), _KEEP, problem.on_progress)
+        # Recovery gives means back, and only jobs with images have one.
+        probe = Probe(analysis, chosen, means=data is not None)
+        return measure_sensitivity(analysis, scores, probe, _KEEP, problem.on_progress)
     except EngineError as error:
         problem.warn(f"Sensitivity is judged by the shares of importance that go, not measured: {error.message}")
         return importance_lost(analysis, scores, _KEEP)
