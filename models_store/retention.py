@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
 from sqlalchemy import Select, delete, exists, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -9,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from models_store.database_time import database_now
 from models_store.documents.job import JobState
 from models_store.documents.webhook import DeliveryState
+from models_store.quotas import QuotaRepository
 from models_store.tables import (
     Dataset,
     HookEvent,
@@ -48,8 +51,7 @@ def forget(session: Session, policy: Policy, limit: int = 1000) -> dict[str, int
     keys = delete(IdempotencyKey).where(IdempotencyKey.expires_at < database_now())
     forgotten = {"idempotency_keys": len(session.scalars(keys.returning(IdempotencyKey.key)).all())}
     if policy.jobs is not None:
-        old = _ended(policy.jobs).limit(limit)
-        forgotten["jobs"] = len(session.scalars(delete(Job).where(Job.id.in_(old)).returning(Job.id)).all())
+        forgotten["jobs"] = _forget_jobs(session, policy.jobs, limit)
     if policy.artifacts is not None:
         having = _ended(policy.artifacts).where(exists().where(JobArtifact.job_id == Job.id)).limit(limit)
         gone = delete(JobArtifact).where(JobArtifact.job_id.in_(having)).returning(JobArtifact.name)
@@ -71,6 +73,16 @@ def forget(session: Session, policy: Policy, limit: int = 1000) -> dict[str, int
 
 def _ended(days: int) -> Select[str]:
     return select(Job.id).where(Job.state.in_(ENDED), Job.finished_at < database_now(-days * DAY_S))
+
+
+def _forget_jobs(session: Session, days: int, limit: int) -> int:
+    """The minutes that they used stay used: with less than a month of them, a quota would begin anew with each."""
+    held = select(Job).where(Job.id.in_(_ended(days).limit(limit))).order_by(Job.project_id)
+    jobs = session.scalars(held.with_for_update(skip_locked=True)).all()
+    for _, of_project in groupby(jobs, key=attrgetter("project_id")):
+        QuotaRepository(session).keep_minutes(list(of_project))
+    session.execute(delete(Job).where(Job.id.in_([job.id for job in jobs])))
+    return len(jobs)
 
 
 def _forget_events(session: Session, days: int, limit: int) -> int:

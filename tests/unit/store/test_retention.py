@@ -19,6 +19,7 @@ from models_store.documents.webhook import DeliveryState, Happening
 from models_store.jobs import JobRepository, NewArtifact
 from models_store.models import ModelRepository
 from models_store.projects import DEFAULT_PROJECT
+from models_store.quotas import QuotaRepository
 from models_store.retention import BLOB_COLUMNS, Policy
 from models_store.tables import Base, IdempotencyKey, Job, JobArtifact, JobEvent, UploadPiece, WebhookDelivery
 from models_store.webhooks import WebhookRepository
@@ -83,6 +84,16 @@ def test_whole_jobs_go_with_all_that_is_theirs(database: Database) -> None:
     age(database, job_id, 11)
     assert forget(database, jobs=10) == {"jobs": 1}
     assert [count(database, column) for column in (Job.id, JobEvent.seq, JobArtifact.name)] == [0, 0, 0]
+
+
+def test_the_minutes_of_a_job_that_goes_stay_used(database: Database) -> None:
+    for _ in range(2):
+        ended_job(database)
+    with database.session() as session:
+        session.execute(update(Job).values(used_s=90.0))
+    assert forget(database, jobs=0) == {"jobs": 2}
+    with database.of_project(DEFAULT_PROJECT).session(read_only=True) as session:
+        assert QuotaRepository(session).usage().job_minutes == 3
 
 
 def test_a_job_that_has_not_ended_is_kept_however_old(database: Database) -> None:
