@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from processes import redis_server
-from running_api import Serve, Service
 
 from app.main import create_app
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
 from models_store.database import Database
+from tests.api.processes import redis_server
+from tests.api.running_api import Serve, Service
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import httpx
-from running_api import Serve, Service
 
 from models_store.api_keys import ApiKeyRepository
 from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT, ProjectRepository
+from tests.api.running_api import Serve, Service
 
 PROJECT_SCOPES = (Scope.READ, Scope.WRITE, Scope.ADMIN)
 

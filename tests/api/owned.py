@@ -1,9 +1,8 @@
 """One thing of each kind that a project can have."""
 
-from reports import report_document
-from running_api import Service
-
 from models_store.projects import DEFAULT_PROJECT
+from tests.api.reports import report_document
+from tests.api.running_api import Service
 
 NPZ = b"PK\x03\x04" + bytes(22) + b"\x05\x00\x00\x00x.npyPK\x05\x06" + bytes(18)
 BUDGET = {"macs_ratio": 0.5}

@@ -5,12 +5,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import httpx
-from store_side import DATASET_INSPECTION, Worker, onnx_bytes
 
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.documents.inspection import DatasetInspection
+from tests.api.store_side import DATASET_INSPECTION, Worker, onnx_bytes
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
-from answers import problem
-from keyed import Keyed, key_of, keyed_service, project_of
-from running_api import Serve, Service
 from sqlalchemy import delete, func, select, text, update
-from store_side import onnx_bytes
 
 from models_store.audit import REFUSALS_PER_DAY, AuditRepository
 from models_store.confinement import AppendOnly
 from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import AuditEntry
+from tests.api.answers import problem
+from tests.api.keyed import Keyed, key_of, keyed_service, project_of
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 
 
 @pytest.fixture

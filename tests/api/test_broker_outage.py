@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from answers import problem
-from processes import free_port, redis_server, wait_until
 from redis import Redis
-from running_api import Serve, Service
-from store_side import onnx_bytes
 
+from tests.api.answers import problem
+from tests.api.processes import free_port, redis_server, wait_until
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 from worker.celery_app import RING, celery_app
 
 QUEUE = celery_app.conf.task_default_queue

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reports import report_document
-from running_api import Service
 from typer.testing import CliRunner, Result
 
 from espalier.cli import app
+from tests.api.reports import report_document
+from tests.api.running_api import Service
 
 PIPELINE = {
     "name": "nightly",

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from relay import Relay
-from running_api import Serve, Service
-from store_side import onnx_bytes
 
 from espalier.client import AsyncClient, Client
 from espalier.client.exchange import refusal
@@ -30,6 +27,9 @@ from espalier.errors import (
 from models_store.documents.event import EventType
 from models_store.documents.job_spec import Budget, JobSpec
 from models_store.documents.webhook import Happening
+from tests.api.relay import Relay
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 
 
 @pytest.fixture

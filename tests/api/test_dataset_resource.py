@@ -5,11 +5,11 @@ import io
 import zipfile
 
 import pytest
-from answers import problem
-from running_api import Service
-from store_side import BAD_MODEL, DATASET_INSPECTION
 
 from models_store.datasets import DatasetRepository
+from tests.api.answers import problem
+from tests.api.running_api import Service
+from tests.api.store_side import BAD_MODEL, DATASET_INSPECTION
 
 
 @pytest.fixture

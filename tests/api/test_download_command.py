@@ -3,11 +3,11 @@
 import sys
 
 import pytest
-from running_api import Service
 
 from espalier.cli import main
 from espalier.client import Client
 from models_store.documents.job_spec import Budget, JobSpec
+from tests.api.running_api import Service
 
 
 def new_job(service: Service) -> str:

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
-from answers import problem
-from running_api import Service
 
 from app.jobs.events import BATCH
+from tests.api.answers import problem
+from tests.api.running_api import Service
 
 
 def read_events(lines: Iterator[str]) -> Iterator[dict[str, str]]:

@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from running_api import Service
-from store_side import onnx_bytes
+
+from tests.api.running_api import Service
+from tests.api.store_side import onnx_bytes
 
 # Neither the bytes of tus nor files of any type are known to the generator by themselves.
 SETTINGS = {

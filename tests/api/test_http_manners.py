@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from answers import problem
-from reports import report_document
-from running_api import Serve, Service
 from sqlalchemy import update
-from store_side import onnx_bytes
 
 from app.errors import ApiError
 from models_store.tables import Model
+from tests.api.answers import problem
+from tests.api.reports import report_document
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/models/a/b/c", "/docs/assets/nothing.js"])

@@ -5,11 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from answers import problem
-from relay import Relay
-from running_api import Service
 from sqlalchemy import update
-from store_side import onnx_bytes
 
 from espalier.client import Client
 from models_store.database_time import database_now
@@ -17,6 +13,10 @@ from models_store.documents.job_spec import Budget, JobSpec
 from models_store.idempotency import IdempotencyRepository
 from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import IdempotencyKey
+from tests.api.answers import problem
+from tests.api.relay import Relay
+from tests.api.running_api import Service
+from tests.api.store_side import onnx_bytes
 
 BUDGET = {"macs_ratio": 0.5}
 

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from processes import ROOT
+
+from tests.api.processes import ROOT
 
 ENGINE = {"torch", "onnx", "onnxruntime", "onnxscript", "numpy", "PIL", "torchvision"}
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import httpx
 import pytest
-from answers import problem
-from keyed import Keyed, keyed_service, project_of
-from owned import BUDGET, NPZ, TUS, owned_things
-from running_api import Serve, Service
 from sqlalchemy import select
-from store_side import onnx_bytes
 
 from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import ApiKey, Base
+from tests.api.answers import problem
+from tests.api.keyed import Keyed, keyed_service, project_of
+from tests.api.owned import BUDGET, NPZ, TUS, owned_things
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 
 PUBLIC = {"healthz", "readyz"}
 """Asked by machines that have no key, and tell nothing about any project."""

@@ -3,9 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from answers import problem
-from reports import report_document
-from running_api import Service
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -14,6 +11,9 @@ from models_store.documents.job_spec import JobKind
 from models_store.jobs import JobRepository
 from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Job, JobArtifact, JobEvent, JobReport, Project
+from tests.api.answers import problem
+from tests.api.reports import report_document
+from tests.api.running_api import Service
 from worker.garbage import collect
 
 CONTENT = b"pruned" * 100

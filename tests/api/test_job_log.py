@@ -3,12 +3,12 @@
 import re
 
 import pytest
-from answers import problem
-from running_api import Service
 
 from app.jobs import log_lines
 from models_store.documents.event import EventType
 from models_store.jobs import JobRepository
+from tests.api.answers import problem
+from tests.api.running_api import Service
 
 
 def lines(service: Service, job_id: str) -> list[str]:

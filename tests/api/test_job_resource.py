@@ -4,9 +4,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from answers import problem
-from running_api import Service
-from store_side import BAD_MODEL, DATASET_INSPECTION, MODEL_INSPECTION, onnx_bytes
 
 from app.jobs import service as jobs
 from models_store.database import Database
@@ -15,6 +12,9 @@ from models_store.documents.job_spec import Budget, JobSpec
 from models_store.jobs import JobRepository
 from models_store.models import ModelRepository
 from models_store.projects import DEFAULT_PROJECT
+from tests.api.answers import problem
+from tests.api.running_api import Service
+from tests.api.store_side import BAD_MODEL, DATASET_INSPECTION, MODEL_INSPECTION, onnx_bytes
 
 UNKNOWN_JOB = "job_" + "0" * 32
 BUDGET = {"macs_ratio": 0.5}

@@ -4,11 +4,11 @@ import base64
 import hashlib
 
 import pytest
-from answers import problem
-from running_api import Service
-from store_side import BAD_MODEL
 
 from app.byte_ranges import RangeNotSatisfiable, parse
+from tests.api.answers import problem
+from tests.api.running_api import Service
+from tests.api.store_side import BAD_MODEL
 
 REPORT = {"version": 1, "warnings": ["a <b>bold</b> one"]}
 PAGE = b"<!doctype html><title>report</title>"

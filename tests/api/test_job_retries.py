@@ -1,15 +1,14 @@
 """Ended jobs that are tried again, and who is next in line."""
 
-from answers import problem
-from running_api import Service
-from store_side import BAD_MODEL
-
 from espalier.client import Client
 from models_store.checkpoints import CheckpointRepository
 from models_store.documents.event import EventType
 from models_store.documents.job_spec import JobKind
 from models_store.jobs import JobRepository
 from models_store.projects import ProjectRepository
+from tests.api.answers import problem
+from tests.api.running_api import Service
+from tests.api.store_side import BAD_MODEL
 
 
 def checkpoint(service: Service, job_id: str) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """Jobs that cannot be done on the model at hand are refused when they are sent."""
 
 import pytest
-from answers import problem
-from running_api import Service
-from store_side import MODEL_INSPECTION
 
 from models_store.documents.inspection import TensorInfo
+from tests.api.answers import problem
+from tests.api.running_api import Service
+from tests.api.store_side import MODEL_INSPECTION
 
 BUDGET = {"macs_ratio": 0.5}
 SLOW = {"latency_ratio": 0.9, "latency_batch_size": 32}

@@ -6,10 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from answers import problem
-from keyed import Keyed, key_of, keyed_service
-from processes import wait_until
-from running_api import Serve, Service
 from sqlalchemy import select, text, update
 
 from app.settings import ApiSettings
@@ -17,6 +13,10 @@ from models_store.database_time import database_now
 from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import ApiKey
+from tests.api.answers import problem
+from tests.api.keyed import Keyed, key_of, keyed_service
+from tests.api.processes import wait_until
+from tests.api.running_api import Serve, Service
 
 TEXT = re.compile(r"esp_[0-9a-f]{32}_[A-Za-z0-9]{43}")
 

@@ -9,13 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from answers import problem
-from keyed import key_of, keyed_service, project_of
-from owned import NPZ
-from processes import free_port, redis_server
-from running_api import Serve, Service
 from sqlalchemy import update
-from store_side import onnx_bytes
 
 from app.access.refusals import sender
 from app.rate_limits import RateLimited, RateLimiter
@@ -25,6 +19,12 @@ from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
 from models_store.quotas import Limits
 from models_store.tables import Job
+from tests.api.answers import problem
+from tests.api.keyed import key_of, keyed_service, project_of
+from tests.api.owned import NPZ
+from tests.api.processes import free_port, redis_server
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 
 BUDGET = {"macs_ratio": 0.5}
 TUS = {"Tus-Resumable": "1.0.0", "Upload-Metadata": "kind bW9kZWw=,filename bmV0Lm9ubng="}

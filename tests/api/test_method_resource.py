@@ -1,9 +1,8 @@
 """/v1/methods, and jobs that name methods wrongly."""
 
-from answers import problem
-from running_api import Service
-
 from models_store.catalogue import catalogue
+from tests.api.answers import problem
+from tests.api.running_api import Service
 
 MODEL = "mdl_" + "0" * 32
 

@@ -3,15 +3,15 @@
 import os
 
 import httpx
-from keyed import keyed_service
-from processes import free_port, wait_until
 from prometheus_client.parser import text_string_to_metric_families
-from running_api import Serve, Service
 
 from models_store.documents.access import Scope
 from models_store.documents.webhook import Happening
 from models_store.presence import Presence
 from models_store.projects import DEFAULT_PROJECT
+from tests.api.keyed import keyed_service
+from tests.api.processes import free_port, wait_until
+from tests.api.running_api import Serve, Service
 
 
 def read(http: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -4,13 +4,13 @@ import base64
 import hashlib
 
 import pytest
-from answers import problem
-from running_api import Service
-from store_side import BAD_MODEL, LAYER, onnx_bytes
 
 from models_store.documents.job_spec import JobKind
 from models_store.jobs import JobRepository
 from models_store.models import ModelRepository
+from tests.api.answers import problem
+from tests.api.running_api import Service
+from tests.api.store_side import BAD_MODEL, LAYER, onnx_bytes
 
 UNKNOWN = "mdl_" + "0" * 32
 

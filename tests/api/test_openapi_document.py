@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from running_api import Service
 
 from models_store.documents.job_spec import NEW_JOB
+from tests.api.running_api import Service
 
 
 @pytest.fixture

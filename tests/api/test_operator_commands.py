@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from keyed import Keyed, key_of, keyed_service
-from running_api import Serve
 from typer.testing import CliRunner, Result
 
 from espalier.cli import app
 from espalier.errors import RequestRefused
 from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
+from tests.api.keyed import Keyed, key_of, keyed_service
+from tests.api.running_api import Serve
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import httpx
 import psycopg
-from answers import problem
-from processes import api_process, free_port
-from running_api import Serve, Service
 from sqlalchemy import make_url
-from store_side import onnx_bytes
 
 from models_store.database import Database
+from tests.api.answers import problem
+from tests.api.processes import api_process, free_port
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 
 MIB = 2**20
 

@@ -12,13 +12,7 @@ from xml.etree import ElementTree
 
 import httpx
 import pytest
-from answers import problem
-from keyed import keyed_service
-from processes import ROOT
-from reports import report_document
-from running_api import Serve, Service
 from standardwebhooks import Webhook
-from store_side import DATASET_INSPECTION, MODEL_INSPECTION
 
 from app.hooks import bodies
 from models_store.documents.inspection import TensorInfo
@@ -26,6 +20,12 @@ from models_store.documents.pipeline import Gate
 from models_store.documents.report import Report
 from models_store.gates import judge
 from models_store.targets import Rules
+from tests.api.answers import problem
+from tests.api.keyed import keyed_service
+from tests.api.processes import ROOT
+from tests.api.reports import report_document
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import DATASET_INSPECTION, MODEL_INSPECTION
 from worker.deliveries import deliver_all
 
 SHA = "0123456789abcdef0123456789abcdef01234567"

@@ -10,17 +10,17 @@ from typing import Any
 
 import httpx
 import pytest
-from owned import BUDGET, NPZ, owned_things
 from prometheus_client.parser import text_string_to_metric_families
-from reports import report_document
-from running_api import Service
-from store_side import onnx_bytes
 from typer.testing import CliRunner
 
 from espalier.cli import app
 from espalier.client import AsyncClient, Client
 from espalier.client.synchronous import sending
 from models_store.documents.job_spec import Budget, JobSpec
+from tests.api.owned import BUDGET, NPZ, owned_things
+from tests.api.reports import report_document
+from tests.api.running_api import Service
+from tests.api.store_side import onnx_bytes
 
 ELSEWHERE = {
     "POST /v1/models": "a form, for browsers and curl: clients send the same by PUT or in pieces",

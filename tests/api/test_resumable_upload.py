@@ -5,13 +5,13 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from running_api import Serve, Service
 from test_upload_transport import MIB, large_onnx
 
 from benchmarks.cutting_relay import CuttingRelay
 from espalier.client import AsyncClient, Client
 from espalier.client.synchronous import sending
 from espalier.errors import RequestRefused, ServiceUnreachable
+from tests.api.running_api import Serve, Service
 
 
 @pytest.fixture

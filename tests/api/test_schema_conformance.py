@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from keyed import keyed_service
-from reports import report_document
-from running_api import Serve, Service
 
 from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
+from tests.api.keyed import keyed_service
+from tests.api.reports import report_document
+from tests.api.running_api import Serve, Service
 
 CASES, MANY_CASES = 2, 100
 # Whether a well-formed upload is a model at all, whether fields suit each other, whether an Idempotency-Key was used

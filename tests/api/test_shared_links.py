@@ -6,10 +6,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
-from answers import problem
-from keyed import Keyed, key_of, keyed_service, project_of
-from reports import report_document
-from running_api import Serve, Service
 from sqlalchemy import update
 from typer.testing import CliRunner
 
@@ -22,6 +18,10 @@ from models_store.documents.access import Scope
 from models_store.projects import DEFAULT_PROJECT
 from models_store.shared_links import SharedLink, SharedLinkRepository
 from models_store.tables import ApiKey, Project
+from tests.api.answers import problem
+from tests.api.keyed import Keyed, key_of, keyed_service, project_of
+from tests.api.reports import report_document
+from tests.api.running_api import Serve, Service
 
 PAGE = b"<!doctype html><title>report</title>"
 FILES = {"report.html": PAGE, "pruned.onnx": b"small" * 100, "größe v2.json": b"{}"}

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from keyed import key_of, keyed_service
-from running_api import Serve, Service
-from store_side import onnx_bytes
+
+from tests.api.keyed import key_of, keyed_service
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

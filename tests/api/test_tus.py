@@ -11,10 +11,6 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
-from answers import problem
-from processes import api_process, peak_memory_kib, wait_until
-from running_api import Serve, Service
-from store_side import onnx_bytes
 from test_upload_transport import MIB, large_onnx
 
 from app.dependencies import Plane
@@ -23,6 +19,10 @@ from app.tus import service as tus_service
 from models_store import uploads
 from models_store.tables import Upload
 from models_store.uploads import scope
+from tests.api.answers import problem
+from tests.api.processes import api_process, peak_memory_kib, wait_until
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 from worker.sweeper import remove_uploads
 
 TUS = {"Tus-Resumable": "1.0.0"}

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from answers import problem
 from onnx import TensorProto, helper, numpy_helper
-from running_api import Service
 from safetensors.torch import save as save_safetensors
-from store_side import onnx_bytes
+
+from tests.api.answers import problem
+from tests.api.running_api import Service
+from tests.api.store_side import onnx_bytes
 
 
 class Net(torch.nn.Module):

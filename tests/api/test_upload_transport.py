@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from answers import problem
-from processes import api_process, peak_memory_kib, wait_until
-from running_api import Serve, Service
-from store_side import onnx_bytes
 
 from app.uploads.onnx_frame import GRAPH
+from tests.api.answers import problem
+from tests.api.processes import api_process, peak_memory_kib, wait_until
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import onnx_bytes
 
 MIB = 2**20
 BOUNDARY = "boundary"

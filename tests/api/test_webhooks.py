@@ -9,12 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from answers import problem
-from receiver import Receiver, receiving
-from running_api import Serve, Service
 from sqlalchemy import select, update
 from standardwebhooks import Webhook
-from store_side import BAD_MODEL
 
 from models_store import targets
 from models_store.database import Database
@@ -26,6 +22,10 @@ from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import WebhookDelivery
 from models_store.targets import Rules
 from models_store.webhooks import SCHEDULE_S, Outcome, Sending, WebhookRepository
+from tests.api.answers import problem
+from tests.api.receiver import Receiver, receiving
+from tests.api.running_api import Serve, Service
+from tests.api.store_side import BAD_MODEL
 from worker import post as post_module
 from worker.deliveries import deliver_all, headers
 from worker.post import post

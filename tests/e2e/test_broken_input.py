@@ -8,9 +8,9 @@ import httpx
 import pytest
 import torch
 from safetensors.torch import save
-from served import Served, descendants, served, wait_until
 
 from tests.attacks import dataset_files, onnx_files
+from tests.e2e.served import Served, descendants, served, wait_until
 from tests.worker.networks import coloured_squares, convnet
 
 

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from served import ENVIRONMENT, ROOT
+
+from tests.e2e.served import ENVIRONMENT, ROOT
 
 GUIDE = (ROOT / "examples" / "ci-webhook.md").read_text()
 

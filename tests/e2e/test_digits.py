@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from served import ENVIRONMENT, ROOT, Served, run
 
 from espalier import demo_network
 from espalier.client import Client
 from models_store.documents.estimate_report import EstimateReport
 from models_store.documents.report import Report
 from models_store.documents.sweep_report import SweepReport
+from tests.e2e.served import ENVIRONMENT, ROOT, Served, run
 
 
 @pytest.fixture(scope="module")

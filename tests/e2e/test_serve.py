@@ -8,7 +8,8 @@ import sys
 from contextlib import suppress
 
 import httpx
-from served import ENVIRONMENT, alive, command, descendants, run, served, wait_until
+
+from tests.e2e.served import ENVIRONMENT, alive, command, descendants, run, served, wait_until
 
 
 def test_one_service_per_folder_and_port_until_ctrl_c(tmp_path):

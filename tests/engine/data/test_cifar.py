@@ -4,7 +4,6 @@ import pickle
 
 import numpy as np
 import pytest
-from uploads import pictures, tar_of
 
 from tests.cifar_files import (
     NAMES,
@@ -16,6 +15,7 @@ from tests.cifar_files import (
     python_files,
     rows_of,
 )
+from tests.engine.data.uploads import pictures, tar_of
 from worker.engine.data import DataOptions, InputSpec, inspect_dataset, open_dataset
 from worker.engine.data.pickled import UnreadablePickleError, read_pickle
 from worker.engine.errors import EngineError

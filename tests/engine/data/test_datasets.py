@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
-from uploads import npz_of, picture, pictures, tar_of, zip_of
 
+from tests.engine.data.uploads import npz_of, picture, pictures, tar_of, zip_of
 from worker.engine.data import Augmentation, DataOptions, InputSpec, open_dataset
 from worker.engine.data.images import decode, fit
 from worker.engine.data.pixels import PixelStore

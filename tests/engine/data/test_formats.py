@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from uploads import npz_of, picture, pictures, tar_of, zip_of
 
 from models_store.documents.inspection import DatasetInspection
+from tests.engine.data.uploads import npz_of, picture, pictures, tar_of, zip_of
 from worker.engine.data import DataOptions, InputSpec, inspect_dataset, open_dataset
 from worker.engine.errors import EngineError
 

@@ -7,8 +7,8 @@ import tarfile
 import zipfile
 
 import pytest
-from uploads import picture, pictures, tar_of, zip_of
 
+from tests.engine.data.uploads import picture, pictures, tar_of, zip_of
 from worker.engine.data import archive, inspect_dataset
 from worker.engine.errors import EngineError
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from graph_builder import GraphBuilder
+
+from tests.engine.graph.graph_builder import GraphBuilder
 
 INT64_MAX = 2**63 - 1
 Draw = Callable[[GraphBuilder], str]

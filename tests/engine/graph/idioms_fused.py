@@ -1,9 +1,10 @@
 """Networks with what ONNX Runtime's optimiser fuses, with lists of tensors, and with decided conditions and rounds."""
 
 import numpy as np
-from graph_builder import GraphBuilder
-from idioms import idiom, reduce_sum, scalar
 from onnx import TensorProto, helper
+
+from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.graph.idioms import idiom, reduce_sum, scalar
 
 MICROSOFT = "com.microsoft"
 

@@ -1,9 +1,10 @@
 """Networks as paddle2onnx writes them: all weights in Constant nodes or graph inputs, scalars as lists of one."""
 
 import numpy as np
-from graph_builder import GraphBuilder
-from idioms import clip, cut_out, idiom, squeeze, unsqueeze
 from onnx import TensorProto
+
+from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.graph.idioms import clip, cut_out, idiom, squeeze, unsqueeze
 
 
 def one(g: GraphBuilder, value: float) -> str:

@@ -1,8 +1,9 @@
 """Networks in eight bits: QuantizeLinear-DequantizeLinear pairs, and the QLinear ops."""
 
 import numpy as np
-from graph_builder import GraphBuilder
-from idioms import idiom
+
+from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.graph.idioms import idiom
 
 SEVEN_BITS = 60
 """Weights up to here leave room for the sum of two products in 16 bits, to which processors without VNNI keep."""

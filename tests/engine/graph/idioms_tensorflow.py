@@ -1,9 +1,10 @@
 """Networks as tf2onnx and Keras write them: channels last, weights stored the other way about, shapes in int32."""
 
 import numpy as np
-from graph_builder import GraphBuilder
-from idioms import INT64_MAX, clip, idiom, reduce_mean, squeeze
 from onnx import TensorProto
+
+from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.graph.idioms import INT64_MAX, clip, idiom, reduce_mean, squeeze
 
 
 def to_first(g: GraphBuilder, x: str) -> str:

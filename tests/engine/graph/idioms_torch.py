@@ -1,9 +1,21 @@
 """Networks as torch's exporters write them: traced (opsets 9 to 17) and from torch.export."""
 
 import numpy as np
-from graph_builder import GraphBuilder
-from idioms import INT64_MAX, chunk, cut_out, idiom, reduce_mean, reduce_sum, scalar, size_of, squeeze, unsqueeze
 from onnx import TensorProto, helper
+
+from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.graph.idioms import (
+    INT64_MAX,
+    chunk,
+    cut_out,
+    idiom,
+    reduce_mean,
+    reduce_sum,
+    scalar,
+    size_of,
+    squeeze,
+    unsqueeze,
+)
 
 
 @idiom(2, 3, 9, 11, 13, 17)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from graph_builder import GraphBuilder
 from onnx import TensorProto, helper
+
+from tests.engine.graph.graph_builder import GraphBuilder
 
 CHANNELS = 8
 Placed = str | tuple[str, int] | tuple[str, int, str]

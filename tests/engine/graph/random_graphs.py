@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from graph_builder import GraphBuilder
 from onnx import TensorProto, helper
+
+from tests.engine.graph.graph_builder import GraphBuilder
 
 Choose = Callable[[int, int], int]
 """(lowest, highest) -> an integer between them, both included."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from cuts import Cut, half
-from graph_builder import GraphBuilder
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.engine.graph.cuts import Cut, half
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.graph import analyze, sample_inputs
 from worker.engine.proof import Proof, prove
 from worker.engine.surgery import prune

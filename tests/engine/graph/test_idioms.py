@@ -3,19 +3,15 @@
 Each network states how many of its layers are free, so that a rule that begins to pin what it used to cut is seen.
 """
 
-import idioms_fused
-import idioms_paddle
-import idioms_quantised
-import idioms_tensorflow
-import idioms_torch
 import numpy as np
 import onnx
 import pytest
-from cuts import assert_correct, cut, run
-from graph_builder import GraphBuilder
-from idioms import IDIOMS, Idiom
-from idioms_quantised import SEVEN_BITS, levels, quantised
 
+from tests.engine.graph import idioms_fused, idioms_paddle, idioms_quantised, idioms_tensorflow, idioms_torch
+from tests.engine.graph.cuts import assert_correct, cut, run
+from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.graph.idioms import IDIOMS, Idiom
+from tests.engine.graph.idioms_quantised import SEVEN_BITS, levels, quantised
 from worker.engine.graph import analyze, sample_inputs
 from worker.engine.graph.standard_ops import with_standard_ops
 from worker.engine.torch_form import build, parity

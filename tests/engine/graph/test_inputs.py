@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cuts import assert_correct, cut, run
-from graph_builder import GraphBuilder
 from onnx import ModelProto
 
+from tests.engine.graph.cuts import assert_correct, cut, run
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.data import InputSpec
 from worker.engine.export import agreement, to_half_precision
 from worker.engine.graph import analyze, load_model, sample_inputs

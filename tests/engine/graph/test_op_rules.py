@@ -1,9 +1,9 @@
 """Every op rule on a graph of two layers with the op between them: the cut is exact, or the reason for none is told."""
 
 import pytest
-from cuts import assert_correct, cut
-from op_cases import CASES, Case
 
+from tests.engine.graph.cuts import assert_correct, cut
+from tests.engine.graph.op_cases import CASES, Case
 from worker.engine.graph.propagation import RULES
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from cuts import assert_correct, cut, run
-from graph_builder import GraphBuilder
 from onnx import TensorProto, helper
 
+from tests.engine.graph.cuts import assert_correct, cut, run
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.graph.propagation import RULES
 
 CHANNELS = 8

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from cuts import half
-from graph_builder import GraphBuilder
 
+from tests.engine.graph.cuts import half
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.export.half_precision import to_half_precision
 from worker.engine.graph import analyze, load_model
 from worker.engine.graph.padded_pools import kept_apart

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from cuts import Cut, assert_correct, at_random, cut, run
-from graph_builder import GraphBuilder
 from onnx import TensorProto, numpy_helper
-from random_graphs import Network
 
+from tests.engine.graph.cuts import Cut, assert_correct, at_random, cut, run
+from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.graph.random_graphs import Network
 from worker.engine.errors import EngineError
 from worker.engine.graph import analyze
 from worker.engine.proof import Proof, prove

@@ -9,11 +9,11 @@ import secrets
 import numpy as np
 import onnx
 import pytest
-from cuts import Cut, assert_exact, at_random, run
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
-from random_graphs import Network
 
+from tests.engine.graph.cuts import Cut, assert_exact, at_random, run
+from tests.engine.graph.random_graphs import Network
 from worker.engine.errors import EngineError
 from worker.engine.graph import analyze
 from worker.engine.graph.runtime import RUNTIME_ERRORS

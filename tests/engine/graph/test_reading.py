@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cuts import assert_correct, cut, run
-from graph_builder import GraphBuilder
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.engine.graph.cuts import assert_correct, cut, run
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.errors import EngineError
 from worker.engine.export.half_precision import to_half_precision
 from worker.engine.graph import load_model, sample_inputs

@@ -3,11 +3,11 @@
 import numpy as np
 import onnx
 import pytest
-from cuts import half, run
-from graph_builder import GraphBuilder
-from idioms_quantised import SEVEN_BITS
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.engine.graph.cuts import half, run
+from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.graph.idioms_quantised import SEVEN_BITS
 from worker.engine.graph import analyze, sample_inputs
 from worker.engine.graph.precision import settle
 from worker.engine.graph.rounding import judged, measured_rounding

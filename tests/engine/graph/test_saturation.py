@@ -3,10 +3,10 @@
 import numpy as np
 import onnx
 import pytest
-from cuts import half
-from graph_builder import GraphBuilder
 from onnx import numpy_helper
 
+from tests.engine.graph.cuts import half
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.graph import analyze, sample_inputs
 from worker.engine.graph.onnx_graph import OnnxGraph
 from worker.engine.graph.saturation import saturated

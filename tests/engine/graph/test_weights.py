@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cuts import Cut, assert_correct, assert_cuts, at_random, cut, half, prunable, run
-from graph_builder import GraphBuilder
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.engine.graph.cuts import Cut, assert_correct, assert_cuts, at_random, cut, half, prunable, run
+from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.errors import EngineError
 from worker.engine.graph import analyze, load_bundle, load_model
 from worker.engine.proof import prove

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import trainings
 from onnx import TensorProto, helper, numpy_helper
-from trainings import CASES, RESIDUAL, WITH_A_CHOICE, WITH_NORMS, WITHOUT_NORMS, Place, weights
 
+from tests.engine.recovery import trainings
+from tests.engine.recovery.trainings import CASES, RESIDUAL, WITH_A_CHOICE, WITH_NORMS, WITHOUT_NORMS, Place, weights
 from tests.largest_file import largest_file
 from tests.worker.networks import coloured_squares, convnet, residual_network
 from worker.engine.recovery import SelectiveDecay

@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from graphs import floats, model_of
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx
 
 from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.torch_form.graphs import floats, model_of
 from worker.engine.errors import EngineError
 from worker.engine.torch_form import build, parity
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from graphs import exported, floats, randomised
 from torch import nn
 
+from tests.engine.torch_form.graphs import exported, floats, randomised
 from worker.engine.torch_form import build
 
 BACKENDS = ["aot_eager"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from graphs import floats, randomised
 
+from tests.engine.torch_form.graphs import floats, randomised
 from worker.engine.torch_form import build, parity
 
 QUICK = ("mobilenet_v3_small", "shufflenet_v2_x0_5")

@@ -3,12 +3,12 @@
 import re
 
 import pytest
-from graphs import floats, model_of
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 from torch import nn
 
+from tests.engine.torch_form.graphs import floats, model_of
 from worker.engine.torch_form import build, parity
 from worker.engine.torch_form.names import ENCODED, attribute_paths
 

@@ -8,8 +8,8 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-from graphs import exported, floats, randomised
 
+from tests.engine.torch_form.graphs import exported, floats, randomised
 from worker.engine.graph import analyze
 from worker.engine.surgery import Plan, prune
 from worker.engine.torch_form import build

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from layer_cases import CASES, Case, Known
 from onnx import helper, numpy_helper
 
+from tests.engine.torch_form.layer_cases import CASES, Case, Known
 from worker.engine.torch_form import build, parity
 from worker.engine.torch_form.registry import RULES, load_rules
 

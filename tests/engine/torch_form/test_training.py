@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from graphs import exported, floats, model_of, randomised
 from onnx import helper
 from torch import nn
 
 from tests.engine.graph.cuts import assert_correct, cut
 from tests.engine.graph.graph_builder import GraphBuilder
+from tests.engine.torch_form.graphs import exported, floats, model_of, randomised
 from worker.engine.graph import sample_inputs
 from worker.engine.torch_form import build, parity
 

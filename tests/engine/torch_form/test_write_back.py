@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from graphs import floats, model_of
 from ml_dtypes import bfloat16
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.engine.torch_form.graphs import floats, model_of
 from worker.engine.torch_form import build, parity
 
 

@@ -12,12 +12,12 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from s3_server import running
 
 from models_store import blobs as blobs_module
 from models_store.blobs import BlobStore
 from models_store.errors import BlobCorrupt, BlobMissing, BlobsUnavailable
 from models_store.settings import StoreSettings
+from tests.unit.store.s3_server import running
 
 CONTENT = bytes(range(256)) * 50_000  # 12.8 MB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, running
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -23,6 +22,7 @@ from models_store.quotas import QuotaRepository
 from models_store.retention import BLOB_COLUMNS, Policy
 from models_store.tables import Base, IdempotencyKey, Job, JobArtifact, JobEvent, UploadPiece, WebhookDelivery
 from models_store.webhooks import WebhookRepository
+from tests.unit.store.s3_server import S3Server, running
 from worker.garbage import Collected, collect
 
 HOUR_S = 3600.0
