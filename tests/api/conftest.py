@@ -14,8 +14,8 @@ from app.main import create_app
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
 from models_store.database import Database
-from tests.api.processes import redis_server
 from tests.api.running_api import Serve, Service
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture
@@ -65,5 +65,5 @@ def serve(tmp_path: Path, redis_url: str) -> Serve:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A private Redis server."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url

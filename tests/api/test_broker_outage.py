@@ -10,9 +10,10 @@ import pytest
 from redis import Redis
 
 from tests.api.answers import problem
-from tests.api.processes import free_port, redis_server, wait_until
 from tests.api.running_api import Serve, Service
 from tests.api.store_side import onnx_bytes
+from tests.redis_server import RedisServer, free_port
+from tests.waiting import until
 from worker.celery_app import RING, celery_app
 
 QUEUE = celery_app.conf.task_default_queue
@@ -24,23 +25,22 @@ def rings(redis: Redis) -> list[dict]:
 
 @pytest.fixture
 def broker(tmp_path: Path):
-    with redis_server(tmp_path) as url, Redis.from_url(url) as redis:
-        yield url, redis
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 def test_every_queued_job_rings_once_as_the_worker_expects_it(database_url: str, serve: Serve, broker) -> None:
-    url, redis = broker
-    with serve(database_url, redis_url=url) as service:
+    with serve(database_url, redis_url=broker.url) as service:
         service.start_job()  # one ring for the model's inspection, one for the job
-        wait_until(lambda: len(rings(redis)) == 2)
-        for ring in rings(redis):
+        until(lambda: len(rings(broker.client)) == 2)
+        for ring in rings(broker.client):
             assert ring["headers"]["task"] == RING
             assert ring["content-type"] == "application/json"
             arguments, keywords, _ = json.loads(base64.b64decode(ring["body"]))
             assert (arguments, keywords) == ([], {})
         problem(service.http.post("/v1/models", files={"file": b""}), 422, "empty_file")
         problem(service.http.post("/v1/jobs", json={}), 422, "invalid_request")
-    assert len(rings(redis)) == 2  # the service has stopped: nothing was still to be sent
+    assert len(rings(broker.client)) == 2  # the service has stopped: nothing was still to be sent
 
 
 def test_a_broker_that_is_down_delays_nothing_and_loses_only_the_ring(sqlite_url: str, serve: Serve) -> None:
@@ -63,9 +63,9 @@ def test_rings_arrive_again_once_the_broker_is_back(sqlite_url: str, serve: Serv
     port = free_port()
     with serve(sqlite_url, redis_url=f"redis://127.0.0.1:{port}/0") as service:
         for _ in range(2):  # the second broker meets a doorbell whose connection has died
-            with redis_server(tmp_path, port) as url, Redis.from_url(url) as redis:
+            with RedisServer(tmp_path, port) as broker:
                 service.upload_model()
-                wait_until(lambda redis=redis: rings(redis) != [])
+                until(lambda redis=broker.client: rings(redis) != [])
             service.upload_model()  # while nobody is there
 
 

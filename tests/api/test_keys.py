@@ -15,8 +15,8 @@ from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import ApiKey
 from tests.api.answers import problem
 from tests.api.keyed import Keyed, key_of, keyed_service
-from tests.api.processes import wait_until
 from tests.api.running_api import Serve, Service
+from tests.waiting import until
 
 TEXT = re.compile(r"esp_[0-9a-f]{32}_[A-Za-z0-9]{43}")
 
@@ -56,7 +56,7 @@ def test_a_key_from_its_making_to_its_end(keyed: Keyed) -> None:
         assert admin.http.get(url).json() == body
         assert body["last_used_at"] is None
         accepted(keyed, key)
-        wait_until(lambda: admin.http.get(url).json()["last_used_at"] is not None)
+        until(lambda: admin.http.get(url).json()["last_used_at"] is not None)
         assert [row["name"] for row in admin.http.get("/v1/keys").json()["items"]] == ["ci", "test"]
         for _ in range(2):
             assert admin.http.delete(url).status_code == 204

@@ -22,9 +22,9 @@ from models_store.tables import Job
 from tests.api.answers import problem
 from tests.api.keyed import key_of, keyed_service, project_of
 from tests.api.owned import NPZ
-from tests.api.processes import free_port, redis_server
 from tests.api.running_api import Serve, Service
 from tests.api.store_side import onnx_bytes
+from tests.redis_server import RedisServer
 
 BUDGET = {"macs_ratio": 0.5}
 TUS = {"Tus-Resumable": "1.0.0", "Upload-Metadata": "kind bW9kZWw=,filename bmV0Lm9ubng="}
@@ -82,9 +82,8 @@ def test_replicas_count_together_and_alone_without_redis(redis_url: str, tmp_pat
     assert count_until_refused(one, "key_a", 6) == 6
     assert count_until_refused(other, "key_a", 10) == 4
     assert count_until_refused(other, "key_b", 20) == 10
-    port = free_port()
-    with redis_server(tmp_path, port):
-        orphan = RateLimiter(10, f"redis://127.0.0.1:{port}/0")
+    with RedisServer(tmp_path) as server:
+        orphan = RateLimiter(10, server.url)
         orphan.count("key_a")
     began = time.monotonic()
     assert count_until_refused(orphan, "key_a", 20) == 10

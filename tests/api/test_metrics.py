@@ -10,8 +10,9 @@ from models_store.documents.webhook import Happening
 from models_store.presence import Presence
 from models_store.projects import DEFAULT_PROJECT
 from tests.api.keyed import keyed_service
-from tests.api.processes import free_port, wait_until
 from tests.api.running_api import Serve, Service
+from tests.redis_server import free_port
+from tests.waiting import until
 
 
 def read(http: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -71,11 +72,11 @@ def test_living_workers_are_counted_and_gone_ones_are_not(sqlite_service: Servic
     parts = [Presence(url, "worker", device, f"{os.getpid()}-{device}") for device in ("cpu", "cuda")]
     for part in parts:
         part.start()
-    wait_until(lambda: value(http, "espalier_parts", part="worker", device="cuda") == 1)
+    until(lambda: value(http, "espalier_parts", part="worker", device="cuda") == 1)
     assert value(http, "espalier_parts", part="worker", device="cpu") == 1
     for part in parts:
         part.close()
-    wait_until(lambda: value(http, "espalier_parts", part="worker", device="cpu") is None)
+    until(lambda: value(http, "espalier_parts", part="worker", device="cpu") is None)
 
 
 def test_a_broker_that_is_away_leaves_the_rest(sqlite_url: str, serve: Serve) -> None:

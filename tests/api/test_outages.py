@@ -9,9 +9,10 @@ from sqlalchemy import make_url
 
 from models_store.database import Database
 from tests.api.answers import problem
-from tests.api.processes import api_process, free_port
+from tests.api.processes import api_process
 from tests.api.running_api import Serve, Service
 from tests.api.store_side import onnx_bytes
+from tests.redis_server import free_port
 
 MIB = 2**20
 

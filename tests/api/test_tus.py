@@ -20,9 +20,10 @@ from models_store import uploads
 from models_store.tables import Upload
 from models_store.uploads import scope
 from tests.api.answers import problem
-from tests.api.processes import api_process, peak_memory_kib, wait_until
+from tests.api.processes import api_process, peak_memory_kib
 from tests.api.running_api import Serve, Service
 from tests.api.store_side import onnx_bytes
+from tests.waiting import until
 from worker.sweeper import remove_uploads
 
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -186,11 +187,11 @@ def test_what_came_before_a_connection_broke_is_kept(service: Service) -> None:
     content = b"".join(large_onnx(3 * MIB))
     path = begin(service.http, len(content))
     with broken_off(service, path, 0, len(content), content[: 2 * MIB]):
-        wait_until(lambda: service.incoming() != [])
-    wait_until(lambda: offset(service.http, path) == 2 * MIB)
+        until(lambda: service.incoming() != [])
+    until(lambda: offset(service.http, path) == 2 * MIB)
     with broken_off(service, path, 2 * MIB, MIB, b"y" * 1000, "Upload-Checksum: sha256 AAAA\r\n"):
-        wait_until(lambda: service.incoming() != [])
-    wait_until(lambda: service.incoming() == [] and not held(service, path))
+        until(lambda: service.incoming() != [])
+    until(lambda: service.incoming() == [] and not held(service, path))
     assert offset(service.http, path) == 2 * MIB, "bytes under a checksum count all or not at all"
     last = send(service.http, path, 2 * MIB, content[2 * MIB :])
     assert service.http.get(last.headers["Upload-Result"]).json()["sha256"] == hashlib.sha256(content).hexdigest()
@@ -200,7 +201,7 @@ def test_one_request_at_a_time_sends_bytes_and_a_silent_one_loses_its_hold(servi
     content = onnx_bytes("a" * 1000)
     path = begin(service.http, len(content))
     with broken_off(service, path, 0, len(content), content[:100]) as silent:
-        wait_until(lambda: service.incoming() != [])
+        until(lambda: service.incoming() != [])
         locked = send(service.http, path, 0, content)
         problem(locked, 423, "upload_locked")
         time.sleep(int(locked.headers["Retry-After"]) + 0.5)
@@ -226,7 +227,7 @@ def test_an_upload_lasts_until_it_expires(sqlite_url: str, serve: Serve) -> None
         response = send(service.http, path, 0, b"x")
         expires = parsedate_to_datetime(response.headers["Upload-Expires"])
         assert remove_uploads(service.database, service.blobs) == []
-        wait_until(lambda: service.http.get(path).status_code == 410)
+        until(lambda: service.http.get(path).status_code == 410)
         problem(send(service.http, path, 1, b"x"), 410, "upload_expired")
         assert abs(time.time() - expires.timestamp()) < 5
         assert remove_uploads(service.database, service.blobs) == [path.rpartition("/")[2]]

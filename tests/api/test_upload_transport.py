@@ -13,9 +13,10 @@ import pytest
 
 from app.uploads.onnx_frame import GRAPH
 from tests.api.answers import problem
-from tests.api.processes import api_process, peak_memory_kib, wait_until
+from tests.api.processes import api_process, peak_memory_kib
 from tests.api.running_api import Serve, Service
 from tests.api.store_side import onnx_bytes
+from tests.waiting import until
 
 MIB = 2**20
 BOUNDARY = "boundary"
@@ -166,8 +167,8 @@ def test_a_dropped_connection_leaves_nothing_behind(sqlite_service: Service, hea
         content_type = f"Content-Type: {FORM['Content-Type']}\r\n".encode() if head.startswith(b"POST") else b""
         connection.sendall(head + b"Host: localhost\r\nContent-Length: 10000000\r\n" + content_type + b"\r\n")
         connection.sendall(part("file", b"\x08\x0a" * MIB, "net.onnx"))
-        wait_until(lambda: sqlite_service.incoming() != [])
-    wait_until(lambda: sqlite_service.incoming() == [])
+        until(lambda: sqlite_service.incoming() != [])
+    until(lambda: sqlite_service.incoming() == [])
     assert sqlite_service.http.get("/v1/models").json()["items"] == []
     sqlite_service.upload_model()
 

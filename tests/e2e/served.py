@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,6 @@ ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "COLUMNS": "200",
 }
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Poll for what another process will do."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
-        time.sleep(0.05)
 
 
 def run(*arguments: str, timeout_s: float = 300, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save
 
 from tests.attacks import dataset_files, onnx_files
-from tests.e2e.served import Served, descendants, served, wait_until
+from tests.e2e.served import Served, descendants, served
+from tests.waiting import until
 from tests.worker.networks import coloured_squares, convnet
 
 
@@ -124,6 +125,6 @@ def upload(http: httpx.Client, kind: str, name: str, content: bytes, **fields: s
 
 
 def settled(http: httpx.Client, location: str) -> dict[str, Any]:
-    wait_until(lambda: http.get(location).json()["state"] != "inspecting", 250, f"the verdict on {location}")
+    until(lambda: http.get(location).json()["state"] != "inspecting", 250, f"the verdict on {location}")
     row: dict[str, Any] = http.get(location).json()
     return row

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -13,13 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.served import ENVIRONMENT, ROOT
+from tests.redis_server import free_port
 
 GUIDE = (ROOT / "examples" / "ci-webhook.md").read_text()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @pytest.mark.slow  # eight jobs and inspections of real workers

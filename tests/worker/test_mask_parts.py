@@ -15,7 +15,8 @@ from models_store.documents.report import Report
 from models_store.jobs import JobRepository
 from models_store.presence import present
 from models_store.tables import Job
-from tests.worker.plane import Plane, until
+from tests.waiting import until
+from tests.worker.plane import Plane
 
 DRAWN: dict[str, Any] = {
     "kernels": {"layout": "free", "sparsity": 0.5},

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker.plane import until
+from tests.waiting import until
 from worker import landlock, sandbox
 
 needs_landlock = pytest.mark.skipif(not landlock.available(), reason="this kernel has no Landlock with TCP rules")

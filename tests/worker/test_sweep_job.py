@@ -11,7 +11,8 @@ import pytest
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
 from models_store.documents.sweep_report import SweepReport
-from tests.worker.plane import Plane, until
+from tests.waiting import until
+from tests.worker.plane import Plane
 from worker.runner.sweep import pareto_front
 
 QUICK = {

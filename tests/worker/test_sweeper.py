@@ -9,7 +9,8 @@ from sqlalchemy import update
 from models_store.database_time import database_now
 from models_store.documents.job import JobState
 from models_store.tables import Job
-from tests.worker.plane import Plane, until
+from tests.waiting import until
+from tests.worker.plane import Plane
 from worker.celery_app import make_celery
 from worker.settings import WorkerSettings
 from worker.sweeper import run, sweep

@@ -16,9 +16,10 @@ from sqlalchemy import func, select
 
 from models_store.documents.job import JobState
 from models_store.tables import InputState, Job, JobCheckpoint, Model
+from tests.waiting import until
 from tests.worker.faults.accounting import times_ended, wrong_with
 from tests.worker.networks import convnet
-from tests.worker.plane import Plane, until
+from tests.worker.plane import Plane
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,11 @@ from models_store.documents.job import JobState
 from models_store.documents.job_spec import JobKind
 from models_store.jobs import JobRepository, NewArtifact
 from models_store.projects import DEFAULT_PROJECT
+from tests.redis_server import RedisServer
+from tests.waiting import until
 from tests.worker.faults.accounting import wrong_with
 from tests.worker.networks import convnet
-from tests.worker.plane import Broker, Plane, until
+from tests.worker.plane import Plane
 
 QUICK = {"rounds": 3}
 PATIENCE_S = 200  # a child takes 5 s to its first stage on two free cores, and as long as it takes on busy ones
@@ -62,7 +64,9 @@ def postgresql() -> Iterator[OwnPostgresql]:
 
 
 @pytest.fixture
-def postgresql_plane(postgresql: OwnPostgresql, blobs: BlobStore, broker: Broker, tmp_path: Path) -> Iterator[Plane]:
+def postgresql_plane(
+    postgresql: OwnPostgresql, blobs: BlobStore, broker: RedisServer, tmp_path: Path
+) -> Iterator[Plane]:
     database = Database(postgresql.url)
     database.upgrade()
     plane = Plane(database, blobs, broker, tmp_path)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from models_store.documents.job import JobState
 from models_store.documents.report import Report
+from tests.waiting import until
 from tests.worker.networks import convnet
-from tests.worker.plane import Plane, until
+from tests.worker.plane import Plane
 
 QUICK = {"rounds": 3}
 SHORT = {"epochs": 12, "batch_size": 32}

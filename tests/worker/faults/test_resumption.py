@@ -18,7 +18,8 @@ from models_store.documents.job import JobState
 from models_store.documents.report import Report
 from models_store.jobs import Claim, JobRepository
 from models_store.tables import Job
-from tests.worker.plane import Plane, until
+from tests.waiting import until
+from tests.worker.plane import Plane
 from worker.checkpoint_keeper import CheckpointKeeper
 from worker.supervisor import Outcome
 from worker.sweeper import remove_checkpoints

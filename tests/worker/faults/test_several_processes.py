@@ -15,7 +15,8 @@ from models_store.database_time import database_now
 from models_store.documents.job import JobState
 from models_store.documents.report import Report
 from models_store.tables import Job
-from tests.worker.plane import Plane, until
+from tests.waiting import until
+from tests.worker.plane import Plane
 from worker import sandbox
 from worker.devices import visible_gpus
 from worker.supervisor import Outcome
