@@ -16,6 +16,7 @@ from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.graph import analyze
 from worker.engine.measure import evaluate
 from worker.engine.recovery import FinetuneOptions, calibration_batches, finetune, reconstruct, reestimate_norms
+from worker.engine.recovery.distillation import Share
 from worker.engine.torch_form import build
 
 SCORING_IMAGES = 256
@@ -89,22 +90,31 @@ class Bench:
 
     def train(self, row: Row, trainings: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float, float]]:
         """(epochs, learning rate) -> these and the accuracy; each starts at the row's best state without training."""
-        _, recoveries = self._cut(row)
-        start = recoveries["reconstructed" if row.side == "ours" else "bn"]()
+        start = self.recovered(row)
         for epochs, rate in trainings:
-            form = build(start)
-            options = FinetuneOptions(
-                epochs=epochs,
-                learning_rate=rate,
-                crop_padding=4,
-                horizontal_flip=True,
-                precision=precision(),
-                seed=self.seed,
-            )
-            finetune(form, self.data, options)
-            accuracy = self.accuracy(form.write_back())
+            accuracy = self.trained(start, epochs, rate)
             print(f"{row}: {accuracy:.4f} after {epochs} epochs from {rate:g}", flush=True)
             yield epochs, rate, accuracy
+
+    def recovered(self, row: Row) -> onnx.ModelProto:
+        """A row's best state without training."""
+        _, recoveries = self._cut(row)
+        return recoveries["reconstructed" if row.side == "ours" else "bn"]()
+
+    def trained(self, start: onnx.ModelProto, epochs: int, rate: float, distillation: Share = 0.0) -> float:
+        """The accuracy after so many epochs. Where both sides are compared, neither has a teacher."""
+        form = build(start)
+        options = FinetuneOptions(
+            epochs=epochs,
+            learning_rate=rate,
+            crop_padding=4,
+            horizontal_flip=True,
+            precision=precision(),
+            seed=self.seed,
+            distillation=distillation,
+        )
+        finetune(form, self.data, options, teacher=self.original)
+        return self.accuracy(form.write_back())
 
     def _cut(self, row: Row) -> tuple[onnx.ModelProto, dict[str, Callable[[], onnx.ModelProto]]]:
         """The cut model, and the ways to win its accuracy back without training."""

@@ -69,6 +69,7 @@ OURS = {
     "refit, global": Ours("refit", "global", "none"),
     "refit, sensitivity": Ours("refit", "sensitivity"),
     "l2, uniform": Ours("l2", "uniform"),
+    "l2, inner layers, global": Ours("l2", "global", inner=True),
 }
 OTHERS = (
     {f"{each.name}, uniform": Ours(each.name, "uniform") for each in CRITERIA if each.name != "l2"}

@@ -221,7 +221,11 @@ def prune(
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     distillation: Annotated[
-        float | None, typer.Option(help="Share of the loss that follows the original instead of the labels, 0 to 1.")
+        float | None,
+        typer.Option(
+            help="Share of the loss that follows the original instead of the labels, 0 to 1; unless named, half where "
+            "the original is right."
+        ),
     ] = None,
     export: Annotated[
         str | None, typer.Option(help="Further files, such as float16,int8 or safetensors (of torchvision uploads).")

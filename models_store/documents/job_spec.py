@@ -174,12 +174,11 @@ class Finetuning(Document):
         description="auto: a short trial on the worker's device chooses what is fastest, if there are steps enough for "
         "it to pay. bfloat16 is mixed precision; weights, validation and the exported model are float32.",
     )
-    distillation: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
+    distillation: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        default="auto",
         description="The share of the loss that is the divergence from the original's class scores instead of from the "
-        "labels; with 1 the labels choose the epoch and nothing else. Without labels the original is all there is.",
+        "labels. auto: half of it for images that the original classifies rightly, nothing for others. With 1 the "
+        "labels choose the epoch and nothing else. Without labels the original is all there is.",
     )
     temperature: float = Field(default=4.0, gt=0, le=100, description="Softens both sides of the distillation.")
 
@@ -255,7 +254,7 @@ class Work(Document):
 
     def methods(self) -> list[Method]:
         """Of the catalogue, those that the job asks for."""
-        distilled = [find("recovery", "distillation")] if self.finetuning.distillation else []
+        distilled = [find("recovery", "distillation")] if self.finetuning.distillation not in ("auto", 0) else []
         return [*self.pruning.methods().values(), *self.recovery.methods(), *distilled]
 
 

@@ -224,7 +224,10 @@ class RecoveryResult(Document):
 class EpochRow(Document):
     epoch: int
     learning_rate: float
-    train_loss: float
+    train_loss: float = Field(
+        description="Of what is trained on: where the original teaches beside the labels, its share is in it, but not "
+        "in `validation_loss`. Of epoch 0 measured, not trained."
+    )
     validation_loss: float = Field(
         description="Cross-entropy; without labels, the share of the variance of the original's outputs that is missed."
     )
@@ -239,6 +242,9 @@ class Training(Document):
     validation_samples: int
     precision: str = Field(default="float32", description="In which the steps were computed: float32 or bfloat16.")
     channels_last: bool = Field(default=False, description="Whether images lay channels last in memory.")
+    taught: bool | None = Field(
+        default=None, description="Whether the original taught, beside the labels or alone. None in older reports."
+    )
     retreats: int = Field(
         default=0,
         description="How often the loss left all bounds: the epoch began anew with the best weights until then, at a "

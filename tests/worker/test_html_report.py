@@ -367,6 +367,23 @@ def test_formats(text, expected):
     assert text == expected.replace(" ", formats.SPACE)
 
 
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        ("auto", "half of the loss distilled from the original at temperature 4.0, for images that it is right about"),
+        (0.25, "25.0\N{NO-BREAK SPACE}% of the loss distilled from the original at temperature 4.0"),
+        (0.0, ""),
+    ],
+)
+def test_what_the_original_taught_is_told(share, told):
+    whole = sample_report(training=training(3, best=1).model_copy(update={"taught": bool(share)}))
+    tuning = whole.spec.finetuning.model_copy(update={"distillation": share})
+    text = Page(render(whole.model_copy(update={"spec": whole.spec.model_copy(update={"finetuning": tuning})}))).text
+    assert (told in text) if told else ("distilled" not in text)
+    assert ("on labels and original" in text) == bool(share)
+    assert ("for images that it is right about" in text) == (share == "auto")
+
+
 def test_what_was_excused_as_rounding_and_how_often_a_training_diverged_is_told():
     whole = sample_report(training=training(3, best=1).model_copy(update={"retreats": 2}))
     proof = whole.proof.model_copy(update={"excused": 0.0031})

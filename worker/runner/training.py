@@ -79,6 +79,7 @@ def train(
         validation_samples=found.validation_samples,
         precision=found.arithmetic.precision,
         channels_last=found.arithmetic.channels_last,
+        taught=taught,
         retreats=found.retreats,
         best_epoch=found.best_epoch,
         epochs=tuple(EpochRow(**asdict(epoch)) for epoch in found.epochs),

@@ -345,6 +345,52 @@ def test_distillation_alone_learns_from_the_original_and_not_from_the_labels(upl
     assert max(row.validation_top1 for row in training.epochs) < 0.7
 
 
+def test_left_to_itself_distillation_asks_the_original_only_where_it_is_right(uploads):
+    """Its classes in another order, say: half of every image's loss would pull away from the labels."""
+    original = exported(network(4))
+    dataset, teacher = dataset_of(uploads[4], original), build(original)
+    finetune(teacher, dataset, OPTIONS)
+    others = {
+        split: replace(getattr(dataset, split), labels=(getattr(dataset, split).labels + 1) % 4)
+        for split in ("train", "validation", "test")
+    }
+    reached = {}
+    for share in ("auto", 0.0, 0.9):
+        student = build(original)
+        options = OPTIONS.model_copy(update={"distillation": share})
+        finetune(student, replace(dataset, **others), options, teacher=teacher)
+        reached[share] = evaluate(student.write_back(), others["test"], 4).top1
+    assert reached["auto"] > 0.9
+    assert reached[0.0] > 0.9
+    assert reached[0.9] < 0.7
+
+
+@pytest.mark.parametrize("tail", [[], [nn.Sigmoid()]])
+def test_the_loss_is_shared_between_labels_and_original_image_by_image(uploads, tail):
+    model = exported(network(4, *tail))
+    dataset, teacher = dataset_of(uploads[4], model), build(model)
+    finetune(teacher, dataset, OPTIONS.model_copy(update={"epochs": 1, "learning_rate": 0.02}))
+    images, labels = (torch.from_numpy(each) for each in next(dataset.train.batches(64)))
+    right = evaluated_rightly(teacher, images, labels)
+    assert 0 < right.sum() < len(right)
+
+    def loss(share, some):
+        options = FinetuneOptions(distillation=share, device="cpu")
+        objective = objective_of(build(model), dataset, options, torch.device("cpu"), teacher)
+        with torch.no_grad():
+            outputs = build(model).up_to(*objective.values)(images[some])
+            return objective.loss(outputs, images[some], labels[some]).item()
+
+    expected = right.float().mean() * loss(0.5, right) + (~right).float().mean() * loss(0.0, ~right)
+    assert loss("auto", slice(None)) == pytest.approx(expected.item(), rel=1e-5)
+    assert loss("auto", slice(None)) != pytest.approx(loss(0.5, slice(None)), rel=1e-3)
+
+
+def evaluated_rightly(form, images, labels):
+    with torch.no_grad():
+        return form.module.eval()(images)[0].argmax(1) == labels
+
+
 class TwoOutputs(nn.Module):
     """Class scores, and an embedding that no label tells anything of."""
 
@@ -387,7 +433,7 @@ def test_outputs_beside_the_class_scores_stay_what_the_originals_are(uploads, di
 
 def test_one_output_is_trained_alike_whether_or_not_the_original_is_at_hand(uploads):
     model = exported(network(4, nn.Softmax(1)))
-    dataset, options = dataset_of(uploads[4], model), OPTIONS.model_copy(update={"epochs": 1})
+    dataset, options = dataset_of(uploads[4], model), OPTIONS.model_copy(update={"epochs": 1, "distillation": 0.0})
     forms = [build(model), build(model)]
     assert not needs_teacher(forms[0], dataset, options)
     for form, teacher in zip(forms, (None, build(model)), strict=True):
@@ -412,10 +458,12 @@ def test_the_original_is_needed_for_outputs_that_training_on_the_scores_changes(
     }
     model = g.model(others[ends](), scores)
     dataset, form = dataset_of(uploads[4], model), build(model)
-    assert needs_teacher(form, dataset, OPTIONS) is needed
-    assert needs_teacher(form, dataset, OPTIONS.model_copy(update={"distillation": 0.5}))
-    assert needs_teacher(form, replace(dataset, classes=()), OPTIONS)
-    found = objective_of(form, dataset, OPTIONS, torch.device("cpu"), build(model))
+    plain = OPTIONS.model_copy(update={"distillation": 0.0})
+    assert needs_teacher(form, dataset, plain) is needed
+    for share in ("auto", 0.5):
+        assert needs_teacher(form, dataset, OPTIONS.model_copy(update={"distillation": share}))
+    assert needs_teacher(form, replace(dataset, classes=()), plain)
+    found = objective_of(form, dataset, plain, torch.device("cpu"), build(model))
     assert len(found.values) == 1 + needed
 
 

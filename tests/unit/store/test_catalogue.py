@@ -61,15 +61,16 @@ def test_every_method_is_asked_for_by_a_field_of_a_job_that_has_its_options() ->
         assert last in beneath["properties"] or f"{last}_options" in beneath["properties"], method
         if f"{last}_options" in beneath["properties"]:
             continue  # checked against the method's own schema when a job is submitted
-        for name, option in method.options.get("properties", {}).items():
-            field = resolved(schema, beneath["properties"][name])
+        for name, declared in method.options.get("properties", {}).items():
+            option, field = resolved(method.options, declared), resolved(schema, beneath["properties"][name])
             words = ("default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum", "type")
             assert {w: option[w] for w in words if w in option} == {w: field[w] for w in words if w in field}, method
 
 
 def resolved(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
-    """The object or value that a field of a JSON schema is of, where it may be none or defined elsewhere."""
-    wanted = next((f for f in field.get("anyOf", ()) if f.get("type") != "null"), field)
+    """The object or value that a field of a JSON schema is of, where it may be none, a word instead of a number, or
+    defined elsewhere."""
+    wanted = next((f for f in reversed(field.get("anyOf", ())) if f.get("type") != "null"), field)
     path = wanted.get("$ref", "").rpartition("/")[2]
     return {**wanted, **schema["$defs"][path]} if path else {**field, **wanted}
 

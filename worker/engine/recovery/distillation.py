@@ -1,9 +1,13 @@
 """Knowledge distillation (Hinton, Vinyals & Dean, arXiv 1503.02531): the pruned classifier learns from the original.
 
-No label is needed for it; beside labels it tells how the original ranks the other classes.
+No label is needed for it; beside labels it tells how the original ranks the other classes. Left to itself it asks the
+original only where that is right (Meng, Li, Zhao & Gong, Conditional Teacher-Student Learning, arXiv 1904.12399), so
+that an original which does not know these images, or has their classes in another order, does no harm.
 """
 
 from __future__ import annotations
+
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +18,19 @@ from worker.engine.methods import Options
 from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.torch_form import TorchForm
 
+Share = Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
+_SHARE = 0.5
+"""Of the loss of an image that the original is right about, where the share is left open."""
+
 
 class DistillationOptions(Options):
     """Fields of a job's `finetuning`."""
 
-    distillation: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
+    distillation: Share = Field(
+        default="auto",
         description="The share of the loss that is the divergence from the original's class scores instead of from the "
-        "labels: 0 is no distillation; with 1 the labels choose the epoch and nothing else.",
+        "labels. auto: half of it for images that the original classifies rightly, nothing for others. 0 is no "
+        "distillation; with 1 the labels choose the epoch and nothing else.",
     )
     temperature: float = Field(default=4.0, gt=0, le=100, description="Softens both sides.")
 
@@ -47,15 +54,24 @@ class Teacher:
         self._network = form.on_batches(form.up_to(self._head.logits).eval()).to(device)
         self._temperature = temperature
 
-    def loss(self, logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """The divergence of the student's class probabilities from the original's, both softened by the temperature T,
-        times T^2 (section 2 of the paper). logits: (N, scores), of the student on these images."""
-        with torch.no_grad():
-            wanted: torch.Tensor = self._network(images)[0].flatten(1).float()
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """The original's, (N, scores)."""
+        found: torch.Tensor = self._network(images)[0]
+        return found.flatten(1).float()
+
+    def divergence(self, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """(N,): that of the student's class probabilities from the original's, both softened by the temperature T,
+        times T^2 (section 2 of the paper). Both (N, scores)."""
         soft, goal = logits / self._temperature, wanted / self._temperature
         if self._head.activation == "sigmoid":
-            entropy = F.binary_cross_entropy_with_logits(goal, goal.sigmoid())
-            divergence = F.binary_cross_entropy_with_logits(soft, goal.sigmoid()) - entropy
+            entropy = F.binary_cross_entropy_with_logits(goal, goal.sigmoid(), reduction="none")
+            found = (F.binary_cross_entropy_with_logits(soft, goal.sigmoid(), reduction="none") - entropy).mean(1)
         else:
-            divergence = F.kl_div(soft.log_softmax(1), goal.log_softmax(1), reduction="batchmean", log_target=True)
-        return divergence * self._temperature**2
+            found = F.kl_div(soft.log_softmax(1), goal.log_softmax(1), reduction="none", log_target=True).sum(1)
+        return found * self._temperature**2
+
+
+def share_of(share: Share, right: torch.Tensor) -> torch.Tensor | float:
+    """Of each image's loss; `right` (N,) says which the original classifies rightly."""
+    return _SHARE * right.float() if share == "auto" else share

@@ -43,6 +43,10 @@ _SINGLE_VALUE = "Expected more than 1 value per channel"
 """What torch says where a norm would take the statistics of one value: it has no type of its own."""
 
 
+_Judge = Callable[[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor], tuple[torch.Tensor, int | None]]
+"""Outputs, images and labels of a batch -> its mean loss, and how many predictions are right."""
+
+
 @dataclass
 class _Part:
     """How far the epoch in progress is, in whole batches."""
@@ -87,9 +91,9 @@ def finetune(
     With `checkpoints`, a training that was cut off goes on at the batch of its last checkpoint and ends with the
     weights that it would have had without the cut, bit by bit on the CPU; raises Interrupted when told to stop.
 
-    `teacher` is the form of the original; it is needed where `options.distillation` is above 0, and where the dataset
-    has no labels: all outputs are then trained to be the original's. With labels, those beside the class scores are;
-    without a teacher they become whatever training on the scores makes of them.
+    `teacher` is the form of the original; it is needed where `options.distillation` is a number above 0, and where the
+    dataset has no labels: all outputs are then trained to be the original's. With labels, those beside the class scores
+    are; without a teacher they become whatever training on the scores makes of them, and "auto" distils nothing.
 
     Where the loss leaves all bounds, the epoch begins anew with the best weights so far and a tenth of the learning
     rate, three times at most.
@@ -195,7 +199,7 @@ class _Run:
         start = time.monotonic()
         loss, top1 = self._validate(self.dataset.validation)
         some = self.dataset.train.drawn(len(self.dataset.validation), np.random.default_rng([self.options.seed, 0]))
-        train_loss, _ = self._validate(some)
+        train_loss, _ = self._judged(some, lambda *batch: (self.objective.loss(*batch), None))
         return Epoch(0, 0.0, train_loss, loss, top1, time.monotonic() - start)
 
     def _converging_epoch(self, number: int, on_progress: Callable[[float], None]) -> Epoch:
@@ -281,16 +285,19 @@ class _Run:
                 raise _batch_too_small() from error
             raise
 
-    @torch.no_grad()
     def _validate(self, split: Split) -> tuple[float, float | None]:
         """Mean loss, and accuracy where there are labels."""
+        return self._judged(split, self.objective.judge)
+
+    @torch.no_grad()
+    def _judged(self, split: Split, judge: _Judge) -> tuple[float, float | None]:
         self.network.eval()
         loss, right, count = 0.0, 0.0, 0
         for images, labels in split.batches(self.options.batch_size, part=self.team.rows):
             self._stop_if_told()
             inputs, truth = self._on_device(images, labels)
             inputs = self.arithmetic.images(inputs)
-            found, hits = self.objective.judge(self.network(inputs), inputs, truth)
+            found, hits = judge(self.network(inputs), inputs, truth)
             size = self._size(split, count)
             loss += found.item() * len(labels) * self.team.weight(size)
             right += (hits or 0) * self.team.weight(size)

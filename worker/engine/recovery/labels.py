@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from worker.engine.data import Dataset
 from worker.engine.errors import EngineError
 from worker.engine.measure.classifier import Head, check_class_count, find_head
-from worker.engine.recovery.distillation import Teacher
+from worker.engine.recovery.distillation import Share, Teacher, share_of
 from worker.engine.torch_form import TorchForm
 from worker.engine.torch_form.failures import as_engine_error
 
@@ -20,7 +20,7 @@ class Labels:
     """What a training of a classifier strives for, and how it is judged."""
 
     def __init__(
-        self, form: TorchForm, dataset: Dataset, smoothing: float, teacher: Teacher | None, distillation: float
+        self, form: TorchForm, dataset: Dataset, smoothing: float, teacher: Teacher | None, distillation: Share
     ) -> None:
         """Raises EngineError where the model's outputs do not fit the labels. `distillation` is the teacher's share."""
         self._head, self._smoothing = find_head(form.model, len(dataset.classes)), smoothing
@@ -31,22 +31,28 @@ class Labels:
 
     def loss(self, outputs: Outputs, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         logits = _logits(outputs)
-        loss = self._cross_entropy(logits, labels, self._smoothing)
+        losses = self._cross_entropy(logits, labels, self._smoothing)
         if self._teacher is None:
-            return loss
-        return (1 - self._share) * loss + self._share * self._teacher.loss(logits, images)
+            return losses.mean()
+        wanted = self._teacher.logits(images)
+        share = share_of(self._share, self._predicted(wanted) == labels)
+        return ((1 - share) * losses + share * self._teacher.divergence(logits, wanted)).mean()
 
     def judge(self, outputs: Outputs, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
         """The mean loss without smoothing, and how many predictions are right."""
         logits = _logits(outputs)
-        predicted = (logits[:, 0] > 0).long() if self._head.is_binary(self._scores) else logits.argmax(1)
-        return self._cross_entropy(logits, labels, 0.0), int((predicted == labels).sum())
+        return self._cross_entropy(logits, labels, 0.0).mean(), int((self._predicted(logits) == labels).sum())
+
+    def _predicted(self, logits: torch.Tensor) -> torch.Tensor:
+        return (logits[:, 0] > 0).long() if self._head.is_binary(self._scores) else logits.argmax(1)
 
     def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+        """(N,)."""
         if self._head.activation != "sigmoid":
-            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         truth = labels.unsqueeze(1) if self._scores == 1 else F.one_hot(labels, self._scores)
-        return F.binary_cross_entropy_with_logits(logits, truth * (1 - smoothing) + smoothing / max(self._scores, 2))
+        truth = truth * (1 - smoothing) + smoothing / max(self._scores, 2)
+        return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
 
 
 def _logits(outputs: Outputs) -> torch.Tensor:

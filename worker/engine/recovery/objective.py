@@ -39,9 +39,9 @@ class Objective(Protocol):
 
 
 def needs_teacher(form: TorchForm, dataset: Dataset, options: FinetuneOptions) -> bool:
-    """Whether the original is to be at hand in a training: where there are no labels, where distillation is asked for,
-    and where the model has outputs that labels tell nothing of, which training would change."""
-    return options.distillation > 0 or not dataset.labelled or bool(_others(form, dataset))
+    """Whether the original is to be at hand in a training: where there are no labels, where distillation is not
+    switched off, and where the model has outputs that labels tell nothing of, which training would change."""
+    return options.distillation != 0 or not dataset.labelled or bool(_others(form, dataset))
 
 
 def objective_of(
@@ -52,15 +52,15 @@ def objective_of(
     teacher: TorchForm | None,
 ) -> Objective:
     """Raises EngineError where the outputs do not fit the labels, ValueError where a teacher is needed and missing."""
-    if teacher is None and (options.distillation > 0 or not dataset.labelled):
-        raise ValueError("distillation needs a teacher")
     if teacher is None:
+        if options.distillation not in ("auto", 0) or not dataset.labelled:
+            raise ValueError("distillation needs a teacher")
         return Labels(form, dataset, options.label_smoothing, None, 0.0)
     teacher.module.to(device)
     if not dataset.labelled:
         return _imitation(form, dataset, options, device, teacher)
     softened = None
-    if options.distillation > 0:
+    if options.distillation != 0:
         softened = Teacher(teacher, len(dataset.classes), options.temperature, device)
     labels = Labels(form, dataset, options.label_smoothing, softened, options.distillation)
     if not _others(form, dataset):

@@ -37,8 +37,8 @@ class TrainingOptions(Options):
 
 
 class FinetuneOptions(TrainingOptions, DistillationOptions):
-    """`device` "auto" is the GPU where one is. `distillation` is the teacher's share of the loss: 0 is labels alone, 1
-    leaves the labels out of training; without labels the original is all that is learnt from."""
+    """`device` "auto" is the GPU where one is. `distillation` is the teacher's share of the loss, where there is one: 0
+    is labels alone, 1 leaves the labels out of training; without labels the original is all that is learnt from."""
 
     seed: int = 0
     device: str = "auto"

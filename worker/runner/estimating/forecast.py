@@ -76,7 +76,8 @@ def run(bench: Workbench) -> Forecasted:
             total_s=sum(stage.seconds for stage in stages),
             memory=None if step is None else _memory(bench, step),
         ),
-        by_macs_s=sum(stage.seconds for stage in stages if stage.name in ("finetune", "recover", "evaluate")),
+        by_macs_s=sum(stage.seconds for stage in stages if stage.name in ("finetune", "recover", "evaluate"))
+        - (0 if step is None else _lessons(bench) * step.forward_s / max(macs_ratio, 1e-9)),
         warnings=warnings,
     )
 
@@ -107,12 +108,22 @@ def _with_data(bench: Workbench, per_image: float, macs_ratio: float, step: Step
         )
     if work.finetuning.epochs:
         epoch = len(data.train) * step.step_s + len(data.validation) * step.forward_s
+        teacher = step.forward_s / max(macs_ratio, 1e-9)
+        taught = f"; with {1000 * teacher:.3g} ms more for the original, its teacher" if _lessons(bench) else ""
         yield StageForecast(
             name="finetune",
-            seconds=work.finetuning.epochs * epoch,
+            seconds=work.finetuning.epochs * epoch + _lessons(bench) * teacher,
             how=f"{work.finetuning.epochs} epochs of {len(data.train)} images, {1000 * step.step_s:.3g} ms per image: "
-            f"a training step of the cut model on {step.images} images, measured on {step.device}",
+            f"a training step of the cut model on {step.images} images, measured on {step.device}{taught}",
         )
+
+
+def _lessons(bench: Workbench) -> int:
+    """Images, counted as often as the finetuning asks the original what it makes of them."""
+    data, tuning = bench.dataset, bench.work.finetuning
+    if data is None or (data.labelled and tuning.distillation == 0):
+        return 0
+    return tuning.epochs * len(data.train)
 
 
 def _measure(bench: Workbench, chosen: Allocation) -> StageForecast:
@@ -127,17 +138,19 @@ def _measure(bench: Workbench, chosen: Allocation) -> StageForecast:
 
 
 def _memory(bench: Workbench, step: StepCost) -> TrainingMemory:
-    """Weights, gradients and optimiser state, and saved activations times the batch."""
+    """Weights, gradients and optimiser state, those of the original, and saved activations times the batch."""
     tuning = bench.work.finetuning
     copies = 4 if tuning.optimizer == "adamw" else 3
-    weights, activations = step.weights_bytes * copies, step.saved_bytes * tuning.batch_size
+    teacher = 4 * bench.analysis.params if _lessons(bench) else 0
+    weights, activations = step.weights_bytes * copies + teacher, step.saved_bytes * tuning.batch_size
     return TrainingMemory(
         batch_size=tuning.batch_size,
         weights_bytes=weights,
         activations_bytes=activations,
         runtime_bytes=_RUNTIME_BYTES,
         total_bytes=weights + activations + _RUNTIME_BYTES,
-        how=f"weights of the cut model times {copies} ({tuning.optimizer}); tensors that a backward pass keeps, "
+        how=f"weights of the cut model times {copies} ({tuning.optimizer})"
+        f"{' and of the original, its teacher' if teacher else ''}; tensors that a backward pass keeps, "
         f"counted on {step.images} images and scaled to the batch; an allowance for CUDA",
     )
 
