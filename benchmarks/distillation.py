@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     rows: Rows = results.read(FILE).get("rows", {})
     for seed in options.seeds:
-        wanted = {f"{way}/{options.epochs} epochs/seed {seed}": share for way, share in WAYS.items()}
+        wanted = {f"{way}/{_count(options.epochs, 'epoch')}/seed {seed}": share for way, share in WAYS.items()}
         missing = {name: share for name, share in wanted.items() if name not in rows}
         if missing:
             row = Row(BASE, "option_b", "ours", METHOD, FACTOR, seed)
@@ -59,10 +59,14 @@ def claims(rows: Rows) -> list[results.Claim]:
         ]
         if pairs:
             before, after = (100 * mean(values) for values in zip(*pairs, strict=True))
-            value = f"{after:.2f} against {before:.2f} % ({len(pairs)} seeds)"
+            value = f"{after:.2f} against {before:.2f} % ({_count(len(pairs), 'seed')})"
             what = f"{BASE} at {FACTOR}x fewer MACs, after {epochs}: top-1 with the original as a teacher, too"
             found.append(results.Claim(what, 4, value, "more than with labels alone", after > before))
     return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def show(rows: Rows) -> None:
