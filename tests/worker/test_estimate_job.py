@@ -81,6 +81,9 @@ def test_with_data(plane: Plane, network: Path, tmp_path: Path) -> None:
     assert forecast.memory is not None
     assert forecast.memory.batch_size == 128
     assert forecast.memory.activations_bytes > 128 * 4 * 48 * 64  # one feature map of the first layer
+    assert "of the original, its teacher" in forecast.memory.how
+    (training,) = (stage for stage in forecast.stages if stage.name == "finetune")
+    assert "the original, its teacher" in training.how
 
     assert set(plane.artifacts(job_id)) == {"report.html", "report.json"}
     stored = plane.artifacts(job_id)["report.json"]
