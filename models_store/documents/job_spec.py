@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Discriminator, Field, FiniteFloat, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    FiniteFloat,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from models_store.catalogue import Method, conflicts, find
 from models_store.documents.base import Document
@@ -150,6 +161,17 @@ class Data(Document):
     )
 
 
+def _word_or_share(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """In one sentence what is wrong, where pydantic has one for each of both."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise PydanticCustomError("word_or_share", "Input should be 'auto' or a number from 0 to 1") from error
+
+
+WordOrShare = Annotated[Literal["auto"] | Annotated[float, Field(ge=0, le=1)], WrapValidator(_word_or_share)]
+
+
 class Finetuning(Document):
     """Training after the cut. `epochs: 0` skips it."""
 
@@ -174,7 +196,7 @@ class Finetuning(Document):
         description="auto: a short trial on the worker's device chooses what is fastest, if there are steps enough for "
         "it to pay. bfloat16 is mixed precision; weights, validation and the exported model are float32.",
     )
-    distillation: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+    distillation: WordOrShare = Field(
         default="auto",
         description="The share of the loss that is the divergence from the original's class scores instead of from the "
         "labels. auto: half of it for images that the original classifies rightly, nothing for others. With 1 the "

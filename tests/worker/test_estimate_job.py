@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,13 @@ def test_with_data(plane: Plane, network: Path, tmp_path: Path) -> None:
     assert forecast.memory.activations_bytes > 128 * 4 * 48 * 64  # one feature map of the first layer
     assert "of the original, its teacher" in forecast.memory.how
     (training,) = (stage for stage in forecast.stages if stage.name == "finetune")
-    assert "the original, its teacher" in training.how
+    numbers = re.match(
+        r"2 epochs of (\d+) images, (\S+) ms per image: .*; with (\S+) ms more for the original", training.how
+    )
+    assert numbers is not None
+    images, step, teacher = map(float, numbers.groups())
+    assert teacher > 0
+    assert training.seconds > 0.98 * 2 * images * (step + teacher) / 1000  # the validation comes on top
 
     assert set(plane.artifacts(job_id)) == {"report.html", "report.json"}
     stored = plane.artifacts(job_id)["report.json"]

@@ -386,6 +386,15 @@ def test_the_loss_is_shared_between_labels_and_original_image_by_image(uploads, 
     assert loss("auto", slice(None)) != pytest.approx(loss(0.5, slice(None)), rel=1e-3)
 
 
+def test_the_first_training_loss_is_of_what_is_trained_on(uploads):
+    """Nothing is left to learn from an original that the network still is; the labels say otherwise."""
+    model = exported(network(4))
+    options = OPTIONS.model_copy(update={"epochs": 1, "distillation": 1.0})
+    first, *_ = finetune(build(model), dataset_of(uploads[4], model), options, teacher=build(model)).epochs
+    assert first.train_loss == pytest.approx(0, abs=1e-5)
+    assert first.validation_loss > 0.5
+
+
 def evaluated_rightly(form, images, labels):
     with torch.no_grad():
         return form.module.eval()(images)[0].argmax(1) == labels

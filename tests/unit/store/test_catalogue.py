@@ -91,6 +91,17 @@ def test_recovery_that_the_job_has_no_images_for_is_refused_with_the_reason() ->
         JobSpec.model_validate({"model_id": MODEL, "dataset_id": DATASET, "budget": {"macs_ratio": 0.5}, **body})
 
 
+@pytest.mark.parametrize("share", ["sometimes", 1.5, -0.1, None])
+def test_a_share_that_is_none_is_refused_in_one_sentence(share: object) -> None:
+    with pytest.raises(ValidationError) as refused:
+        JobSpec.model_validate(
+            {"model_id": MODEL, "budget": {"macs_ratio": 0.5}, "finetuning": {"distillation": share}}
+        )
+    (fault,) = refused.value.errors()
+    assert fault["loc"] == ("finetuning", "distillation")
+    assert fault["msg"] == "Input should be 'auto' or a number from 0 to 1"
+
+
 def test_whole_kernels_are_not_refitted_where_some_are_taken_out() -> None:
     body = {"kernels": {"layout": "free"}, "recovery": {"reconstruction": True}}
     with pytest.raises(ValidationError, match="'reconstruction' does not go with granularity 'free': it refits"):

@@ -77,7 +77,7 @@ def run(bench: Workbench) -> Forecasted:
             memory=None if step is None else _memory(bench, step),
         ),
         by_macs_s=sum(stage.seconds for stage in stages if stage.name in ("finetune", "recover", "evaluate"))
-        - (0 if step is None else _lessons(bench) * step.forward_s / max(macs_ratio, 1e-9)),
+        - (0 if step is None else _lessons(bench) * _teacher_s(step, macs_ratio)),
         warnings=warnings,
     )
 
@@ -108,7 +108,7 @@ def _with_data(bench: Workbench, per_image: float, macs_ratio: float, step: Step
         )
     if work.finetuning.epochs:
         epoch = len(data.train) * step.step_s + len(data.validation) * step.forward_s
-        teacher = step.forward_s / max(macs_ratio, 1e-9)
+        teacher = _teacher_s(step, macs_ratio)
         taught = f"; with {1000 * teacher:.3g} ms more for the original, its teacher" if _lessons(bench) else ""
         yield StageForecast(
             name="finetune",
@@ -124,6 +124,11 @@ def _lessons(bench: Workbench) -> int:
     if data is None or (data.labelled and tuning.distillation == 0):
         return 0
     return tuning.epochs * len(data.train)
+
+
+def _teacher_s(step: StepCost, macs_ratio: float) -> float:
+    """A forward pass of the original for one image, from that of the cut model by the MACs of both."""
+    return step.forward_s / max(macs_ratio, 1e-9)
 
 
 def _measure(bench: Workbench, chosen: Allocation) -> StageForecast:
