@@ -221,10 +221,10 @@ def prune(
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     distillation: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="Share of the loss that follows the original instead of the labels, 0 to 1; unless named, half where "
-            "the original is right."
+            help="Share of the loss that follows the original instead of the labels, 0 to 1; auto, as unless named: "
+            "half where the original is right."
         ),
     ] = None,
     export: Annotated[
@@ -280,7 +280,11 @@ def prune(
                 "reconstruction": reconstruction,
                 "calibration_images": calibration_images,
             },
-            "finetuning": {"epochs": epochs, "learning_rate": learning_rate, "distillation": distillation},
+            "finetuning": {
+                "epochs": epochs,
+                "learning_rate": learning_rate,
+                "distillation": None if distillation is None else options.value_of(distillation),
+            },
             "export": dict.fromkeys(export.split(",") if export else (), True),
             "measuring": {"batch_sizes": options.numbers(batch_sizes)},
             "seed": seed,

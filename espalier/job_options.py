@@ -89,11 +89,12 @@ def named_values(texts: list[str] | None) -> dict[str, Any] | None:
         name, equals, value = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"{text!r} is not of the form NAME=VALUE")
-        found[name.strip()] = _value(value.strip())
+        found[name.strip()] = value_of(value.strip())
     return found or None
 
 
-def _value(text: str) -> bool | int | float | str:
+def value_of(text: str) -> bool | int | float | str:
+    """What a text stands for: true and false, numbers, or the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):

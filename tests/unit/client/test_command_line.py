@@ -110,3 +110,18 @@ def test_completion_installs_itself_and_completes(tmp_path):
     )
     done = subprocess.run(["bash", "-c", script], env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["runs", "remove"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("auto", "no answer from"),
+        ("0.5", "no answer from"),
+        ("1.5", "finetuning.distillation: Input should be 'auto' or a number from 0 to 1"),
+        ("sometimes", "finetuning.distillation: Input should be 'auto' or a number from 0 to 1"),
+    ],
+)
+def test_a_share_in_the_file_is_taken_back_to_auto_by_the_command_line(config, given, told, monkeypatch, capsys):
+    config.write_text('url = "http://127.0.0.1:1"\n[prune]\ndistillation = 2.0\n')
+    line = ("prune", f"mdl_{0:032x}", "--dataset", f"dst_{0:032x}", "--macs-ratio", "0.5", "--distillation", given)
+    assert told in run(*line, monkeypatch=monkeypatch, capsys=capsys)
