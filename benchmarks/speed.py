@@ -24,7 +24,15 @@ from rich.table import Table
 
 from benchmarks import results
 from benchmarks.machine import describe
-from worker.engine.allocation import LatencyTable, Limit, allocate, latency_limit, macs_limit, measure_table, params_limit
+from worker.engine.allocation import (
+    LatencyTable,
+    Limit,
+    allocate,
+    latency_limit,
+    macs_limit,
+    measure_table,
+    params_limit,
+)
 from worker.engine.criteria import score
 from worker.engine.graph import Analysis, analyze
 from worker.engine.graph.layers import describe_layers
