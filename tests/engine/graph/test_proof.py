@@ -278,6 +278,16 @@ def test_a_constant_spread_over_the_batch_is_compared_at_every_size_of_it():
     assert proof.compared_tensors == 4  # what each MatMul makes
 
 
+@pytest.mark.parametrize(("smallest", "sizes"), [(1, [64, 64, 128]), (200, [224, 224, 256])])
+def test_another_size_is_the_next_larger_one(smallest: int, sizes: list[int]):
+    """Attention among all positions holds nine times as much at 224 as at 128, which no machine may have."""
+    g = GraphBuilder()
+    images = g.input(("batch", 3, "height", "width"))
+    x = g.node("Conv", g.node("Relu", g.conv(images, 3, 4)), g.weight(2, 4, smallest, 1))
+    proof = assert_correct(cut(g.model(x)))
+    assert [run.input_shapes[images][2] for run in proof.runs] == sizes
+
+
 def test_a_slice_goes_on_computing_its_bounds_on_other_axes_than_the_channels():
     """tf2onnx's StridedSlice: one Slice over all axes, its ends concatenated from the shape."""
     g = GraphBuilder()

@@ -1,5 +1,6 @@
 """What two models are compared on: random inputs of several sizes, and real ones."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from worker.engine.errors import EngineError
@@ -35,16 +36,23 @@ def inputs(
 
 def _several_sizes(analysis: Analysis) -> Iterator[list[Sizes]]:
     """First the size of the analysis; then, where axes are dynamic, a larger batch, for a smaller one fits into bounds
-    that were taken from the first; then candidates for another size."""
+    that were taken from the first; then candidates for another size, the next larger one first: what attention among
+    all positions of an image holds grows with the fourth power of its side."""
     first = analysis.facts.sizes
     yield [first]
     larger = with_batch(analysis.graph, first, _LARGER_BATCH)
     if larger != first:
         yield [larger]
     others = [s for s, _ in candidate_sizes(analysis.graph) if s != first]
+    others.sort(key=lambda sizes: (_positions(sizes) < _positions(first), _positions(sizes)))
     different = [s for s in others if all(s[n][1:] != first[n][1:] for n in s if len(s[n]) > 2)]
     if others:
         yield [*different[:4], *others[:4]]
+
+
+def _positions(sizes: Sizes) -> int:
+    """Elements of one sample."""
+    return sum(math.prod(shape[1:]) for shape in sizes.values())
 
 
 def _runnable(analysis: Analysis, session: Session, candidates: list[Sizes]) -> Sizes | None:
