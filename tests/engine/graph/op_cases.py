@@ -308,6 +308,22 @@ def conv_without_padding(g, x, op):
     return g.node("Conv", x, w, auto_pad="VALID", dilations=[2, 2]), 5
 
 
+@case("Conv", "ConvTranspose", source="vector")
+def conv_of_a_learnt_image(g, x, op):
+    """The first layer of StyleGAN2: its kernel is scaled by a style, its image is a constant."""
+    learnt, own = ((CHANNELS, 5), (CHANNELS, 1)) if op == "ConvTranspose" else ((5, CHANNELS), (1, CHANNELS))
+    style = g.reshape(g.node("ReduceMean", x, axes=[0]), *own, 1, 1)
+    w = g.node("Mul", g.weight(*learnt, 3, 3), style)
+    return g.node(op, g.weight(2, CHANNELS, 6, 6), w, pads=[1] * 4), 5, "image"
+
+
+@case("Conv")
+def conv_grouped_of_a_learnt_image(g, x, op):
+    style = g.reshape(g.node("ReduceMean", x, axes=[0, 2, 3]), 2, 1, 4, 1, 1)
+    w = g.reshape(g.node("Mul", g.weight(2, 3, 4, 3, 3), style), 6, 4, 3, 3)
+    return g.node(op, g.weight(2, CHANNELS, 6, 6), w, pads=[1] * 4, group=2), 6
+
+
 @case("ConvTranspose", opsets=(7, 11))
 def conv_transpose(g, x, op):
     w = g.weight(CHANNELS, 6, 2, 2)

@@ -59,6 +59,8 @@ def _convolve(p: Propagation, node: Node, weight: int, bias: int | None) -> Dim:
     else:
         out, per_group = _grouped(p, node, weight, x, group)
     p.contract(node, 0, 1, x if group == 1 or inputs_per_group > 1 else None)
+    if p.is_static(node, 0):  # a learnt image that a computed kernel goes over
+        p.contract(node, weight, 1, per_group)
     if group == 1 or inputs_per_group > 1:
         p.source(node, weight, 0, out)
     positions = _positions(p, node, weight)
@@ -151,6 +153,8 @@ def conv_transpose(p: Propagation, node: Node) -> None:
         out = None if per_group is None else np.tile(per_group, group)
         per_input = per_group
         p.contract(node, 0, 1, x)
+        if p.is_static(node, 0):
+            p.contract(node, 1, 0, x)
         p.source(node, 1, 1, per_group)
     p.bind(node, 2, 0, out)
     taps = p.shape(node.input(0))
