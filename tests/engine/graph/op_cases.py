@@ -588,6 +588,19 @@ def pool(g, x, op):
     return g.node(op, x, kernel_shape=[2, 2], strides=[2, 2])
 
 
+@case("MaxPool", "AveragePool", "LpPool")
+def pooled_beside_the_channels(g, x, op):
+    """AdaptiveAvgPool2d((None, 1)) of images whose columns stand in front, as in EasyOCR."""
+    columns = g.node(op, g.transpose(x, 0, 3, 1, 2), kernel_shape=[1, 6], strides=[1, 6])
+    return g.node("Squeeze", columns, g.ints(3)), CHANNELS, "tokens"
+
+
+@case("MaxPool", pinned="counts positions across these channels")
+def pooled_beside_the_channels_with_positions(g, x, op):
+    y, indices = g.node(op, g.transpose(x, 0, 3, 1, 2), outputs=2, kernel_shape=[1, 6])
+    return g.node("Squeeze", g.node("Add", y, floats(g, indices)), g.ints(3)), CHANNELS, "tokens"
+
+
 @case("LpPool", opsets=(7, 11, 18))
 def lp_pool(g, x, op):
     return g.node(op, x, kernel_shape=[2, 2], p=2)

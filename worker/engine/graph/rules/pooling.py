@@ -6,12 +6,23 @@ from worker.engine.graph.propagation import Node, Propagation, rule
 @rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def pool(p: Propagation, node: Node) -> None:
     dims = p.dims(node, 0)
-    p.pin_axes(node, 0, range(2, len(dims)), f"{node.op} '{node.label}' slides over this axis")
+    slid = [axis for axis in range(2, len(dims)) if _slides(node, axis - 2)]
+    p.pin_axes(node, 0, slid, f"{node.op} '{node.label}' slides over this axis")
     if len(node.proto.output) > 1 and p.is_used(node.proto.output[1]):
-        p.pin_axes(node, 0, [1], f"{node.op} '{node.label}' counts positions across these channels")
-    passed = [*dims[:2], *[None] * (len(dims) - 2)]
+        others = [axis for axis in range(1, len(dims)) if axis not in slid]
+        p.pin_axes(node, 0, others, f"{node.op} '{node.label}' counts positions across these channels")
+    passed = [None if axis in slid else dim for axis, dim in enumerate(dims)]
     p.set_output(node, passed)
     p.set_output(node, passed, position=1)
+
+
+def _slides(node: Node, axis: int) -> bool:
+    """Whether the kernel changes an axis of positions: one of size one, in steps of one, leaves it as it is."""
+    kernel = node.integers("kernel_shape")
+    if kernel is None:
+        return True
+    steps, pads = node.integers("strides") or [1] * len(kernel), node.integers("pads") or [0] * 2 * len(kernel)
+    return kernel[axis] > 1 or steps[axis] > 1 or pads[axis] != 0 or pads[axis + len(kernel)] != 0
 
 
 @rule("GridSample")
