@@ -12,7 +12,7 @@ from benchmarks.accuracy_bases import MEAN, STD, cifar10, folder, load, precisio
 from benchmarks.accuracy_methods import ALL_OURS, ALL_PEERS, cut_ours, cut_peer
 from benchmarks.cifar_onnx import export
 from worker.engine.criteria import Calibration
-from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
+from worker.engine.data import Augmentation, DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.graph import analyze
 from worker.engine.measure import evaluate
 from worker.engine.recovery import FinetuneOptions, calibration_batches, finetune, reconstruct, reestimate_norms
@@ -20,6 +20,8 @@ from worker.engine.recovery.distillation import Share
 from worker.engine.torch_form import build
 
 SCORING_IMAGES = 256
+AS_THEY_ARE, AUGMENTATION = Augmentation(), Augmentation(crop_padding=4, horizontal_flip=True)
+"""Of calibration images where nothing is trained, and of all images where something is."""
 
 
 class Settings(NamedTuple):
@@ -97,8 +99,8 @@ class Bench:
             yield epochs, rate, accuracy
 
     def recovered(self, row: Row) -> onnx.ModelProto:
-        """A row's best state without training."""
-        _, recoveries = self._cut(row)
+        """A row's best state without training, recovered on images as the training will show them."""
+        _, recoveries = self._cut(row, AUGMENTATION)
         return recoveries["reconstructed" if row.side == "ours" else "bn"]()
 
     def trained(self, start: onnx.ModelProto, epochs: int, rate: float, distillation: Share = 0.0) -> float:
@@ -107,8 +109,8 @@ class Bench:
         options = FinetuneOptions(
             epochs=epochs,
             learning_rate=rate,
-            crop_padding=4,
-            horizontal_flip=True,
+            crop_padding=AUGMENTATION.crop_padding,
+            horizontal_flip=AUGMENTATION.horizontal_flip,
             precision=precision(),
             seed=self.seed,
             distillation=distillation,
@@ -116,25 +118,28 @@ class Bench:
         finetune(form, self.data, options, teacher=self.original)
         return self.accuracy(form.write_back())
 
-    def _cut(self, row: Row) -> tuple[onnx.ModelProto, dict[str, Callable[[], onnx.ModelProto]]]:
-        """The cut model, and the ways to win its accuracy back without training."""
+    def _cut(
+        self, row: Row, augmentation: Augmentation = AS_THEY_ARE
+    ) -> tuple[onnx.ModelProto, dict[str, Callable[[], onnx.ModelProto]]]:
+        """The cut model, and the ways to win its accuracy back without training, on images so augmented."""
         if row.side == "torch-pruning":
             cut = cut_peer(ALL_PEERS[row.method], self.network, 1 / row.factor, self.images)
-            return cut, {"bn": lambda: self._renormed(cut)}
+            return cut, {"bn": lambda: self._renormed(cut, augmentation)}
         ours = ALL_OURS[row.method]
         analysis, plan, cut = cut_ours(ours, self.model, 1 / row.factor, self.images, self.data, self.seed)
 
         def reconstructed() -> onnx.ModelProto:
             form = build(cut)
-            reconstruct(analysis, plan, self.original, form, self._batches(form, self.original))
+            reconstruct(analysis, plan, self.original, form, self._batches(augmentation, form, self.original))
             return form.write_back()
 
-        return cut, {"bn": lambda: self._renormed(cut), "reconstructed": reconstructed}
+        return cut, {"bn": lambda: self._renormed(cut, augmentation), "reconstructed": reconstructed}
 
-    def _renormed(self, cut: onnx.ModelProto) -> onnx.ModelProto:
+    def _renormed(self, cut: onnx.ModelProto, augmentation: Augmentation) -> onnx.ModelProto:
         form = build(cut)
-        reestimate_norms(form, self._batches(form))
+        reestimate_norms(form, self._batches(augmentation, form))
         return form.write_back()
 
-    def _batches(self, *forms: Any) -> list[torch.Tensor]:
-        return calibration_batches(self.data.train, self.settings.calibration_images, forms, self.seed)
+    def _batches(self, augmentation: Augmentation, *forms: Any) -> list[torch.Tensor]:
+        images = self.settings.calibration_images
+        return calibration_batches(self.data.train, images, forms, self.seed, augmentation=augmentation)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from models_store.documents.report import Parity, ReconstructedLayer, RecoveryResult
-from worker.engine.data import Dataset
+from worker.engine.data import Augmentation, Dataset
 from worker.engine.errors import EngineError
 from worker.engine.surgery import Plan
 from worker.runner.workbench import Workbench
@@ -79,16 +79,17 @@ def recover(bench: Workbench, cut: onnx.ModelProto, plan: Plan, on_progress: Cal
 def _calibration(
     bench: Workbench, dataset: Dataset, forms: tuple[TorchForm, ...], warnings: list[str]
 ) -> tuple[list[torch.Tensor], type[Walk]]:
-    """Batches of images, and how the forms are walked through on them."""
+    """Batches of images as trainings show them, and how the forms are walked through on them."""
     from worker.engine.recovery import TOO_LARGE, Rerun, Walk, calibration_batches, single_images
 
-    samples, seed = bench.spec.recovery.calibration_images, bench.spec.seed
+    samples, seed, shown = bench.spec.recovery.calibration_images, bench.spec.seed, bench.spec.finetuning
+    augmentation = Augmentation(shown.crop_padding, shown.horizontal_flip)
     try:
-        return calibration_batches(dataset.train, samples, forms, seed), Walk
+        return calibration_batches(dataset.train, samples, forms, seed, augmentation=augmentation), Walk
     except EngineError as error:
         if error.code != TOO_LARGE:
             raise
-        batches = single_images(dataset.train, samples, seed)
+        batches = single_images(dataset.train, samples, seed, augmentation)
         warnings.append(
             f"Recovery looked at {len(batches)} training images, one at a time, and computed their activations anew "
             f"for every layer, which takes long. {error.message}"
