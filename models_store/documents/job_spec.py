@@ -189,8 +189,16 @@ class Finetuning(Document):
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     batch_size: int = Field(default=128, ge=1, le=65_536)
-    crop_padding: int = Field(default=0, ge=0, le=64, description="Random crop after padding by this many pixels.")
-    horizontal_flip: bool = False
+    crop_padding: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Random crop after padding by this many pixels. Recovery looks at such images, too: the norms of a "
+        "network go by what it is trained on.",
+    )
+    horizontal_flip: bool = Field(
+        default=False, description="Half of the images, by lot, are mirrored; for recovery, too."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="auto: a short trial on the worker's device chooses what is fastest, if there are steps enough for "

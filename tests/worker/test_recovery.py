@@ -30,12 +30,12 @@ def recovered(tmp_path: Path) -> Iterator[Recover]:
     """What a job with so many images and this `recovery` makes of a network cut by half."""
     silence = os.open(os.devnull, os.O_WRONLY)
 
-    def run(images: int, **asked_for: Any) -> Recovery:
+    def run(images: int, finetuning: dict[str, Any] | None = None, **asked_for: Any) -> Recovery:
         folder = WorkFolder(tmp_path / "work")
         folder.create()
         data = {"test_fraction": 0.5}  # of four images one is left to train on
         model, files = convnet(), unlabelled(coloured_squares(images))
-        order = order_for(folder, model, files, silence, recovery=asked_for, data=data)
+        order = order_for(folder, model, files, silence, recovery=asked_for, data=data, finetuning=finetuning or {})
         bench = Workbench(order, folder, Voice(silence))
         analysis = bench.analysis
         plan = allocate(analysis, score(analysis, "l2"), [macs_limit(analysis, 0.5)]).plan
@@ -58,6 +58,18 @@ def test_activations_that_cannot_be_held_are_computed_anew(recovered: Recover, m
         assert "8 training images, one at a time" in found.warnings[0]
     norms = recovered(40, reconstruction=False)
     assert (norms.result.images, norms.result.norms, norms.result.layers) == (8, 2, ())
+
+
+def test_recovery_looks_at_images_as_trainings_show_them(recovered: Recover) -> None:
+    """Norms of images with black rims have other statistics, and what is fitted to these other weights."""
+    for asked_for in ({"reconstruction": False}, {}):
+        found = [
+            recovered(40, finetuning=shown, **asked_for).form.write_back()
+            for shown in ({}, {"epochs": 3}, {"crop_padding": 4}, {"horizontal_flip": True})
+        ]
+        plain, longer, *augmented = [[tensor.raw_data for tensor in model.graph.initializer] for model in found]
+        assert plain == longer
+        assert all(weights != plain for weights in augmented)
 
 
 def test_on_a_single_image_norms_alone_are_taken_anew(recovered: Recover) -> None:

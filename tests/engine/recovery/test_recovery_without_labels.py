@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.allocation.registry import plan_of
 from worker.engine.criteria import score
-from worker.engine.data import DataOptions, InputSpec, open_dataset
+from worker.engine.data import Augmentation, DataOptions, InputSpec, open_dataset
 from worker.engine.errors import EngineError
 from worker.engine.graph import analyze
 from worker.engine.recovery import (
@@ -270,6 +270,29 @@ def test_large_activations_leave_room_for_fewer_images(tmp_path):
     singles = single_images(dataset.train, 30)
     assert [len(batch) for batch in singles] == [1] * 8
     torch.testing.assert_close(torch.cat(singles), next(iter(calibration_batches(dataset.train, 30, (form,))))[:8])
+
+
+def test_calibration_images_are_augmented_as_the_training_will(tmp_path):
+    x = np.random.default_rng(0).integers(1, 256, (40, 10, 10, 3), np.uint8)
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(40) % 2)
+    model = exported(randomised(Mixed()))
+    train, form = open_dataset(tmp_path / "data.npz", InputSpec.of(model), DataOptions()).train, build(model)
+    plain = torch.cat(calibration_batches(train, 20, (form,)))
+    assert (plain > 0).all()
+    crops = Augmentation(crop_padding=3)
+    cropped = torch.cat(calibration_batches(train, 20, (form,), augmentation=crops))
+    torch.testing.assert_close(cropped, torch.cat(calibration_batches(train, 20, (form,), augmentation=crops)))
+    black = (cropped == 0).all(1)  # what was padded
+    assert black[:, [0, -1]].any()
+    assert black[:, :, [0, -1]].any()
+    for image, original in zip(cropped, plain, strict=True):  # the same images in the same order
+        assert torch.isin(image[image > 0], original).all()
+    flipped = torch.cat(calibration_batches(train, 20, (form,), augmentation=Augmentation(horizontal_flip=True)))
+    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, plain, strict=True)]
+    assert any(mirrored)
+    assert all(m or torch.equal(a, b) for m, a, b in zip(mirrored, flipped, plain, strict=True))
+    (single, *_) = single_images(train, 1, augmentation=crops)
+    assert not torch.equal(single, single_images(train, 1)[0])
 
 
 def test_a_single_image_is_not_taken_for_a_large_one(tmp_path):

@@ -35,9 +35,9 @@ def calibration_batches(
     """Batches of at most `samples` images, drawn from the split by `seed`, in the layout of the model's input.
 
     Give the `augmentation` of a training that follows: its norms go by the statistics of such images, and weights that
-    were fitted to others would have to be learnt anew. `forms` are those that will be walked at once: of large activations, fewer images are taken. A split of a single
-    image gives that. Raises EngineError TOO_LARGE where not even two images fit, and another where a form does not run
-    on one.
+    were fitted to others would have to be learnt anew. `forms` are those that will be walked at once: of large
+    activations, fewer images are taken. A split of a single image gives that. Raises EngineError TOO_LARGE where not
+    even two images fit, and another where a form does not run on one.
     """
     first, _ = next(split.batches(1))
     hint = "Export it with a dynamic batch axis, or prune without recovery on calibration images."

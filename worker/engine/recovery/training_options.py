@@ -27,8 +27,15 @@ class TrainingOptions(Options):
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Spread over all classes.")
     batch_size: int = Field(default=128, ge=1, le=65_536, description="Images per step.")
-    crop_padding: int = Field(default=0, ge=0, le=64, description="Random crop after padding by this many pixels.")
-    horizontal_flip: bool = Field(default=False, description="Half of the images, by lot, are mirrored.")
+    crop_padding: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Random crop after padding by this many pixels; recovery looks at such images, too.",
+    )
+    horizontal_flip: bool = Field(
+        default=False, description="Half of the images, by lot, are mirrored; for recovery, too."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="auto: a short trial on the device chooses what is fastest before a training of many steps; others "
