@@ -16,12 +16,13 @@ from worker.engine.data import Augmentation, DataOptions, Dataset, InputSpec, op
 from worker.engine.graph import analyze
 from worker.engine.measure import evaluate
 from worker.engine.recovery import FinetuneOptions, calibration_batches, finetune, reconstruct, reestimate_norms
+from worker.engine.recovery.calibration import AS_THEY_ARE
 from worker.engine.recovery.distillation import Share
 from worker.engine.torch_form import build
 
 SCORING_IMAGES = 256
-AS_THEY_ARE, AUGMENTATION = Augmentation(), Augmentation(crop_padding=4, horizontal_flip=True)
-"""Of calibration images where nothing is trained, and of all images where something is."""
+AUGMENTATION = Augmentation(crop_padding=4, horizontal_flip=True)
+"""Of all images where something is trained, those of the recovery before it, too."""
 
 
 class Settings(NamedTuple):

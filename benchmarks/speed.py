@@ -10,7 +10,6 @@ import itertools
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from benchmarks import results
 from benchmarks.machine import describe
 from worker.engine.allocation import (
     LatencyTable,
-    Limit,
     allocate,
     latency_limit,
     macs_limit,
@@ -39,13 +37,13 @@ from worker.engine.graph.layers import describe_layers
 from worker.engine.graph.onnx_graph import node_label
 from worker.engine.measure.session import cpu_session
 from worker.engine.proof import prove
-from worker.engine.surgery import prune
+from worker.engine.surgery import Plan, prune
 
 MACS_KEPT = {"vgg16": 0.2253, "resnet34": 0.5806, "resnet50": 0.5, "mobilenet_v2": 0.5}
 PARAMS_KEPT = (1.0, 0.5, 0.25, 0.1, 0.05)
 """Matrices behind the convolutions are most of a VGG's parameters, and cost time and next to no MACs."""
-OPTIONS: dict[str, dict[str, str]] = {"latency": {"shared": "once"}, "uniform": {}}
-"""Of our allocations: here nothing but speed counts, which by default comes after what residual streams carry."""
+OPTIONS = {"shared": "once"}
+"""Of our latency-aware allocation: nothing but speed counts here, which comes after residual streams by default."""
 NEAR = 0.01
 """How far from that share of the MACs a model may be for a claim to hold."""
 SETTINGS = tuple(itertools.product((1, 2), (1, 8)))
@@ -105,12 +103,17 @@ def torch_pruning(name: str, goal: int, *, everywhere: bool) -> onnx.ModelProto:
     return exported(best)
 
 
-def ours(analysis: Analysis, method: str, limits: list[Limit], table: Callable[[], Any]) -> onnx.ModelProto:
-    """Cut to the limits by this allocation, and proved."""
-    found = allocate(analysis, score(analysis, "l2"), limits, method=method, options=OPTIONS[method], table=table)
+def uniform_at(analysis: Analysis, ratio: float) -> onnx.ModelProto:
+    """Every layer cut alike, to this share of the MACs."""
+    found = allocate(analysis, score(analysis, "l2"), [macs_limit(analysis, ratio)], method="uniform")
     assert found.reached, found.lines
-    pruned = prune(analysis, found.plan)
-    assert prove(analysis, found.plan, pruned, inputs_per_size=1).passed
+    return proved(analysis, found.plan)
+
+
+def proved(analysis: Analysis, plan: Plan) -> onnx.ModelProto:
+    """Cut by the plan: what is timed computes what it should."""
+    pruned = prune(analysis, plan)
+    assert prove(analysis, plan, pruned, inputs_per_size=1).passed
     return pruned
 
 
@@ -122,16 +125,14 @@ def fastest_at(analysis: Analysis, ratio: float, table: LatencyTable) -> onnx.Mo
         for share in np.arange(1.5 * ratio, 0.0, -0.0025):
             latency = latency_limit(table, float(share))
             limits = [macs, params_limit(analysis, params), latency]
-            found = allocate(
-                analysis, scores, limits, method="latency", options=OPTIONS["latency"], table=lambda: table
-            )
+            found = allocate(analysis, scores, limits, method="latency", options=OPTIONS, table=lambda: table)
             if not found.reached or found.macs < 0.985 * ratio * analysis.macs:
                 break
-            *_, line = found.lines
-            if best is None or line.value < best[0]:
-                best = line.value, prune(analysis, found.plan)
+            *_, by_table = found.lines
+            if best is None or by_table.value < best[0]:
+                best = by_table.value, found.plan
     assert best is not None, "no latency goes with these MACs"
-    return best[1]
+    return proved(analysis, best[1])
 
 
 def linear_bound(analysis: Analysis, table: LatencyTable, ratio: float) -> float:
@@ -153,7 +154,7 @@ def variants(name: str) -> tuple[dict[str, onnx.ModelProto], float]:
     made = {
         "original": original,
         "ours, latency": fastest_at(analysis, ratio, table),
-        "ours, MACs": ours(analysis, "uniform", [macs_limit(analysis, ratio)], lambda: table),
+        "ours, MACs": uniform_at(analysis, ratio),
         "Torch-Pruning, uniform": torch_pruning(name, goal, everywhere=False),
         "Torch-Pruning, global": torch_pruning(name, goal, everywhere=True),
     }

@@ -82,8 +82,8 @@ def _calibration(
     """Batches of images as trainings show them, and how the forms are walked through on them."""
     from worker.engine.recovery import TOO_LARGE, Rerun, Walk, calibration_batches, single_images
 
-    samples, seed, shown = bench.spec.recovery.calibration_images, bench.spec.seed, bench.spec.finetuning
-    augmentation = Augmentation(shown.crop_padding, shown.horizontal_flip)
+    samples, seed, training = bench.spec.recovery.calibration_images, bench.spec.seed, bench.spec.finetuning
+    augmentation = Augmentation(training.crop_padding, training.horizontal_flip)
     try:
         return calibration_batches(dataset.train, samples, forms, seed, augmentation=augmentation), Walk
     except EngineError as error:
