@@ -165,6 +165,15 @@ def recursive_function() -> bytes:
     return model.SerializeToString()
 
 
+@attack("runtime_layout")
+def saved_for_one_kind_of_processor() -> bytes:
+    """As ONNX Runtime saves a model at its highest level of optimisation."""
+    convolution = helper.make_node("Conv", ["x", "w"], ["y"], "conv", domain="com.microsoft.nchwc")
+    model = _model([convolution], {"w": np.zeros((16, 3, 3, 3), np.float32)}, [1, 3, 8, 8])
+    model.opset_import.add(domain="com.microsoft.nchwc", version=1)
+    return model.SerializeToString()
+
+
 @attack("training_info_refused")
 def training_info() -> bytes:
     model = _model([_relu()])

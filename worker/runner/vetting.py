@@ -21,6 +21,8 @@ MAX_NAME_LENGTH = 1000  # characters of a node, tensor or operator name
 MAX_EDGES = 1_000_000  # inputs and outputs of all nodes
 
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+BLOCKED_DOMAIN = "com.microsoft.nchwc"
+"""Of what ONNX Runtime saves at its highest level of optimisation: how its weights lie depends on the processor."""
 
 _PICKLE_STARTS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _ZIP_START = b"PK\x03\x04"
@@ -103,6 +105,13 @@ def _graphs(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.GraphProto]
 
 def _check_graph(graph: onnx.GraphProto) -> None:
     for node in graph.node:
+        if node.domain == BLOCKED_DOMAIN:
+            raise EngineError(
+                "runtime_layout",
+                "ONNX Runtime saved this file with its weights in blocks for one kind of processor.",
+                "Upload the model before that optimisation, or save it at ORT_ENABLE_EXTENDED at most.",
+                _label(node),
+            )
         if node.domain not in KNOWN_DOMAINS:
             raise EngineError(
                 "unknown_domain",

@@ -31,6 +31,7 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
+        self.declared: list[onnx.ValueInfoProto] = []
         self._constants_as = constants_as
         self._taken = itertools.count(1)
 
@@ -69,6 +70,11 @@ class GraphBuilder:
             helper.make_node(op, list(inputs), made, name or f"{made[0]}_node", domain=domain, **attributes)
         )
         return made[0] if outputs == 1 else tuple(made)
+
+    def declare(self, name: str, shape: Dims) -> str:
+        """Have the file state the shape of a tensor in between."""
+        self.declared.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        return name
 
     # ------------------------------------------------------------------ layers
 
@@ -126,7 +132,9 @@ class GraphBuilder:
         inputs = list(self.inputs)
         if self.ir_version < 4:
             inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in self.initializers]
-        graph = helper.make_graph(self.nodes, "graph", inputs, declared, self.initializers)
+        graph = helper.make_graph(
+            self.nodes, "graph", inputs, declared, self.initializers, value_info=self.declared
+        )
         domains = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, 1) for d in extra_domains)]
         model = helper.make_model(graph, opset_imports=domains, ir_version=self.ir_version, producer_name="tests")
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)

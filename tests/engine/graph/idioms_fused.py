@@ -131,3 +131,29 @@ def an_ellipsis(g):
     x = g.node("Relu", g.conv(g.input(("batch", 3, 8, 8)), 3, 8))
     x = g.node("Relu", g.node("Einsum", g.transpose(x, 0, 2, 3, 1), g.weight(8, 10), equation="...c,cd->...d"))
     return g.node("Einsum", g.weight(4, 10), x, equation="dc, ...c -> ...d")
+
+
+@idiom(5, 8, 13, 17)
+def products_of_transposed_activations(g):
+    """A non-local block as ONNX Runtime saves it: the transposes are attributes of the products."""
+    x = g.node("Relu", g.conv(g.input((1, 3, 6, 6)), 3, 12))
+    theta, phi, values = (g.reshape(g.conv(x, 12, 8, kernel=1), 1, 8, 36) for _ in range(3))
+    for name in (theta, phi, values):
+        g.declare(name, (1, 8, 36))
+    weights = g.node("FusedMatMul", theta, phi, domain=MICROSOFT, transA=1, alpha=0.35)
+    weights = g.node("Softmax", weights, axis=-1)
+    g.declare(weights, (1, 36, 36))
+    y = g.reshape(g.node("FusedMatMul", values, weights, domain=MICROSOFT, transB=1), 1, 8, 6, 6)
+    x = g.node("Add", x, g.conv(y, 8, 12, kernel=1))
+    return g.conv(x, 12, 4)
+
+
+@idiom(4, 5, 17, inexact=True)
+def norms_fused_with_the_sum_in_front(g):
+    """SkipLayerNormalization with and without a bias, and with its sum as another output."""
+    x = g.linear(g.input((2, 5, 6)), 6, 12)
+    y = g.linear(g.node("Relu", g.linear(x, 12, 10)), 10, 12)
+    affine = [(g.weight(12, low=0.5), g.weight(12)) for _ in range(2)]
+    x, _, _, total = g.node("SkipLayerNormalization", y, x, *affine[0], g.weight(12), outputs=4, domain=MICROSOFT)
+    x = g.node("SkipLayerNormalization", g.linear(x, 12, 12), total, *affine[1], domain=MICROSOFT, epsilon=1e-6)
+    return g.linear(x, 12, 4)

@@ -528,6 +528,12 @@ def group_normalisation(g, x, op):
     return g.node(op, x, g.weight(size, low=0.5), g.weight(size, low=-0.5), num_groups=4)
 
 
+@case("GroupNormalization", opsets=(18, 21), pinned="averages over these channels", waived=True)
+def group_normalisation_of_one_group(g, x, op):
+    size = 1 if g.opset < 21 else CHANNELS
+    return g.node(op, x, g.weight(size, low=0.5), g.weight(size, low=-0.5), num_groups=1)
+
+
 @case("LayerNormalization", source="tokens", pinned="averages over these channels", waived=True)
 def layer_normalisation(g, x, op):
     return g.node(op, x, g.weight(CHANNELS, low=0.5), g.weight(CHANNELS, low=-0.5))
@@ -849,10 +855,24 @@ def gather_by_computed_indices(g, x, op):
     return g.node("Gather", x, index, axis=1), 2
 
 
-@case("GatherElements", opsets=(11,), pinned="indexes these channels")
+@case("GatherElements", opsets=(11,), pinned="has an index for each of these channels")
 def gather_elements(g, x, op):
     index = g.constant(np.zeros((2, CHANNELS, 6, 2), dtype=np.int64))
     return g.node(op, x, index, axis=3)
+
+
+@case("GatherElements", opsets=(11,))
+def gather_elements_by_indices_that_are_repeated(g, x, op):
+    """x.gather(2, order.unsqueeze(1).expand(-1, channels, -1)), the rows that score best."""
+    rows = g.node("ArgMax", g.inputs[0].name, axis=3)  # (2, 3, 6, 1)
+    index = g.node("ReduceMax", rows, axes=[1]) if g.opset < 18 else rows  # (2, 1, 6, 1)
+    return g.node(op, x, g.node("Expand", index, g.ints(1, CHANNELS, 1, 6)), axis=2)
+
+
+@case("GatherElements", opsets=(11,), pinned="takes the first of these channels")
+def gather_elements_of_the_first_channels(g, x, op):
+    index = g.node("ReduceMax", g.node("ArgMax", g.inputs[0].name, axis=3), axes=[1])
+    return g.node(op, x, g.node("Expand", index, g.ints(1, CHANNELS - 2, 1, 6)), axis=2), CHANNELS - 2
 
 
 @case("ScatterElements", opsets=(11, 18), pinned="indexes these channels")

@@ -130,6 +130,7 @@ def sampled(g, x):
 
 @place("FusedMatMul", 17, "com.microsoft")
 def transposed_and_multiplied(g, x):
+    """The rank of what is transposed is not declared."""
     w = g.constant(g.normal(36, 5))
     columns = g.transpose(g.reshape(x, 2, CHANNELS, 36), 0, 2, 1)
     return g.node("FusedMatMul", columns, w, domain="com.microsoft", transA=1)
@@ -146,9 +147,11 @@ def pooled_in_eight_bits(g, x):
 
 @place("SkipLayerNormalization", 17, "com.microsoft")
 def skipped_and_normalised(g, x):
+    """With its mean as another output."""
     tokens = g.transpose(g.reshape(x, 2, CHANNELS, 36), 0, 2, 1)
     gain, shift = g.weight(CHANNELS, low=0.5), g.weight(CHANNELS)
-    return g.node("SkipLayerNormalization", tokens, tokens, gain, shift, domain="com.microsoft")
+    y, mean = g.node("SkipLayerNormalization", tokens, tokens, gain, shift, outputs=2, domain="com.microsoft")
+    return g.node("Add", y, mean)
 
 
 def test_a_network_of_unknown_ops_alone_is_left_whole():
@@ -175,6 +178,19 @@ def test_an_unused_constant_and_a_dead_node_stay_where_they_are():
     done = cut(g.model(g.conv(x, 8, 4)))
     assert any(t.name == "nobody" for t in done.pruned.graph.initializer)
     run(done.pruned)
+
+
+def test_what_no_output_needs_is_not_counted_and_stays():
+    g = GraphBuilder(17)
+    x = g.node("Relu", g.conv(g.input((1, 3, 4, 4)), 3, 8, name="first"))
+    g.conv(x, 8, 16, name="nowhere")
+    done = cut(g.model(g.conv(x, 8, 4, name="last")))
+    layers = {layer.name: layer for layer in done.analysis.layers}
+    assert done.analysis.macs == 16 * 9 * (3 * 8 + 8 * 4) == layers["first"].macs + layers["last"].macs
+    assert (layers["nowhere"].macs, layers["nowhere"].prunable_channels) == (0, 0)
+    assert layers["nowhere"].pinned_reason == "no output of the model needs Conv 'nowhere'"
+    assert layers["first"].prunable_channels == 8
+    assert_correct(done)
 
 
 def test_a_model_without_layers_is_returned_as_it_was():

@@ -123,3 +123,51 @@ def test_scores_that_come_out_twice_are_no_choice() -> None:
     scores = g.gemm(g.input(("n", 8)), 8, 4)
     model = g.model(g.node("Softmax", scores), g.node("LogSoftmax", scores), scores)
     assert [head.index for head in possible_heads(model, 4)] == [0]
+
+
+def one_score(activation: str | None, middle: float) -> onnx.ModelProto:
+    """A number less `middle`, and perhaps an activation."""
+    g = GraphBuilder(seed=1)
+    features = g.node("Flatten", g.node("GlobalAveragePool", g.node("Relu", g.conv(g.input(("n", 3, 8, 8)), 3, 16))))
+    logit = g.node("Gemm", features, g.weight(1, 16), g.constant(np.array([-middle], np.float32)), transB=1)
+    return g.model(g.node(activation, logit) if activation else logit)
+
+
+def answers(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    """(N,)."""
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (found,) = session.run(None, {model.graph.input[0].name: images.transpose(0, 3, 1, 2)})
+    return np.asarray(found[:, 0])
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", None])
+def test_one_score_stands_for_two_classes(activation: str | None, tmp_path) -> None:
+    """A probability or its logit, in all that a job does, and in the file in eight bits."""
+    rng = np.random.default_rng(0)
+    images = (rng.normal(0, 4, (60, 1, 1, 3)) + rng.random((60, 8, 8, 3))).astype(np.float32)
+    logits = answers(one_score(None, 0.0), images)
+    middle = float(np.median(logits))
+    model, logits = one_score(activation, middle), logits - middle
+    labels = (logits > 0).astype(np.int64)
+    plain = np.ones(3, np.float32), np.zeros(3, np.float32)
+    rows = np.split(np.arange(60), 3)
+    dataset = Dataset(("a", "b"), *(Split(images, part, labels[part], *plain, "NCHW") for part in rows))
+
+    due = np.logaddexp(0, np.where(labels == 1, -1, 1) * logits)
+    found = evaluate(model, dataset.test, 2)
+    assert found.top1 == 1
+    assert found.loss == pytest.approx(due[rows[2]].mean(), rel=1e-4)
+    assert score_variants([[lambda: model]], dataset.validation, 2)[0].wrong == 0
+    assert Objective(analyze(model), dataset, images=20, calibration_images=2)(Plan({})).top1 == 1
+    for share in (0.0, 1.0):
+        student = build(model)
+        objective = objective_of(student, dataset, FinetuneOptions(distillation=share), torch.device("cpu"), build(model))
+        batch, truth = (torch.from_numpy(each) for each in next(dataset.validation.batches(20)))
+        outputs = student.up_to(*objective.values)(batch)
+        loss, right = objective.judge(outputs, batch, truth)
+        assert (loss.item(), right) == (pytest.approx(due[rows[1]].mean(), rel=1e-4), 20)
+        trained = objective.loss(outputs, batch, truth).item()
+        assert trained == pytest.approx(0 if share else due[rows[1]].mean(), rel=1e-4, abs=1e-5)
+    small = quantise(model, (images for images, _ in dataset.train.batches(10)), tmp_path)
+    assert find_head(small, 2).activation == ("sigmoid" if activation else "none")
+    assert evaluate(small, dataset.test, 2).top1 > 0.8

@@ -124,6 +124,7 @@ NORMS = [
     Case("GroupNormalization", (X, Known(floats(4)), Known(floats(4, seed=3))), {"num_groups": 2}, (21,)),
     Case("GroupNormalization", (X, Known(floats(2)), Known(floats(2, seed=3))), {"num_groups": 2}, (18,)),
     Case("RMSNormalization", (X, Known(floats(9))), {"axis": -1, "epsilon": 1e-3}, (23,)),
+    Case("SimplifiedLayerNormalization", (X, Known(floats(9))), {"axis": -1, "epsilon": 1e-3}, (17,)),
     Case("MeanVarianceNormalization", (X,), opsets=(9, 13)),
     Case("LpNormalization", (X,), {"axis": 1, "p": 2}),
     Case("LpNormalization", (X,), {"p": 1}),

@@ -52,6 +52,12 @@ def test_other_names_are_encoded():
     assert attribute_paths(["conv1/kernel:0"])["conv1/kernel:0"] == "encoded.n_conv1_2f_kernel_3a_0"
 
 
+def test_a_weight_may_be_called_like_the_module():
+    nodes = [helper.make_node("MatMul", ["x", "self"], ["y"])]
+    model = model_of(nodes, {"x": (2, 4)}, ["y"], {"self": floats(4, 3)})
+    assert parity(model, build(model), {"x": floats(2, 4)}) <= 1e-6
+
+
 @pytest.mark.parametrize("names", [("0", "1"), ("a.b", "a_b"), ("class", "None"), ("torch", "self"), ("2d/x", "é")])
 def test_inputs_have_any_names(names):
     """Numbers were PyTorch's own once; what the module's code calls its things files may call theirs."""

@@ -178,7 +178,8 @@ def _whole_model(analysis: Analysis, batch: int, threads: int) -> float:
 def layer_shapes(analysis: Analysis, batch: int) -> list[tuple[int, LayerShape, Axis, Axis]]:
     """The layers that can be measured by themselves: number of the node, shape, widths of input and output."""
     found = []
-    for index, node in enumerate(analysis.graph.nodes):
+    for index in sorted(analysis.graph.needed):
+        node = analysis.graph.nodes[index]
         if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.domain in ("", "ai.onnx"):
             layer = _layer(analysis, index, batch)
             if layer is not None:

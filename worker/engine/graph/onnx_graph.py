@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,19 @@ class OnnxGraph:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a constant."""
         return tuple(self.constants[name].dims)
+
+    @cached_property
+    def needed(self) -> frozenset[int]:
+        """The nodes that an output of the model depends on: runtimes leave the others out."""
+        waiting, found = list(self.outputs), set[int]()
+        while waiting:
+            index = self.producer.get(waiting.pop())
+            if index is not None and index not in found:
+                found.add(index)
+                waiting += self.nodes[index].input
+                for body in bodies_of(self.nodes[index]):
+                    waiting += mentioned_names(body)
+        return frozenset(found)
 
     def captured(self) -> Iterator[tuple[onnx.NodeProto, str]]:
         """(control-flow node, name) for each outer tensor that a closed body mentions."""

@@ -338,6 +338,8 @@ class Propagation:
 
     def source(self, node: Node, position: int, axis: int, labels: Dim) -> None:
         if labels is not None:
+            if node.index not in self.graph.needed:
+                self.sets.pin(labels, f"no output of the model needs {node.op} '{node.label}'")
             self.sources.append(Source(node.index, node.input(position), axis, labels))
 
     def contract(self, node: Node, position: int, axis: int, labels: Dim) -> None:
@@ -359,8 +361,10 @@ class Propagation:
             self.sets.pin(labels, f"{node.op} '{node.label}' {what} over these channels")
 
     def count(self, node: Node, *factors: int | Dim) -> None:
-        """State the node's multiply-accumulates, over the whole batch, as a product of labelled and fixed factors."""
-        self.products.append(Product(node.index, tuple(f for f in factors if f is not None)))
+        """State the node's multiply-accumulates, over the whole batch, as a product of labelled and fixed factors. What no
+        output needs is not computed."""
+        if node.index in self.graph.needed:
+            self.products.append(Product(node.index, tuple(f for f in factors if f is not None)))
 
     def rewrite(self, node: Node, function: Rewrite) -> None:
         """Have surgery call `function(editor, node)` on its copy of the node."""

@@ -81,6 +81,14 @@ class Rewriting:
     def constant(self, name: str) -> np.ndarray | None:
         return self.graph.array(name) if name in self.graph.constants else None
 
+    def rank(self, name: str) -> int | None:
+        """Of a constant, or as the file declares it, which what ONNX Runtime saves does for every tensor."""
+        if name in self.graph.constants:
+            return len(self.graph.shape(name))
+        declared = (*self.graph.proto.value_info, *self.graph.proto.input)
+        shapes = [v.type.tensor_type.shape for v in declared if v.name == name and v.type.tensor_type.HasField("shape")]
+        return len(shapes[0].dim) if shapes else None
+
     def maker(self, name: str) -> onnx.NodeProto | None:
         index = self.graph.producer.get(name)
         return None if index is None or self.graph.scope[index] else self.graph.nodes[index]

@@ -85,21 +85,37 @@ def _activated(to: Rewriting, x: str, output: str, attributes: dict[str, Any], v
 
 def _fused_matmul(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    weight = to.constant(node.input[1])
-    if any(attributes.get(key) for key in ("transA", "transBatchA", "transBatchB")):
+    if any(attributes.get(key) for key in ("transBatchA", "transBatchB")):
         return False
-    name = node.input[1]
-    if attributes.get("transB"):
-        if weight is None:
-            return False
-        order = [*range(weight.ndim - 2), weight.ndim - 1, weight.ndim - 2]
-        name = to.add("Transpose", name, perm=order)
+    operands = []
+    for name, key in zip(node.input, ("transA", "transB"), strict=True):
+        if attributes.get(key):
+            rank = to.rank(name)
+            if rank is None or rank < 2:
+                return False
+            name = to.add("Transpose", name, perm=[*range(rank - 2), rank - 1, rank - 2])
+        operands.append(name)
     alpha = float(attributes.get("alpha", 1.0))
     if alpha == 1.0:
-        to.add("MatMul", node.input[0], name, to=node.output[0], named=node.name)
+        to.add("MatMul", *operands, to=node.output[0], named=node.name)
     else:
-        product = to.add("MatMul", node.input[0], name, named=node.name)
+        product = to.add("MatMul", *operands, named=node.name)
         to.add("Mul", product, to.number(alpha), to=node.output[0])
+    return True
+
+
+def _skip_layer_norm(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
+    """X, skip, scale, bias, bias of the sum: LayerNormalization(X + skip + bias of the sum), and the sum itself."""
+    inputs, outputs = [*node.input, "", ""], [*node.output, "", "", ""]
+    if any(name in to.graph.consumers or name in to.graph.outputs for name in outputs[1:3]):
+        return False  # mean and inverse deviation
+    terms = [inputs[0], inputs[1], *inputs[4:5]]
+    total = to.add("Add", *terms[:2], to=outputs[3] if outputs[3] and not terms[2] else None)
+    if terms[2]:
+        total = to.add("Add", total, terms[2], to=outputs[3] or None)
+    affine = inputs[2:4] if inputs[3] else inputs[2:3]
+    epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-12)
+    to.add("LayerNormalization", total, *affine, to=outputs[0], named=node.name, axis=-1, epsilon=epsilon)
     return True
 
 
@@ -344,6 +360,7 @@ _REWRITES: dict[Op, Rewrite] = {
     ("com.microsoft", "QLinearSoftmax"): _quantised_softmax,
     ("com.microsoft", "QuantizeLinear"): _quantisation,
     ("com.microsoft", "QuickGelu"): _quick_gelu,
+    ("com.microsoft", "SkipLayerNormalization"): _skip_layer_norm,
     ("", "ConcatFromSequence"): _concat_from_sequence,
     ("", "If"): known_branch,
     ("", "Loop"): known_rounds,

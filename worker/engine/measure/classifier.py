@@ -35,14 +35,19 @@ class Head:
             raise EngineError(
                 "not_a_classifier",
                 f"Output {self.name!r} has the shape {tuple(output.shape)}, not one score per sample and class.",
-                "Accuracy and finetuning with labels need a classifier; other models can be pruned without a dataset.",
+                "Labels need an output of (N, classes), or (N, 1) for two. With data.labels set to false the pruned model "
+                "learns from the original on the images alone.",
             )
         check_class_count(flat.shape[1], classes, self)
         return flat
 
     def is_binary(self, scores: int) -> bool:
-        """Whether one probability stands for two classes."""
-        return scores == 1 and self.activation == "sigmoid"
+        """Whether one probability, or its logit, stands for two classes."""
+        return scores == 1 and self.activation in ("none", "sigmoid")
+
+    def is_yes_or_no(self, scores: int) -> bool:
+        """Whether each score is judged by itself, and not against those of the other classes."""
+        return self.activation == "sigmoid" or self.is_binary(scores)
 
 
 def check_class_count(scores: int, classes: int, head: Head) -> None:
@@ -72,7 +77,8 @@ def possible_heads(model: onnx.ModelProto, classes: int | None = None) -> tuple[
     heads: dict[int, dict[str, Head]] = {}
     for index, width in _flat_outputs(model):
         head, activated = _ending_in(makers, index, model.graph.output[index].name)
-        fits = classes is not None and (width == classes or (classes == 2 and head.is_binary(width)))
+        binary = classes == 2 and head.is_binary(width) and activated  # without an activation it may be any number
+        fits = classes is not None and (width == classes or binary)
         heads.setdefault(2 * fits + activated, {}).setdefault(head.logits, head)
     return tuple(heads[max(heads)].values())
 
@@ -87,10 +93,12 @@ def _flat_outputs(model: onnx.ModelProto) -> list[tuple[int, int]]:
 
 def _ending_in(makers: Mapping[str, onnx.NodeProto], index: int, name: str) -> tuple[Head, bool]:
     """The output as class scores, and whether it ends in an activation. One whose result is quantised counts, so that
-    all files of a model have one head, though its scores are then taken as they are."""
+    all files of a model have one head, though its scores are then taken as they are: but for those that are judged each
+    by itself, which are probabilities all the same."""
     behind = _behind(makers, name, _SAME_NUMBERS | _QUANTISED)
     activated = behind in makers and makers[behind].op_type in _ACTIVATIONS
-    if activated and behind == _behind(makers, name, _SAME_NUMBERS):
+    as_it_is = behind == _behind(makers, name, _SAME_NUMBERS)
+    if activated and (as_it_is or makers[behind].op_type == "Sigmoid"):
         return Head(index, name, _ACTIVATIONS[makers[behind].op_type], makers[behind].input[0]), True
     return Head(index, name, "none", name), activated
 
@@ -104,7 +112,7 @@ def _behind(makers: Mapping[str, onnx.NodeProto], value: str, ops: frozenset[str
 def predicted_classes(head: Head, scores: np.ndarray) -> np.ndarray:
     """The class of each row of scores (N, K), (N,) int64."""
     if head.is_binary(scores.shape[1]):
-        return (scores[:, 0] > 0.5).astype(np.int64)
+        return (scores[:, 0] > (0.5 if head.activation == "sigmoid" else 0.0)).astype(np.int64)
     best: np.ndarray = scores.argmax(1)
     return best.astype(np.int64)
 
@@ -115,7 +123,9 @@ def losses(head: Head, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     values = scores.astype(np.float64)
     rows = np.arange(len(labels))
     loss: np.ndarray
-    if head.is_binary(scores.shape[1]):
+    if head.is_binary(scores.shape[1]) and head.activation == "none":
+        loss = np.logaddexp(0.0, np.where(labels == 1, -values[:, 0], values[:, 0]))
+    elif head.is_binary(scores.shape[1]):
         loss = -_log(np.where(labels == 1, values[:, 0], 1 - values[:, 0]))
     elif head.activation == "softmax":
         loss = -_log(values[rows, labels])

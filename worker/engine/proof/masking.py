@@ -120,8 +120,9 @@ def _restrict(
     before: list[onnx.NodeProto] = []
     for position in (0, *waiver.affine):
         name = node.input[position]
-        axis = waiver.axis - rank + len(analysis.facts.shapes[name])
-        if axis < 0 or analysis.facts.shapes[name][axis] == 1:
+        own = len(analysis.facts.shapes[name])
+        axis = waiver.axis - rank + own if own > 1 else 0  # a vector is the channels', wherever these stand
+        if axis < 0 or own == 0 or analysis.facts.shapes[name][axis] == 1:
             continue
         gathered = f"{stem}_{position}"
         before.append(onnx.helper.make_node("Gather", [name, f"{stem}_kept"], [gathered], gathered, axis=axis))

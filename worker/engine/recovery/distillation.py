@@ -64,7 +64,7 @@ class Teacher:
         """(N,): that of the student's class probabilities from the original's, both softened by the temperature T,
         times T^2 (section 2 of the paper). Both (N, scores)."""
         soft, goal = logits / self._temperature, wanted / self._temperature
-        if self._head.activation == "sigmoid":
+        if self._head.is_yes_or_no(logits.shape[1]):
             entropy = F.binary_cross_entropy_with_logits(goal, goal.sigmoid(), reduction="none")
             found = (F.binary_cross_entropy_with_logits(soft, goal.sigmoid(), reduction="none") - entropy).mean(1)
         else:

@@ -48,7 +48,7 @@ class Labels:
 
     def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
         """(N,)."""
-        if self._head.activation != "sigmoid":
+        if not self._head.is_yes_or_no(self._scores):
             return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         truth = labels.unsqueeze(1) if self._scores == 1 else F.one_hot(labels, self._scores)
         truth = truth * (1 - smoothing) + smoothing / max(self._scores, 2)

@@ -62,7 +62,7 @@ class LossForm:
 
 def losses(head: Head, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each image, (B,), from scores (B, K) before the final activation."""
-    if head.activation != "sigmoid":
+    if not head.is_yes_or_no(scores.shape[1]):
         return F.cross_entropy(scores, labels, reduction="none")
     truth = labels.unsqueeze(1) if scores.shape[1] == 1 else F.one_hot(labels, scores.shape[1])
     return F.binary_cross_entropy_with_logits(scores, truth.to(scores.dtype), reduction="none").mean(dim=1)

@@ -120,9 +120,28 @@ def gather(p: Propagation, node: Node) -> None:
     p.set_output(node, [*dims[:axis], *picked, *dims[axis + 1 :]])
 
 
-@rule("GatherElements", "ScatterElements", "Scatter")
-def by_elements(p: Propagation, node: Node) -> None:
-    """Indices are as large as the data: other axes could follow only if the indices could be cut."""
+@rule("GatherElements")
+def gather_elements(p: Propagation, node: Node) -> None:
+    """The indices are as large as the result. Axes that are not picked from follow where the indices can be cut, being
+    repeated along them: x.gather(1, order.unsqueeze(-1).expand(-1, -1, channels))."""
+    dims, shape = p.dims(node, 0), p.shape(node.input(0))
+    axis = node.integer("axis", 0) % len(dims)
+    p.pin_axes(node, 0, [axis], f"{node.op} '{node.label}' indexes these channels")
+    p.pin_axes(node, 1, [axis], f"{node.op} '{node.label}' indexes these channels")
+    made: list[Dim] = [None] * len(dims)
+    for other in set(range(len(dims))) - {axis}:
+        indices = p.dim(node, 1, other)
+        if p.shape(node.input(1))[other] == shape[other]:
+            made[other] = p.unite(dims[other], indices, f"{node.op} '{node.label}' has an index for each of these channels")
+        else:
+            p.pin_axes(node, 0, [other], f"{node.op} '{node.label}' takes the first of these channels")
+            p.pin_axes(node, 1, [other], f"{node.op} '{node.label}' takes the first of these channels")
+    p.set_output(node, made)
+
+
+@rule("ScatterElements", "Scatter")
+def scatter_elements(p: Propagation, node: Node) -> None:
+    """Indices are as large as what is scattered: other axes could follow only if both could be cut."""
     for position in range(len(node.proto.input)):
         p.pin_axes(node, position, range(p.rank(node, position)), f"{node.op} '{node.label}' indexes these channels")
     p.clear_outputs(node)

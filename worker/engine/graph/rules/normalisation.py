@@ -29,10 +29,15 @@ def instance_norm(p: Propagation, node: Node) -> None:
 
 @rule("GroupNormalization")
 def group_norm(p: Propagation, node: Node) -> None:
-    """Whole groups live and die together, which keeps every statistic; scale and bias per group before opset 21."""
+    """Whole groups live and die together, which keeps every statistic; scale and bias per group before opset 21. A
+    single group is a norm over all channels."""
     dims = p.dims(node, 0)
     channels, groups = dims[1], node.integer("num_groups", 1)
-    if channels is not None:
+    if groups == 1:
+        p.waive(node, 1, channels, keeps_axis=True, affine=(1, 2), what="averages")
+        for position in (1, 2):
+            p.bind(node, position, 0, channels)
+    elif channels is not None:
         blocks = channels.reshape(groups, -1)
         for column in range(1, blocks.shape[1]):
             p.sets.unite(blocks[:, 0], blocks[:, column])

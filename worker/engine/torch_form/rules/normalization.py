@@ -16,6 +16,8 @@ def batch_normalization(op: Operation) -> Result:
     """ONNX momentum weighs the old average, torch momentum the new value. 1.0 (an average that never moves, which
     some exporters write for inference) is taken as the ONNX default. Before opset 14 further outputs stand for training
     mode, to ONNX Runtime, too."""
+    if not op.attribute("spatial", 1):
+        raise op.unsupported("it has statistics for each position")
     x, scale, bias, epsilon = op.tensor(0), op.tensor(1), op.tensor(2), op.attribute("epsilon", 1e-5)
     if op.attribute("training_mode", 0) or (op.opset < 14 and any(op.proto.output[1:])):
         out = op.call(F.batch_norm, x, None, None, scale, bias, True, 0.0, epsilon)
@@ -56,7 +58,7 @@ def group_normalization(op: Operation) -> Value:
     return op.call(F.group_norm, x, groups, scale, bias, epsilon)
 
 
-@implements("RMSNormalization")
+@implements("RMSNormalization", "SimplifiedLayerNormalization")
 def rms_normalization(op: Operation) -> Value:
     return op.call(rms_norm, op.tensor(0), op.tensor(1), op.attribute("axis", -1), op.attribute("epsilon", 1e-5))
 
