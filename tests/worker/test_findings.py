@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from models_store.catalogue import find
 from models_store.documents.export_spec import MissingFile
 from models_store.documents.report import (
     BudgetVerdict,
@@ -145,6 +146,15 @@ def test_kernels_come_off_on_top_of_the_budget() -> None:
         "the budget is what channels are pruned to, and the kernels came off on top."
     )
     assert _warnings(budget=budget, round_to=1) == ()
+
+
+def test_a_search_for_a_front_may_stay_below_the_budget() -> None:
+    budget = (BudgetVerdict(name="macs_ratio", goal=0.5, value=0.3, verdict="met"),)
+    (warning,) = _warnings(budget=budget, methods=[find("allocation", "nsga2")])
+    assert warning == (
+        "30.0% of the MACs remain where 50.0% were allowed: "
+        "nsga2 looks for a front of accuracy against cost, and of what keeps the budget this did best."
+    )
 
 
 @pytest.mark.parametrize("layout", ["free", "strided", "n_m", "pattern"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from models_store.catalogue import Method
 from models_store.documents.export_spec import MissingFile
@@ -13,6 +13,7 @@ _ROUNDING_GAP = 0.01
 _FEWER_MACS = 0.95
 _KERNEL_GAP = 0.05
 _KERNELS_ON_TOP = "the budget is what channels are pruned to, and the kernels came off on top."
+_OF_A_FRONT = "nsga2 looks for a front of accuracy against cost, and of what keeps the budget this did best."
 
 
 def warnings(
@@ -24,14 +25,18 @@ def warnings(
     budget: tuple[BudgetVerdict, ...],
     round_to: int,
     nodes_outside_torch: tuple[str, ...],
-    methods: Iterable[Method] = (),
+    methods: Collection[Method] = (),
     kernels: KernelReport | None = None,
     missing: tuple[MissingFile, ...] = (),
     zeros: tuple[str, ...] = (),
     heads: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """All that apply, the gravest first. `zeros`: of padded_pools; `heads`: outputs that may be class scores."""
-    why = _KERNELS_ON_TOP if _divided(kernels) else _rounded(round_to) if round_to > 1 else ""
+    why = _rounded(round_to) if round_to > 1 else ""
+    if any(method.name == "nsga2" for method in methods):
+        why = _OF_A_FRONT
+    if _divided(kernels):
+        why = _KERNELS_ON_TOP
     return (
         *(f"{file.name} could not be made: {file.reason}" for file in missing),
         *_no_gain(latency, pruned.macs / max(original.macs, 1)),

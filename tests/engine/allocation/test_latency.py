@@ -204,3 +204,4 @@ def test_what_cannot_be_reached_is_told_with_the_reason(analysis: Analysis, tabl
     )
     assert not found.reached
     assert "smallest width" in found.lines[0].reason
+    assert "by the times of its layers" in found.lines[0].reason  # it is no measurement of the whole

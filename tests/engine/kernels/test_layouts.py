@@ -67,8 +67,16 @@ def test_n_of_four_input_channels(sparsity: float, n: int) -> None:
     assert (strongest_gone <= weakest_kept).all()
 
 
+def test_the_last_four_input_channels_may_be_fewer() -> None:
+    importance = _importance(8, 11, 3, 3)
+    mask = _mask("n_m", importance, 0.5)
+    assert (mask[:, :8] == _mask("n_m", importance[:, :8], 0.5)).all()
+    assert (mask[:, 8:].sum(axis=1) == 2).all()
+    assert (np.where(mask, np.inf, importance)[:, 8:].argmin(axis=1) == importance[:, 8:].argmin(axis=1)).all()
+
+
 def test_layers_that_do_not_fit_say_why() -> None:
-    assert "4 does not divide" in str(mask_of("n_m", _importance(8, 10, 3, 3), PatternOptions(sparsity=0.5)))
+    assert "4 are needed" in str(mask_of("n_m", _importance(8, 3, 3, 3), PatternOptions(sparsity=0.5)))
     assert "a pattern needs 4" in str(mask_of("pattern", _importance(8, 8, 1, 1), PatternOptions(sparsity=0.5)))
     assert "fewer than the stride" in str(mask_of("strided", _importance(8, 8, 1, 1), PatternOptions(sparsity=0.5)))
     with pytest.raises(EngineError, match="no granularity 'diagonal'") as refusal:

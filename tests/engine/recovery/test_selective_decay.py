@@ -15,6 +15,7 @@ from tests.worker.networks import coloured_squares, convnet, residual_network
 from worker.engine.allocation import plan_of
 from worker.engine.criteria import score
 from worker.engine.data import Dataset, InputSpec, open_dataset
+from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
 from worker.engine.recovery import FinetuneOptions, SelectiveDecay, doomed_weights, finetune
 from worker.engine.recovery.selective_decay import Growth
@@ -106,6 +107,27 @@ def test_doomed_weights_vanish_and_the_cut_then_changes_next_to_nothing(
     with_decay, without = (change_by_the_cut(each.model, plan, images) for each in (decayed, undecayed))
     assert without > 0.1
     assert with_decay < 0.01
+
+
+def test_what_vanishing_weights_cost_is_no_divergence(
+    analysis: Analysis, dataset: Dataset, plan: Plan, undecayed: Trained
+) -> None:
+    """A network that is sure of its answers has next to no loss, and many times that without half of its channels."""
+    form = build(undecayed.model)
+    size = 1e4 if form.averages else 500.0  # more of it diverges indeed where no norms follow
+    strong = SelectiveDecay(doomed_weights(analysis, plan, form), "swd", size, size)
+    training = finetune(form, dataset, OPTIONS.model_copy(update={"epochs": 1, "learning_rate": 1e-3}), decay=strong)
+    before, after = training.epochs
+    assert after.validation_loss > 1 > 20 * before.validation_loss
+    assert training.retreats == 0
+
+
+def test_a_decay_is_named_where_a_training_diverges(analysis: Analysis, dataset: Dataset, plan: Plan) -> None:
+    form = build(analysis.graph.model)
+    decay = SelectiveDecay(doomed_weights(analysis, plan, form), "swd", 1e-2, 10.0)
+    with pytest.raises(EngineError) as caught:
+        finetune(form, dataset, OPTIONS.model_copy(update={"learning_rate": 1e30}), decay=decay)
+    assert (caught.value.code, caught.value.hint) == ("diverged", "Lower the learning rate, or regularisation.last.")
 
 
 def test_only_what_the_plan_removes_is_doomed(analysis: Analysis, plan: Plan) -> None:

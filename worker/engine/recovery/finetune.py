@@ -38,7 +38,8 @@ _NO_MASKS: Masks = {}
 _RETREATS = 3
 _EXPLODED = 100
 """Times the validation loss before the training: a loss that is larger is as lost as one that is no number."""
-_LEAST_LOSS = 0.01
+_LEAST_LOSS, _LEAST_LOSS_WITH_DECAY = 0.01, 1.0
+"""In place of a smaller one: weights that a decay makes vanish may cost what they gave, and that is no divergence."""
 _SINGLE_VALUE = "Expected more than 1 value per channel"
 """What torch says where a norm would take the statistics of one value: it has no type of its own."""
 
@@ -212,6 +213,9 @@ class _Run:
                     raise
                 self._retreat(number)
 
+    def _diverged(self, number: int) -> _Diverged:
+        return _Diverged(number, "learning rate" if self.decay is None else "learning rate, or regularisation.last")
+
     def _retreat(self, number: int) -> None:
         self.network.load_state_dict(self.weights)
         self.frozen.apply()
@@ -235,8 +239,9 @@ class _Run:
             self._checkpoint()
             on_progress(self.descent.progress)
         loss, top1 = self._validate(self.dataset.validation)
-        if not loss <= _EXPLODED * max(self.rows[0].validation_loss, _LEAST_LOSS):
-            raise _Diverged(number)
+        least = _LEAST_LOSS if self.decay is None else _LEAST_LOSS_WITH_DECAY
+        if not loss <= _EXPLODED * max(self.rows[0].validation_loss, least):
+            raise self._diverged(number)
         seconds = before + time.monotonic() - start
         return Epoch(number, self.part.learning_rate, self.part.loss / self.part.samples, loss, top1, seconds)
 
@@ -250,7 +255,7 @@ class _Run:
         if size > 1 or self.options.batch_size == 1 or self.part.samples == 0:
             loss = self._step(images, labels, size)
             if not math.isfinite(loss):
-                raise _Diverged(number)
+                raise self._diverged(number)
             self.part.loss += loss
             self.part.samples += size
         self.descent.advance()
@@ -388,8 +393,8 @@ def _device_name(device: torch.device) -> str:
 
 
 class _Diverged(EngineError):
-    def __init__(self, epoch: int) -> None:
-        super().__init__("diverged", f"The loss leaves all bounds in epoch {epoch}.", "Lower the learning rate.")
+    def __init__(self, epoch: int, cause: str) -> None:
+        super().__init__("diverged", f"The loss leaves all bounds in epoch {epoch}.", f"Lower the {cause}.")
 
 
 def _batch_too_small() -> EngineError:

@@ -17,11 +17,12 @@ from worker.engine.graph import Analysis
 from worker.engine.measure import evaluate, latency
 from worker.engine.surgery import Plan, prune
 from worker.runner.budget import is_met, latency_excess, latency_table, limits
+from worker.runner.correction import corrected
 from worker.runner.random_masks import draw_channels
 from worker.runner.recovery import reason_for_none, recover
 from worker.runner.workbench import Stage, Workbench
 
-_CORRECTIONS, _MARGIN, _LATENCY_ROUNDS = 3, 0.97, 7
+_LATENCY_ROUNDS = 7
 _ACCURACY_STEPS = 7
 
 
@@ -99,23 +100,19 @@ def to_budget(bench: Workbench, scores: Scores) -> Allocation:
     budget = bench.work.budget
     if not limits(bench):
         return _to_accuracy(bench, scores, budget.max_accuracy_drop or 0.0)
-    allocation, tightening, fewer_bytes = allocate_within(bench, scores, limits(bench)), 1.0, 0
-    for _ in range(_CORRECTIONS if budget.bounds_latency or budget.size_bytes is not None else 0):
-        if not allocation.reached:
-            break
-        cut = prune(bench.analysis, allocation.plan)
-        excess = latency_excess(budget, _measured(bench, cut)) if budget.bounds_latency else 0.0
-        over = cut.ByteSize() - budget.size_bytes if budget.size_bytes is not None else 0
-        if excess <= 1 and over <= 0:
-            break
-        if excess > 1:
-            tightening *= _MARGIN / excess
-            bench.voice.log(f"measured latency is {excess:.2f} times what is allowed: pruning more")
-        if over > 0:
-            fewer_bytes += over
-            bench.voice.log(f"the file is {over} bytes larger than what is allowed: pruning more")
-        allocation = allocate_within(bench, scores, limits(bench, tightening, fewer_bytes))
-    return allocation
+    allocation = allocate_within(bench, scores, limits(bench))
+    if not budget.bounds_latency and budget.size_bytes is None:
+        return allocation
+
+    def excess(chosen: Allocation) -> tuple[float, int]:
+        cut = prune(bench.analysis, chosen.plan)
+        latency = latency_excess(budget, _measured(bench, cut)) if budget.bounds_latency else 1.0
+        return latency, cut.ByteSize() - budget.size_bytes if budget.size_bytes is not None else 0
+
+    def again(tightening: float, fewer_bytes: int) -> Allocation:
+        return allocate_within(bench, scores, limits(bench, tightening, fewer_bytes))
+
+    return corrected(allocation, excess, again, bench.voice.log)
 
 
 def allocate_within(bench: Workbench, scores: Scores, lines: list[Limit]) -> Allocation:

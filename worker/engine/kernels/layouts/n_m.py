@@ -18,12 +18,14 @@ M = 4
 def n_of_m(importance: Floats, options: KernelOptions) -> Mask | str:
     """In each filter and at each position of the kernel, the N most important of every four input channels stay.
 
-    The channels are the innermost axis there, as sparse tensor cores read a convolution's weight.
+    The channels are the innermost axis there, as sparse tensor cores read a convolution's weight; the last four are
+    filled up where 4 does not divide them.
     """
     outputs, inputs = importance.shape[:2]
-    if inputs % M:
-        return f"has {inputs} input channels, which {M} does not divide"
-    positions = importance.reshape(outputs, inputs, -1).transpose(0, 2, 1).reshape(outputs, -1, inputs // M, M)
+    if inputs < M:
+        return f"has {inputs} input channels; {M} are needed"
+    filled = np.pad(importance.reshape(outputs, inputs, -1), ((0, 0), (0, -inputs % M), (0, 0)), constant_values=-1)
+    positions = filled.transpose(0, 2, 1).reshape(outputs, filled.shape[2], -1, M)
     chosen = best(positions, round((1 - options.sparsity) * M))
-    chosen = chosen.reshape(outputs, -1, inputs).transpose(0, 2, 1)
+    chosen = chosen.reshape(outputs, filled.shape[2], -1)[..., :inputs].transpose(0, 2, 1)
     return np.ascontiguousarray(chosen).reshape(importance.shape)
