@@ -132,9 +132,7 @@ class GraphBuilder:
         inputs = list(self.inputs)
         if self.ir_version < 4:
             inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in self.initializers]
-        graph = helper.make_graph(
-            self.nodes, "graph", inputs, declared, self.initializers, value_info=self.declared
-        )
+        graph = helper.make_graph(self.nodes, "graph", inputs, declared, self.initializers, value_info=self.declared)
         domains = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, 1) for d in extra_domains)]
         model = helper.make_model(graph, opset_imports=domains, ir_version=self.ir_version, producer_name="tests")
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)

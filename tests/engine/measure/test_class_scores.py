@@ -161,7 +161,9 @@ def test_one_score_stands_for_two_classes(activation: str | None, tmp_path) -> N
     assert Objective(analyze(model), dataset, images=20, calibration_images=2)(Plan({})).top1 == 1
     for share in (0.0, 1.0):
         student = build(model)
-        objective = objective_of(student, dataset, FinetuneOptions(distillation=share), torch.device("cpu"), build(model))
+        objective = objective_of(
+            student, dataset, FinetuneOptions(distillation=share), torch.device("cpu"), build(model)
+        )
         batch, truth = (torch.from_numpy(each) for each in next(dataset.validation.batches(20)))
         outputs = student.up_to(*objective.values)(batch)
         loss, right = objective.judge(outputs, batch, truth)

@@ -23,7 +23,9 @@ def reason(analysis: Analysis, limit: Limit, widths: Widths, round_to: int, min_
     if limit.keeps(floor):
         return ""
     estimated = ", by the times of its layers" if limit.name.startswith("latency") else ""
-    remains = f"with every prunable layer at its smallest width {_share(limit, floor)} of the original's remains{estimated}"
+    remains = (
+        f"with every prunable layer at its smallest width {_share(limit, floor)} of the original's remains{estimated}"
+    )
     if float(limit.cost(least)) >= float(limit.cost(floor)):
         return f"{remains}{_pinned(analysis, limit, floor)}"
     held = f"{remains}: pruning.round_to {round_to} and pruning.min_ratio {min_ratio:g} allow no less"

@@ -361,8 +361,8 @@ class Propagation:
             self.sets.pin(labels, f"{node.op} '{node.label}' {what} over these channels")
 
     def count(self, node: Node, *factors: int | Dim) -> None:
-        """State the node's multiply-accumulates, over the whole batch, as a product of labelled and fixed factors. What no
-        output needs is not computed."""
+        """State the node's multiply-accumulates, over the whole batch, as a product of labelled and fixed factors.
+        Nodes that no output needs have none: runtimes leave them out."""
         if node.index in self.graph.needed:
             self.products.append(Product(node.index, tuple(f for f in factors if f is not None)))
 

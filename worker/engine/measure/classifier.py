@@ -35,8 +35,8 @@ class Head:
             raise EngineError(
                 "not_a_classifier",
                 f"Output {self.name!r} has the shape {tuple(output.shape)}, not one score per sample and class.",
-                "Labels need an output of (N, classes), or (N, 1) for two. With data.labels set to false the pruned model "
-                "learns from the original on the images alone.",
+                "Labels need an output of (N, classes), or (N, 1) for two. With data.labels set to false the pruned "
+                "model learns from the original on the images alone.",
             )
         check_class_count(flat.shape[1], classes, self)
         return flat

@@ -16,7 +16,9 @@ from torch import fx, nn
 ENCODED = "encoded"
 _PART = re.compile(r"[A-Za-z0-9_]+")
 _PLAIN_CHARACTER = re.compile(r"[A-Za-z0-9]")
-_RESERVED = frozenset(dir(fx.GraphModule)) | frozenset(vars(fx.GraphModule(nn.Module(), fx.Graph()))) | {ENCODED, "self"}
+_RESERVED = (
+    frozenset(dir(fx.GraphModule)) | frozenset(vars(fx.GraphModule(nn.Module(), fx.Graph()))) | {ENCODED, "self"}
+)
 
 
 def attribute_paths(names: Iterable[str]) -> dict[str, str]:

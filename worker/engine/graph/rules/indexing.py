@@ -132,7 +132,9 @@ def gather_elements(p: Propagation, node: Node) -> None:
     for other in set(range(len(dims))) - {axis}:
         indices = p.dim(node, 1, other)
         if p.shape(node.input(1))[other] == shape[other]:
-            made[other] = p.unite(dims[other], indices, f"{node.op} '{node.label}' has an index for each of these channels")
+            made[other] = p.unite(
+                dims[other], indices, f"{node.op} '{node.label}' has an index for each of these channels"
+            )
         else:
             p.pin_axes(node, 0, [other], f"{node.op} '{node.label}' takes the first of these channels")
             p.pin_axes(node, 1, [other], f"{node.op} '{node.label}' takes the first of these channels")
