@@ -65,3 +65,21 @@ def test_what_no_plan_reaches_is_not_corrected() -> None:
     model = Model(0.1, 1.0, floor=400)
     assert model.corrected() == model.plan()
     assert model.told == []
+
+
+def test_what_estimates_call_out_of_reach_may_be_measured_below_the_goal() -> None:
+    model = Model(0.1, 0.1, floor=400)
+    assert model.excess(model.plan())[0] == pytest.approx(0.4)
+    assert MUCH_LESS < model.excess(model.corrected())[0] <= 1
+
+
+def test_the_next_plan_lies_between_one_that_was_too_slow_and_one_that_was_not() -> None:
+    """The first part of the MACs is free, so that estimates mislead."""
+
+    class Misleading(Model):
+        def excess(self, plan: Allocation) -> tuple[float, int]:
+            return max(plan.macs - 300, 60) / 1000 / self.goal, 0
+
+    model = Misleading(0.3, 1.0)
+    assert MUCH_LESS < model.excess(model.corrected())[0] <= 1
+    assert [text.rpartition(" ")[2] for text in model.told][:2] == ["less", "more"]
