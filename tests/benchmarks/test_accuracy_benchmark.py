@@ -68,6 +68,15 @@ def test_after_training_the_best_is_compared_with_the_best_of_several_of_theirs(
     assert not claim(one | {other: ROWS[other] | {"trained": {"3": {"0.02": 0.893}}}}).holds
 
 
+def test_one_seed_is_no_match_for_the_mean_of_several():
+    ours = f"{OPTION_B}/ours/{BEST_OURS}/2x/seed"
+    rows = ROWS | {f"{ours} {seed}": row(0.5, 0.8) | {"trained": {"3": {"0.02": 0.88 + seed / 50}}} for seed in (0, 1)}
+    lucky = rows | {f"{OPTION_B}/ours/l2, uniform/2x/seed 0": row(0.1, 0.3) | {"trained": {"3": {"0.02": 0.93}}}}
+    values = [claims({"resnet56": 0.9}, each, METHODS)[6 + 2].value for each in (rows, lucky)]
+    compared = f"against {BEST_PEER} (of 1 trained); the mean of 2 against 1 seeds"
+    assert values == [f"+0.00 points: {BEST_OURS} (of {count} trained) {compared}" for count in (1, 2)]
+
+
 def test_learning_rates_that_one_side_alone_was_given_do_not_count():
     ours, rival, other = (
         f"{OPTION_B}/{method}/2x/seed 0"
