@@ -39,7 +39,9 @@ class ModelInspection(Document):
     nodes: int
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    params: int
+    params: int = Field(
+        description="Numbers in the weights of the file, running means and variances of norms among them."
+    )
     macs: int = Field(description="Multiply-accumulates for one sample.")
     size_bytes: int
     layers: tuple[LayerInfo, ...]

@@ -300,6 +300,16 @@ class PruningWork(Work):
     export: Export = Export()
     measuring: Measuring = Measuring()
 
+    @model_validator(mode="after")
+    def _safetensors_hold_the_network(self) -> Self:
+        grouped = self.kernels is not None and self.kernels.layout == "grouped"
+        if grouped and self.export.safetensors and not is_recorded():
+            raise ValueError(
+                "export.safetensors holds weights alone, and not which channels the blocks of grouped kernels read: "
+                "leave it out, or choose another kernels.layout"
+            )
+        return self
+
     def methods(self) -> list[Method]:
         chosen = super().methods()
         if self.kernels is not None:

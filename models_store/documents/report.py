@@ -11,7 +11,9 @@ from models_store.documents.recorded import RECORDED
 
 
 class Cost(Document):
-    params: int
+    params: int = Field(
+        description="Numbers in the weights of the file, running means and variances of norms among them."
+    )
     macs: int = Field(description="Multiply-accumulates for one sample.")
     flops: int = Field(description="2 x MACs.")
     size_bytes: int = Field(description="The ONNX file.")

@@ -106,7 +106,9 @@ def _other_sparsity(kernels: KernelReport | None) -> Iterable[str]:
 
 
 def _rounded(round_to: int) -> str:
-    return f"channel counts are multiples of {round_to} where layers are wide enough. A smaller round_to comes closer."
+    return (
+        f"channel counts are multiples of {round_to} where layers are wide enough. A smaller round_to may come closer."
+    )
 
 
 def several_heads(names: tuple[str, ...]) -> Iterable[str]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -267,16 +268,16 @@ class Workbench:
         drawn, labelled = self.dataset.train.shuffled(rng)[:samples], self.dataset.labelled
         return Calibration(drawn, drawn.labels, len(self.dataset.classes)) if labelled else Calibration(drawn)
 
-    def real_inputs(self) -> list[dict[str, np.ndarray]]:
-        """A small batch of validation images, fit for the model's input, filled up where there are fewer than its fixed
-        batch size; none without data."""
+    def real_inputs(self, batches: int = 1) -> list[dict[str, np.ndarray]]:
+        """Small batches of validation images, at most so many, fit for the model's input, filled up where there are
+        fewer than its fixed batch size; none without data."""
         if self.dataset is None:
             return []
         (value,) = self.analysis.graph.inputs
         batch = declared_shape(value) or [None]
         fixed = batch[0] if isinstance(batch[0], int) else 0
-        images, _ = next(self.dataset.validation.batches(fixed or _REAL_SAMPLES))
-        return [{value.name: filled_up(images, fixed)}]
+        drawn = islice(self.dataset.validation.batches(fixed or _REAL_SAMPLES), batches)
+        return [{value.name: filled_up(images, fixed)} for images, _ in drawn]
 
     def write(self, stage: Stage[D], document: D) -> None:
         self._path(stage).write_text(document.model_dump_json())

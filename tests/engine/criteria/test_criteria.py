@@ -9,6 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.engine.graph.graph_builder import GraphBuilder
+from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import CRITERIA, Calibration, score
 from worker.engine.criteria.width import Floats
 from worker.engine.errors import EngineError
@@ -135,6 +136,22 @@ def test_bn_scale(net: Net) -> None:
     first, second = scores(net, "bn_scale")
     np.testing.assert_allclose(first, relative(np.abs(net.w["g"])), rtol=1e-5)
     np.testing.assert_allclose(second, np.ones(WIDTHS[1]))  # there is no BatchNormalization: all alike
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "fpgm"])
+def test_a_dead_layer_goes_before_all_others(name: str) -> None:
+    dead = Net()
+    dead.w["w2"] = np.zeros_like(dead.w["w2"])
+    first, second = scores(dead, name)
+    assert first.max() > 0
+    np.testing.assert_array_equal(second, np.zeros(WIDTHS[1]))
+    analysis = dead.analysis()
+    chosen = allocate(
+        analysis, score(analysis, name), [macs_limit(analysis, 0.8)], method="global", round_to=1, min_ratio=0.0
+    )
+    kept = [int(chosen.plan.kept[group.id].sum()) for group in analysis.groups]
+    assert kept[0] == WIDTHS[0]
+    assert kept[1] < WIDTHS[1]
 
 
 def test_bn_scale_says_nothing_of_channels_that_pass_the_norm_by() -> None:

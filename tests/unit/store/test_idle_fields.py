@@ -51,6 +51,15 @@ def test_norms_that_are_to_stay_while_weights_are_refitted() -> None:
     NEW_JOB.validate_python({**BODY, "recovery": {"bn_reestimation": False}, "kernels": kernels})
 
 
+def test_weights_alone_do_not_hold_a_network_of_grouped_kernels() -> None:
+    """They would be loaded into layers of other shapes."""
+    body = {**BODY, "export": {"safetensors": True}}
+    _, message = fault({**body, "kernels": {"layout": "grouped"}})
+    assert "which channels the blocks of grouped kernels read" in message
+    NEW_JOB.validate_python({**body, "kernels": {"layout": "free"}})
+    NEW_JOB.validate_python({**BODY, "kernels": {"layout": "grouped"}})
+
+
 def test_a_sweep_chooses_by_them_among_what_it_measures() -> None:
     budgets = [{"macs_ratio": ratio, "latency_batch_size": 32} for ratio in (0.7, 0.5)]
     NEW_JOB.validate_python({**SWEEP, "budgets": budgets, "measuring": {"batch_sizes": [1, 32]}})

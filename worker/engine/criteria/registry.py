@@ -93,5 +93,7 @@ def _normalised(values: Floats, options: Normalised) -> Floats:
         "sum": np.sum,
         "norm": np.linalg.norm,
     }
+    if not values.any():  # a dead layer: what it has may go before anything else
+        return values
     divisor = float(measure[options.normalisation](values))
     return values / divisor if divisor > 0 else np.ones_like(values)
