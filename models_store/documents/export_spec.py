@@ -50,7 +50,7 @@ class ExportedFile(Document):
     name: str
     kind: FileKind
     max_relative_error: float | None = Field(
-        description="Of its outputs on validation images, 4 for float16 and 64 for INT8, or on a random input; None "
+        description="Of its outputs on validation images, 4 for float16, up to 64 for INT8, or on a random input; None "
         "for safetensors, which hold no graph."
     )
     top1: float | None = Field(description="On the test split, by ONNX Runtime; None without data.")

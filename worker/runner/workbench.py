@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 D = TypeVar("D", bound=Document)
 
-_REAL_SAMPLES = 4
+_REAL_SAMPLES, _MOST_REAL_BYTES = 4, 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -276,8 +276,12 @@ class Workbench:
         (value,) = self.analysis.graph.inputs
         batch = declared_shape(value) or [None]
         fixed = batch[0] if isinstance(batch[0], int) else 0
-        drawn = islice(self.dataset.validation.batches(fixed or _REAL_SAMPLES), batches)
-        return [{value.name: filled_up(images, fixed)} for images, _ in drawn]
+        found: list[dict[str, np.ndarray]] = []
+        for images, _ in islice(self.dataset.validation.batches(fixed or _REAL_SAMPLES), batches):
+            found.append({value.name: filled_up(images, fixed)})
+            if len(found) * images.nbytes > _MOST_REAL_BYTES:
+                break
+        return found
 
     def write(self, stage: Stage[D], document: D) -> None:
         self._path(stage).write_text(document.model_dump_json())
