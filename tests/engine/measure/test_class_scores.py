@@ -13,6 +13,7 @@ from tests.engine.graph.graph_builder import GraphBuilder
 from worker.engine.criteria import Calibration, score
 from worker.engine.data import Dataset
 from worker.engine.data.dataset import Split
+from worker.engine.errors import EngineError
 from worker.engine.export.int8 import quantise
 from worker.engine.graph import analyze
 from worker.engine.masks.scoring import score_variants
@@ -173,3 +174,10 @@ def test_one_score_stands_for_two_classes(activation: str | None, tmp_path) -> N
     small = quantise(model, (images for images, _ in dataset.train.batches(10)), tmp_path)
     assert find_head(small, 2).activation == ("sigmoid" if activation else "none")
     assert evaluate(small, dataset.test, 2).top1 > 0.8
+
+
+@pytest.mark.parametrize("activation", ["HardSigmoid", "Tanh"])
+def test_one_score_that_may_be_a_probability_is_not_taken_for_a_logit(activation: str) -> None:
+    head = find_head(one_score(activation, 0.0), 2)
+    with pytest.raises(EngineError, match="has 1 scores"):
+        head.scores(np.full((4, 1), 0.3, np.float32), 2)

@@ -11,10 +11,12 @@ import onnx
 
 from worker.engine.errors import EngineError
 
-Activation = Literal["none", "softmax", "log_softmax", "sigmoid"]
+Activation = Literal["none", "softmax", "log_softmax", "sigmoid", "another"]
 
 _ACTIVATIONS: dict[str, Activation] = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 _SAME_NUMBERS = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
+_BOUNDED = frozenset({"Clip", "Div", "Exp", "HardSigmoid", "Reciprocal", "Softsign", "Tanh"})
+"""What ends in one of these may be a probability already, and is no logit."""
 _QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SMALLEST = np.float64(np.finfo(np.float32).tiny)
 
@@ -100,7 +102,8 @@ def _ending_in(makers: Mapping[str, onnx.NodeProto], index: int, name: str) -> t
     as_it_is = behind == _behind(makers, name, _SAME_NUMBERS)
     if activated and (as_it_is or makers[behind].op_type == "Sigmoid"):
         return Head(index, name, _ACTIVATIONS[makers[behind].op_type], makers[behind].input[0]), True
-    return Head(index, name, "none", name), activated
+    bounded = behind in makers and makers[behind].op_type in _BOUNDED
+    return Head(index, name, "another" if bounded else "none", name), activated
 
 
 def _behind(makers: Mapping[str, onnx.NodeProto], value: str, ops: frozenset[str]) -> str:
