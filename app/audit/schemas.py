@@ -1,11 +1,11 @@
 """What /v1/audit answers."""
 
-from datetime import datetime
 from typing import Self
 
 from pydantic import Field
 
 from app.pages import Listed, Page
+from models_store.documents.timestamp import Timestamp
 from models_store.tables import AuditEntry
 
 
@@ -13,7 +13,7 @@ class AuditView(Listed):
     """One change."""
 
     id: str = Field(examples=["aud_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"])
-    at: datetime
+    at: Timestamp
     key_id: str | None = Field(description="Whose; null where no key was asked for, as for inbound hooks.")
     action: str = Field(
         description="The operation's name in the OpenAPI document, such as `delete_model`; or `refused_key_invalid`, "

@@ -1,6 +1,5 @@
 """What goes in and out of /v1/datasets."""
 
-from datetime import datetime
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +8,7 @@ from app.names import Name
 from app.pages import Listed, Page
 from app.uploads.digests import Sha256
 from models_store.documents.inspection import DatasetFormat, DatasetInspection, Rejection
+from models_store.documents.timestamp import Timestamp
 from models_store.tables import Dataset, InputState
 
 
@@ -43,7 +43,7 @@ class DatasetView(Listed):
     size_bytes: int = Field(description="The uploaded file.")
     inspection: DatasetInspection | None = Field(description="Once `ready`: classes, counts, sizes, bad files.")
     rejection: Rejection | None = Field(description="Once `rejected`: why, and what to do.")
-    created_at: datetime
+    created_at: Timestamp
 
     @classmethod
     def of(cls, dataset: Dataset) -> Self:

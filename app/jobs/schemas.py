@@ -1,7 +1,6 @@
 """What goes in and out of /v1/jobs; the request is the document of its kind itself."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Literal, Self
 
 from fastapi.openapi.models import Example
@@ -12,6 +11,7 @@ from models_store.documents.event import JobError
 from models_store.documents.job import JobState, Stage
 from models_store.documents.job_spec import JobKind
 from models_store.documents.report import Artifact
+from models_store.documents.timestamp import Timestamp
 from models_store.tables import Job, JobArtifact
 
 MODEL = "mdl_01934c3f9a2b7c0e8d5f6a7b8c9d0e1f"
@@ -108,9 +108,9 @@ class JobView(Listed):
     stages: tuple[Stage, ...]
     attempt: int = Field(description="How many times a worker has begun the job.")
     error: JobError | None = Field(description="Once `failed`: whose fault, and what to do.")
-    created_at: datetime
-    started_at: datetime | None = Field(description="Of the attempt in progress.")
-    finished_at: datetime | None
+    created_at: Timestamp
+    started_at: Timestamp | None = Field(description="Of the attempt in progress.")
+    finished_at: Timestamp | None
     links: JobLinks
 
     @classmethod

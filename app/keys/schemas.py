@@ -1,6 +1,5 @@
 """What goes in and out of /v1/keys."""
 
-from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +8,7 @@ from app.names import MAX_LENGTH
 from app.pages import Listed, Moment, Page
 from models_store.api_keys import GRACE_S
 from models_store.documents.access import Scope
+from models_store.documents.timestamp import Timestamp
 from models_store.tables import ApiKey
 
 LONGEST_GRACE_S = 30 * 24 * 3600
@@ -54,11 +54,13 @@ class KeyView(Listed):
     project_id: str
     name: str
     scopes: tuple[Scope, ...]
-    created_at: datetime
-    expires_at: datetime | None
-    previous_expires_at: datetime | None = Field(description="Until then the secret before the last rotation is valid.")
-    last_used_at: datetime | None = Field(description="To the minute.")
-    revoked_at: datetime | None
+    created_at: Timestamp
+    expires_at: Timestamp | None
+    previous_expires_at: Timestamp | None = Field(
+        description="Until then the secret before the last rotation is valid."
+    )
+    last_used_at: Timestamp | None = Field(description="To the minute.")
+    revoked_at: Timestamp | None
 
     @classmethod
     def of(cls, key: ApiKey) -> Self:

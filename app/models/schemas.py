@@ -1,6 +1,5 @@
 """What goes in and out of /v1/models."""
 
-from datetime import datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,6 +8,7 @@ from app.names import Name
 from app.pages import Listed, Page
 from app.uploads.digests import Sha256
 from models_store.documents.inspection import LayerInfo, ModelInspection, Rejection, TensorInfo
+from models_store.documents.timestamp import Timestamp
 from models_store.tables import InputState, Model
 
 TORCHVISION_CLASSES = 1000
@@ -102,7 +102,7 @@ class ModelView(Listed):
     details: TorchvisionDetails | None = Field(description="As sent with weights; null for ONNX.")
     inspection: ModelSummary | None = Field(description="Once `ready`.")
     rejection: Rejection | None = Field(description="Once `rejected`: why, and what to do.")
-    created_at: datetime
+    created_at: Timestamp
 
     @classmethod
     def of(cls, model: Model) -> Self:

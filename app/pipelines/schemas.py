@@ -1,6 +1,5 @@
 """What goes in and out of /v1/pipelines."""
 
-from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from fastapi.openapi.models import Example
@@ -10,6 +9,7 @@ from app.names import Name
 from app.pages import Listed, Page
 from models_store.documents.methods import refuse
 from models_store.documents.pipeline import Gate, GateVerdict, JobTemplate, RunState, Sha, Text, Trigger
+from models_store.documents.timestamp import Timestamp
 from models_store.hopeless_gates import out_of_reach
 from models_store.tables import Pipeline, PipelineRun, WebhookEndpoint
 from models_store.targets import MAX_URL_CHARACTERS
@@ -115,7 +115,7 @@ class PipelineView(Listed):
     commit_status: CommitStatusView | None
     report_link_s: int
     hooks: HookPaths
-    created_at: datetime
+    created_at: Timestamp
 
     @classmethod
     def of(cls, pipeline: Pipeline, host: WebhookEndpoint | None) -> Self:
@@ -183,8 +183,8 @@ class RunView(Listed):
     reason: str = Field(description="One line that says why, once it has ended.")
     gates: tuple[GateVerdict, ...] = Field(description="Once it has ended with a report.")
     trigger: Trigger
-    created_at: datetime
-    finished_at: datetime | None
+    created_at: Timestamp
+    finished_at: Timestamp | None
     links: RunLinks
 
     @classmethod

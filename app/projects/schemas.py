@@ -1,12 +1,12 @@
 """What goes in and out of /v1/projects."""
 
-from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.names import MAX_LENGTH
 from app.pages import Listed, Page
+from models_store.documents.timestamp import Timestamp
 from models_store.tables import Project
 
 ProjectName = Annotated[
@@ -48,7 +48,7 @@ class ProjectView(Listed):
     stored_bytes_limit: int | None
     unfinished_jobs_limit: int | None
     job_minutes_limit: int | None
-    created_at: datetime
+    created_at: Timestamp
 
     @classmethod
     def of(cls, project: Project) -> Self:

@@ -1,8 +1,8 @@
 """What goes in and out of …/link."""
 
-from datetime import datetime
-
 from pydantic import BaseModel, ConfigDict, Field
+
+from models_store.documents.timestamp import Timestamp
 
 MINUTE_S = 60
 DEFAULT_LINK_S = 15 * MINUTE_S
@@ -21,4 +21,4 @@ class LinkView(BaseModel):
     """Whoever has the link can read the file until it expires."""
 
     url: str = Field(description="For a browser: a page is shown, other files are downloaded.")
-    expires_at: datetime
+    expires_at: Timestamp

@@ -1,6 +1,5 @@
 """What /v1/uploads says about an upload, beside the headers of the protocol."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
@@ -9,6 +8,7 @@ from pydantic import BaseModel, Field
 from app.errors import Problem
 from app.tus import metadata
 from app.tus.metadata import Kind
+from models_store.documents.timestamp import Timestamp
 from models_store.tables import Upload
 
 
@@ -32,8 +32,8 @@ class UploadView(BaseModel):
     model_id: str | None = Field(description="Once `done`, of a model.")
     dataset_id: str | None = Field(description="Once `done`, of a dataset.")
     refusal: Problem | None = Field(description="Once `refused`: why the whole file was not taken, and what to do.")
-    created_at: datetime
-    expires_at: datetime = Field(description="Until then it may be continued; every piece renews it.")
+    created_at: Timestamp
+    expires_at: Timestamp = Field(description="Until then it may be continued; every piece renews it.")
 
     @classmethod
     def of(cls, upload: Upload) -> Self:

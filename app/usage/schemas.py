@@ -1,10 +1,10 @@
 """What /v1/usage answers."""
 
-from datetime import datetime
 from typing import Self
 
 from pydantic import BaseModel, Field
 
+from models_store.documents.timestamp import Timestamp
 from models_store.quotas import Usage
 
 
@@ -25,7 +25,7 @@ class UsageView(BaseModel):
     job_minutes: Amount = Field(
         description="Of all attempts of such jobs that run now or ended in this calendar month, deleted ones included."
     )
-    month_ends_at: datetime = Field(description="From then on `job_minutes` are counted anew.")
+    month_ends_at: Timestamp = Field(description="From then on `job_minutes` are counted anew.")
     requests_per_minute: int | None = Field(description="Of one key; null: any number.")
 
     @classmethod

@@ -1,12 +1,12 @@
 """What goes in and out of /v1/webhooks."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.pages import Listed, Page
+from models_store.documents.timestamp import Timestamp
 from models_store.documents.webhook import DeliveryState, Happening
 from models_store.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from models_store.targets import MAX_URL_CHARACTERS
@@ -57,7 +57,7 @@ class WebhookView(Listed):
     description: str
     enabled: bool
     disabled_reason: str | None
-    created_at: datetime
+    created_at: Timestamp
 
     @classmethod
     def of(cls, endpoint: WebhookEndpoint) -> Self:
@@ -87,7 +87,7 @@ class AttemptView(BaseModel):
     """One try at a delivery."""
 
     number: int
-    at: datetime
+    at: Timestamp
     took_ms: int
     status: int | None = Field(description="HTTP status of the answer, if there was one.")
     error: str | None = Field(description="Why there was none.")
@@ -102,9 +102,9 @@ class DeliveryView(Listed):
     event: Happening
     state: DeliveryState
     attempts: int
-    next_attempt_at: datetime | None
-    created_at: datetime
-    delivered_at: datetime | None
+    next_attempt_at: Timestamp | None
+    created_at: Timestamp
+    delivered_at: Timestamp | None
 
     @classmethod
     def of(cls, delivery: WebhookDelivery) -> Self:

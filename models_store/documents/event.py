@@ -1,10 +1,10 @@
 """What happens in a job, as it happens: stored, streamed over SSE, resumable by `seq`."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from models_store.documents.base import Document
+from models_store.documents.timestamp import Timestamp
 
 
 class EventType(StrEnum):
@@ -18,7 +18,7 @@ class EventType(StrEnum):
 class Event(Document):
     seq: int
     type: EventType
-    at: datetime
+    at: Timestamp
     attempt: int
     data: dict[str, Any]
 

@@ -1,12 +1,12 @@
 """Where a job stands: its state, and its stages one by one."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
 
 from models_store.documents.base import Document
+from models_store.documents.timestamp import Timestamp
 
 
 class JobState(StrEnum):
@@ -55,7 +55,7 @@ class Stage(Document):
     name: str
     state: StageState = StageState.PENDING
     progress: float = Field(default=0.0, ge=0, le=1)
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
     eta_s: float | None = Field(default=None, description="Seconds left, as the stage itself expects.")
     message: str | None = None

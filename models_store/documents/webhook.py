@@ -1,12 +1,12 @@
 """What is told to webhook endpoints."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from pydantic import Field
 
 from models_store.documents.base import Document
+from models_store.documents.timestamp import Timestamp
 
 
 class Happening(StrEnum):
@@ -38,5 +38,5 @@ class Notice(Document):
     """The body of a delivery (Standard Webhooks): what happened, when, and to what."""
 
     type: Happening
-    timestamp: datetime
+    timestamp: Timestamp
     data: dict[str, Any] = Field(description="The thing it happened to: ids, state, links; fetch the rest from there.")

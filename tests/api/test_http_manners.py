@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
+from pydantic import BaseModel
 from sqlalchemy import update
 
 from app.errors import ApiError
@@ -53,6 +55,32 @@ def test_every_error_says_what_to_do() -> None:
     assert len(found) > 50
     assert [error.__name__ for error in found if not error.hint] == []
     assert len({error.code for error in found}) == len(found)
+
+
+def all_answers(kind: type[BaseModel] = BaseModel) -> Iterator[type[BaseModel]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from all_answers(each)
+
+
+def test_moments_are_written_in_one_width_so_that_text_sorts_like_time(sqlite_service: Service) -> None:
+    service = sqlite_service
+    moments = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 5, 71000, tzinfo=UTC)
+    for moment in moments:
+        model_id = service.upload_model()
+        with service.database.session() as session:
+            session.execute(update(Model).where(Model.id == model_id).values(created_at=moment))
+    later, earlier = (row["created_at"] for row in service.http.get("/v1/models").json()["items"])
+    assert (earlier, later) == ("2026-01-02T03:04:05.000000Z", "2026-01-02T03:04:05.071000Z")
+    fields = {
+        f"{answer.__name__}.{name}": str(field)
+        for answer in set(all_answers())
+        if answer.__module__.startswith(("app.", "models_store."))
+        for name, field in answer.model_fields.items()
+    }
+    written = {name: field for name, field in fields.items() if "datetime" in field and "AfterValidator" not in field}
+    assert len(written) > 15
+    assert [name for name, field in written.items() if "PlainSerializer" not in field] == []
 
 
 def test_head_is_get_without_a_body(sqlite_service: Service) -> None:
