@@ -210,6 +210,34 @@ def test_a_layer_that_an_add_repeats_is_fitted_to_its_own_output(network):
     assert after < 0.5 * before
 
 
+class Tokens(nn.Module):
+    """Two linear layers over positions, added to what they read: exported, a MatMul and an Add of the bias each."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU())
+        self.first, self.second, self.head = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        return self.head(x + self.second(F.relu(self.first(x))))
+
+
+def test_the_bias_that_an_add_gives_a_product_is_fitted_with_it():
+    model, batches = exported(Tokens()), images()
+    assert [node.op_type for node in model.graph.node].count("MatMul") == 3
+    analysis = analyze(model)
+    (hidden,) = [group for group in analysis.groups if len(group) == 32]
+    plan = Plan({hidden.id: np.arange(32) < 16})
+    original, form = build(model), build(prune(analysis, plan))
+    fits = reconstruct(analysis, plan, original, form, batches)
+    products = [node.name for node in model.graph.node if node.op_type == "MatMul"]
+    assert [fit.name for fit in fits] == products[1:]  # the first one reads what it did
+    # Least squares with a constant leave no mean error of the sum that the layer is fitted to.
+    missed = outputs(form, batches) - outputs(original, batches)
+    assert missed.mean((0, 1)).abs().max() < 0.01 * missed.abs().mean()
+
+
 def test_biases_that_are_zeros_computed_on_the_way_are_none():
     """torch.export without its optimiser: zeros like the input, as many as the weight has filters."""
     g = GraphBuilder(18)

@@ -40,16 +40,18 @@ class Site:
     transposed: bool
     """Whether a matrix is stored as (inputs, outputs), as in MatMul and in Gemm without transB."""
     bias: fx.Node | None
+    biased: fx.Node
+    """The layer itself, or the Add that gives a MatMul its bias."""
     norm: Norm | None
     total: fx.Node | None
-    """The Add behind the layer and its norm."""
+    """The Add behind the layer and its norm, of another branch."""
     branch: fx.Node | None
     """The other operand of that Add."""
 
     @property
     def end(self) -> fx.Node:
-        """The last node of layer and norm."""
-        return self.norm.node if self.norm is not None else self.node
+        """The last node of layer, bias and norm."""
+        return self.norm.node if self.norm is not None else self.biased
 
     @property
     def groups(self) -> int:
@@ -120,9 +122,12 @@ def find_sites(form: TorchForm) -> dict[fx.Node, Site]:
         if layer is None:
             continue
         weight, transposed, bias = layer
-        norm = _norm(form, node)
-        total, branch = _sum(norm.node if norm is not None else node)
-        found[node] = Site(node, _arguments(node)[0], weight, transposed, bias, norm, total, branch)
+        biased = node
+        if node.target is torch.matmul:
+            biased, bias = _added_bias(form, node, member(form.module, weight).shape[1 if transposed else 0])
+        norm = _norm(form, biased)
+        total, branch = _sum(norm.node if norm is not None else biased)
+        found[node] = Site(node, _arguments(node)[0], weight, transposed, bias, biased, norm, total, branch)
     return found
 
 
@@ -137,6 +142,8 @@ def _layer(form: TorchForm, node: fx.Node) -> tuple[fx.Node, bool, fx.Node | Non
             weight, transposed = _arguments(weight)[0], True
     elif node.target is torch.matmul:
         weight, transposed, bias = arguments[1], True, None
+        if isinstance(weight, fx.Node) and weight.target is torch.permute and len(weight.users) == 1:
+            weight, transposed = _arguments(weight)[0], False
     else:
         return None
     if not isinstance(arguments[0], fx.Node) or arguments[0].op == "get_attr" or not _is_own(form, weight):
@@ -146,6 +153,17 @@ def _layer(form: TorchForm, node: fx.Node) -> tuple[fx.Node, bool, fx.Node | Non
     if bias is not None and not _is_own(form, bias):
         return None
     return weight, transposed, bias
+
+
+def _added_bias(form: TorchForm, product: fx.Node, outputs: int) -> tuple[fx.Node, fx.Node | None]:
+    """The Add that alone reads a product and gives each of its outputs a number of its own, and those numbers; the
+    product and None where there is none."""
+    (reader, *others) = [*product.users, None]
+    if reader is not None and others == [None] and reader.target is operator.add:
+        (bias,) = [a for a in _arguments(reader) if a is not product] or [None]
+        if _is_own(form, bias) and member(form.module, bias).shape == (outputs,):
+            return reader, bias
+    return product, None
 
 
 def _norm(form: TorchForm, layer: fx.Node) -> Norm | None:
