@@ -23,6 +23,7 @@ from worker.engine.recovery import FinetuneOptions
 from worker.engine.recovery.objective import objective_of
 from worker.engine.surgery import Plan
 from worker.engine.torch_form import build
+from worker.engine.torch_form.loss import LossForm
 
 CLASSES = 4
 
@@ -106,6 +107,10 @@ def heads(*outputs: tuple[list[int | str] | None, str]) -> onnx.ModelProto:
         ([(["n", 64], "Relu"), (["n", 1], "Sigmoid")], 2, ["o1"]),
         ([(["n", 2], "Relu"), (["n", 1], "Sigmoid")], 2, ["o1"]),
         ([(["n", 1], "Sigmoid"), (["n", 4], "Relu")], 4, ["o1"]),
+        ([(["n", 2], "Relu"), (["n"], "Sigmoid")], 2, ["o1"]),
+        ([(["n"], "Relu"), (["n", 2], "Relu")], 2, ["o1"]),
+        ([(["n"], "Sigmoid"), (["n", 4], "Relu")], 4, ["o1"]),
+        ([(["n"], "Relu")], 2, ["o0"]),
         ([(["n", 4, 1, 1], "Softmax"), (["n", 64], "Relu")], 4, ["o1"]),
         ([(["n", 4, 1, 1], "Softmax"), (["n", 3, 1, 1], "Softmax")], 3, ["o0"]),
         ([(["n", 64], "Relu"), (["n", 4], "Softmax")], None, ["o1"]),
@@ -126,29 +131,31 @@ def test_scores_that_come_out_twice_are_no_choice() -> None:
     assert [head.index for head in possible_heads(model, 4)] == [0]
 
 
-def one_score(activation: str | None, middle: float) -> onnx.ModelProto:
-    """A number less `middle`, and perhaps an activation."""
+def one_score(activation: str | None, middle: float, *, column: bool = True) -> onnx.ModelProto:
+    """A number less `middle`, and perhaps an activation: (N, 1), or (N,) as `squeeze(1)` leaves it."""
     g = GraphBuilder(seed=1)
     features = g.node("Flatten", g.node("GlobalAveragePool", g.node("Relu", g.conv(g.input(("n", 3, 8, 8)), 3, 16))))
     logit = g.node("Gemm", features, g.weight(1, 16), g.constant(np.array([-middle], np.float32)), transB=1)
+    if not column:
+        logit = g.node("Squeeze", logit, g.constant([1]))
     return g.model(g.node(activation, logit) if activation else logit)
 
 
 def answers(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    """(N,)."""
     session = onnxruntime.InferenceSession(model.SerializeToString())
     (found,) = session.run(None, {model.graph.input[0].name: images.transpose(0, 3, 1, 2)})
-    return np.asarray(found[:, 0])
+    return np.asarray(found).reshape(len(images))
 
 
+@pytest.mark.parametrize("column", [True, False], ids=["(N, 1)", "(N,)"])
 @pytest.mark.parametrize("activation", ["Sigmoid", None])
-def test_one_score_stands_for_two_classes(activation: str | None, tmp_path) -> None:
+def test_one_score_stands_for_two_classes(activation: str | None, column: bool, tmp_path) -> None:
     """A probability or its logit, in all that a job does, and in the file in eight bits."""
     rng = np.random.default_rng(0)
     images = (rng.normal(0, 4, (60, 1, 1, 3)) + rng.random((60, 8, 8, 3))).astype(np.float32)
     logits = answers(one_score(None, 0.0), images)
     middle = float(np.median(logits))
-    model, logits = one_score(activation, middle), logits - middle
+    model, logits = one_score(activation, middle, column=column), logits - middle
     labels = (logits > 0).astype(np.int64)
     plain = np.ones(3, np.float32), np.zeros(3, np.float32)
     rows = np.split(np.arange(60), 3)
@@ -160,6 +167,10 @@ def test_one_score_stands_for_two_classes(activation: str | None, tmp_path) -> N
     assert found.loss == pytest.approx(due[rows[2]].mean(), rel=1e-4)
     assert score_variants([[lambda: model]], dataset.validation, 2)[0].wrong == 0
     assert Objective(analyze(model), dataset, images=20, calibration_images=2)(Plan({})).top1 == 1
+    analysis, (some, truth) = analyze(model), next(dataset.validation.batches(20))
+    assert Probe(analysis, some_images(analysis, dataset.validation, 20, 2)).original().top1 == 1
+    ((found_losses, _, _),) = LossForm(model, classes=2).batches(some, truth, 20)
+    np.testing.assert_allclose(found_losses.detach(), due[rows[1]], rtol=1e-4)
     for share in (0.0, 1.0):
         student = build(model)
         objective = objective_of(
@@ -180,4 +191,12 @@ def test_one_score_stands_for_two_classes(activation: str | None, tmp_path) -> N
 def test_one_score_that_may_be_a_probability_is_not_taken_for_a_logit(activation: str) -> None:
     head = find_head(one_score(activation, 0.0), 2)
     with pytest.raises(EngineError, match="has 1 scores"):
-        head.scores(np.full((4, 1), 0.3, np.float32), 2)
+        head.scores(np.full((4, 1), 0.3, np.float32), 2, 4)
+
+
+@pytest.mark.parametrize("output", [np.zeros(4, np.int64), np.zeros(8, np.float32), np.zeros((4, 2, 3), np.float32)])
+def test_what_is_no_score_per_image_is_told(output: np.ndarray) -> None:
+    """The numbers of classes, what two images have for four, and maps of scores."""
+    with pytest.raises(EngineError) as caught:
+        find_head(one_score(None, 0.0), 2).scores(output, 2, 4)
+    assert caught.value.code == "not_a_classifier"

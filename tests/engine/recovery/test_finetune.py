@@ -111,8 +111,10 @@ def test_learns_through_any_last_activation(uploads, tail):
     assert [row.epoch for row in training.epochs] == [0, 1, 2, 3, 4]
 
 
-def test_one_sigmoid_stands_for_two_classes(uploads):
-    model = exported(network(1, nn.Sigmoid()))
+@pytest.mark.parametrize("tail", [[nn.Sigmoid()], [nn.Flatten(0)], [nn.Flatten(0), nn.Sigmoid()]])
+def test_one_score_stands_for_two_classes(uploads, tail):
+    """As (N, 1), and as (N,)."""
+    model = exported(network(1, *tail))
     dataset, form = dataset_of(uploads[2], model), build(model)
     finetune(form, dataset, OPTIONS)
     assert evaluate(form.write_back(), dataset.test, 2).top1 > 0.95

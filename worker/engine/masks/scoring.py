@@ -122,7 +122,8 @@ def _score(family: Sequence[Variant], images: _Images, classes: int, shared: Pre
     wrong = np.zeros(len(sessions), dtype=np.int64)
     for batch, labels in images:
         begun = batch if first is None else _run(first, name, images.name, batch)
-        wrong += [_wrong(head, _run(session, head.name, name, begun), labels, classes) for session in sessions]
+        outputs = (_run(session, head.name, name, begun) for session in sessions)
+        wrong += [_wrong(head, head.scores(output, classes, len(batch)), labels) for output in outputs]
     return [Score(int(count), images.count) for count in wrong]
 
 
@@ -137,6 +138,5 @@ def _run(session: Session, output: str, name: str, batch: np.ndarray) -> np.ndar
         ) from error
 
 
-def _wrong(head: Head, output: np.ndarray, labels: np.ndarray, classes: int) -> int:
-    scores = head.scores(output, classes)[: len(labels)]
-    return int((predicted_classes(head, scores) != labels).sum())
+def _wrong(head: Head, scores: np.ndarray, labels: np.ndarray) -> int:
+    return int((predicted_classes(head, scores[: len(labels)]) != labels).sum())

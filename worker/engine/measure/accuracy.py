@@ -12,7 +12,7 @@ import onnx
 from worker.engine.data import Split
 from worker.engine.graph import load_model
 from worker.engine.measure.classifier import Head, find_head, losses, predicted_classes
-from worker.engine.measure.images import batch_size, run_images
+from worker.engine.measure.images import batch_size, own_rows, run_images
 from worker.engine.measure.session import cpu_session
 
 TOP = 5
@@ -42,7 +42,7 @@ def evaluate(
     scores, labels = [], []
     for batch, truth in split.batches(batch_size(session)):
         (output,) = run_images(session, batch, [head.name])
-        scores.append(head.scores(output, classes)[: len(truth)])
+        scores.append(head.scores(own_rows(session, output, len(batch)), classes, len(batch)))
         labels.append(truth)
         on_progress(sum(len(truth) for truth in labels) / len(split))
     return _summary(head, np.concatenate(scores), np.concatenate(labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,16 +30,18 @@ class Head:
     activation: Activation
     logits: str
 
-    def scores(self, output: np.ndarray, classes: int) -> np.ndarray:
-        """The output as (N, scores), checked against the number of classes in the data."""
-        flat = output.reshape(len(output), -1) if output.ndim > 0 else output.reshape(1, -1)
-        if output.ndim < 2 or flat.shape[1] != output.shape[1]:
+    def scores(self, output: np.ndarray, classes: int, images: int) -> np.ndarray:
+        """The output for so many images as (N, scores), checked against the number of classes in the data."""
+        numbers = output.ndim == 1 and output.dtype.kind != "f"  # of classes, say
+        if numbers or not is_scores(output.shape, images):
             raise EngineError(
                 "not_a_classifier",
-                f"Output {self.name!r} has the shape {tuple(output.shape)}, not one score per sample and class.",
-                "Labels need an output of (N, classes), or (N, 1) for two. With data.labels set to false the pruned "
-                "model learns from the original on the images alone.",
+                f"Output {self.name!r} has the shape {tuple(output.shape)} and type {output.dtype} for {images} "
+                "images, not one score per image and class.",
+                "Labels need an output of (N, classes), or (N, 1) or (N,) for two. With data.labels set to false the "
+                "pruned model learns from the original on the images alone.",
             )
+        flat = output.reshape(images, -1)
         check_class_count(flat.shape[1], classes, self)
         return flat
 
@@ -50,6 +52,11 @@ class Head:
     def is_yes_or_no(self, scores: int) -> bool:
         """Whether each score is judged by itself, and not against those of the other classes."""
         return self.activation == "sigmoid" or self.is_binary(scores)
+
+
+def is_scores(shape: Sequence[int], images: int) -> bool:
+    """Whether values of this shape are (N, K), followed by ones perhaps, or (N,) for so many images."""
+    return len(shape) > 0 and shape[0] == images and all(size == 1 for size in shape[2:])
 
 
 def check_class_count(scores: int, classes: int, head: Head) -> None:
@@ -72,25 +79,33 @@ def possible_heads(model: onnx.ModelProto, classes: int | None = None) -> tuple[
     """The outputs that are as likely as each other to be the class scores, one for each value that they come from.
 
     Of the outputs that static shapes allow to be (N, K), these are the ones that end in an activation and have a score
-    per class; if there are none, those with a score per class, then those that end in an activation, then all. Where no
-    output may be (N, K), it is the first one.
+    per class; if there are none, those with a score per class, then those that end in an activation, then all. One that
+    is (N,) counts among them where it ends in a sigmoid and there are two classes, and else where there is no other.
+    Where no output may be either, it is the first one.
     """
     makers = {output: node for node in model.graph.node for output in node.output}
     heads: dict[int, dict[str, Head]] = {}
-    for index, width in _flat_outputs(model):
+    for index, rank, width in _flat_outputs(model):
         head, activated = _ending_in(makers, index, model.graph.output[index].name)
         binary = classes == 2 and head.is_binary(width) and activated  # without an activation it may be any number
         fits = classes is not None and (width == classes or binary)
-        heads.setdefault(2 * fits + activated, {}).setdefault(head.logits, head)
+        likely = 2 * fits + activated if rank == 2 or fits else -1
+        heads.setdefault(likely, {}).setdefault(head.logits, head)
     return tuple(heads[max(heads)].values())
 
 
-def _flat_outputs(model: onnx.ModelProto) -> list[tuple[int, int]]:
-    """Numbers of the outputs that may be (N, K), and K, 0 where the file does not say; else that of the first."""
-    shapes = [value.type.tensor_type for value in model.graph.output]
-    ranks = [len(value.shape.dim) if value.HasField("shape") else 2 for value in shapes]
-    flat = [index for index, rank in enumerate(ranks) if rank == 2] or [0]
-    return [(index, shapes[index].shape.dim[1].dim_value if len(shapes[index].shape.dim) > 1 else 0) for index in flat]
+def _flat_outputs(model: onnx.ModelProto) -> list[tuple[int, int, int]]:
+    """(number, rank, scores) of the outputs that may be (N, K) or (N,), 0 scores where the file does not say; else of
+    the first."""
+    found = []
+    for index, value in enumerate(model.graph.output):
+        shape = value.type.tensor_type.shape
+        rank = len(shape.dim) if value.type.tensor_type.HasField("shape") else 2
+        if rank == 1:
+            found.append((index, 1, 1))
+        elif rank == 2:
+            found.append((index, 2, shape.dim[1].dim_value if shape.dim else 0))
+    return found or [(0, 0, 0)]
 
 
 def _ending_in(makers: Mapping[str, onnx.NodeProto], index: int, name: str) -> tuple[Head, bool]:

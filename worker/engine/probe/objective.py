@@ -71,4 +71,4 @@ class Objective:
     @torch.no_grad()
     def _scores(self, inputs: tuple[torch.Tensor, ...]) -> np.ndarray:
         output = self._masked.module(*inputs)[self._head.index].cpu().numpy()
-        return self._head.scores(output, self._images.classes)
+        return self._head.scores(output, self._images.classes, len(inputs[0]))

@@ -105,7 +105,7 @@ class Probe:
             for number in range(start, len(plans), len(self._forms)):
                 outputs = [_numbers(value) for value in replay.again(form.silence(plans[number]))]
                 squares = [float(np.square(a - b).sum()) for a, b in zip(outputs, reference, strict=True)]
-                right = 0 if labels is None else self._right(outputs[self._head.index], labels)
+                right = 0 if labels is None else self._right(outputs[self._head.index], labels, len(inputs[0]))
                 tallies[number] = _Tally(np.array(squares), right)
                 told.one_more()
 
@@ -137,8 +137,8 @@ class Probe:
         per_image = max(replay.held_bytes // max(len(inputs[0]), 1), 1) if inputs[0].ndim else replay.held_bytes
         return int(np.clip(self._held_bytes // per_image, 1, _LARGEST_BATCH))
 
-    def _right(self, output: np.ndarray, labels: np.ndarray) -> int:
-        scores = self._head.scores(output, self._images.classes)[: len(labels)]
+    def _right(self, output: np.ndarray, labels: np.ndarray, images: int) -> int:
+        scores = self._head.scores(output, self._images.classes, images)[: len(labels)]
         return int((predicted_classes(self._head, scores) == labels).sum())
 
     def _response(self, parts: Sequence[_Tally], energy: np.ndarray) -> Response:

@@ -17,6 +17,7 @@ from worker.engine.measure.classifier import find_head
 from worker.engine.methods import Options
 from worker.engine.recovery.registry import RECOVERIES
 from worker.engine.torch_form import TorchForm
+from worker.engine.torch_form.loss import rows_of_scores
 
 Share = Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
 _SHARE = 0.5
@@ -58,7 +59,7 @@ class Teacher:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """The original's, (N, scores)."""
         found: torch.Tensor = self._network(images)[0]
-        return found.flatten(1).float()
+        return rows_of_scores(found)
 
     def divergence(self, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """(N,): that of the student's class probabilities from the original's, both softened by the temperature T,

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 
 from worker.engine.data import Dataset
 from worker.engine.errors import EngineError
-from worker.engine.measure.classifier import Head, check_class_count, find_head
+from worker.engine.measure.classifier import Head, check_class_count, find_head, is_scores
 from worker.engine.recovery.distillation import Share, Teacher, share_of
 from worker.engine.torch_form import TorchForm
 from worker.engine.torch_form.failures import as_engine_error
+from worker.engine.torch_form.loss import rows_of_scores
 
 Outputs = tuple[torch.Tensor, ...]
 
@@ -57,7 +58,7 @@ class Labels:
 
 def _logits(outputs: Outputs) -> torch.Tensor:
     """(N, scores)."""
-    return outputs[0].flatten(1).float()
+    return rows_of_scores(outputs[0])
 
 
 def _check(form: TorchForm, head: Head, images: np.ndarray, classes: int) -> int:
@@ -68,12 +69,13 @@ def _check(form: TorchForm, head: Head, images: np.ndarray, classes: int) -> int
     hint = "Export it with a dynamic batch axis, and check its input size."
     with torch.no_grad(), as_engine_error("torch_form_failed", what, hint):
         logits = network(torch.from_numpy(images).to(device))[0]
-    if logits.dim() < 2 or logits.shape[0] != len(images) or logits.flatten(1).shape[1] != logits.shape[1]:
+    if not is_scores(logits.shape, len(images)):
         raise EngineError(
             "not_a_classifier",
             f"Output {head.name!r} has the shape {tuple(logits.shape)} for {len(images)} images, "
             "not one score per image and class.",
             "Set data.labels to false: the pruned model then learns from the original on the images alone.",
         )
-    check_class_count(logits.shape[1], classes, head)
-    return int(logits.shape[1])
+    scores = rows_of_scores(logits).shape[1]
+    check_class_count(scores, classes, head)
+    return int(scores)
