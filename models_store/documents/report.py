@@ -326,6 +326,11 @@ class Report(Document):
     parity: Parity | None
     rounds: tuple[RoundRow, ...] = Field(default=(), description="Of a schedule, the last one as well.")
     regularisation: Training | None = Field(default=None, description="The training before the cut.")
+    doomed_left: float | None = Field(
+        default=None,
+        description="What that training left of the weights that the cut then took: their norm after it, relative to "
+        "before.",
+    )
     recovery: RecoveryResult | None = None
     training: Training | None
     exports: tuple[ExportedFile, ...] = Field(default=(), description="Files of the model beside pruned.onnx.")

@@ -194,10 +194,26 @@ def test_trained_before_the_cut_to_do_without_what_goes(plane: Plane, method: st
     assert report.proof.passed
     assert report.regularisation is not None
     assert report.regularisation.best_epoch == 12
+    assert report.doomed_left is not None
+    assert 0 < report.doomed_left < 0.1
+    assert not any("vanish" in warning for warning in report.warnings)
     assert report.accuracy is not None
     assert report.accuracy.after_cut.top1 > 0.9
     assert report.accuracy.after_cut.loss < 2 * report.regularisation.epochs[-1].validation_loss + 0.1
     assert b"Training before the cut" in b"".join(plane.blobs.stream(plane.artifacts(job_id)["report.html"].blob_key))
+
+
+def test_weights_that_did_not_vanish_before_the_cut_are_told(plane: Plane) -> None:
+    asked = {"method": "greg", "epochs": 1, "last": 0.1}
+    finetuning = {"epochs": 0, "batch_size": 16, "learning_rate": 0.02}
+    job_id = plane.submit(**plane.ready_inputs(), regularisation=asked, finetuning=finetuning, measuring=QUICK)
+    plane.work()
+    plane.wait(job_id, JobState.SUCCEEDED)
+    report = Report.model_validate(plane.report(job_id))
+    assert report.doomed_left is not None
+    assert 0.5 < report.doomed_left <= 1.2
+    (told,) = (warning for warning in report.warnings if "vanish" in warning)
+    assert f"left {report.doomed_left:.0%} of the weights" in told
 
 
 def test_what_was_trained_before_the_cut_is_not_refitted_to_what_it_was(plane: Plane) -> None:

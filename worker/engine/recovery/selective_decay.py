@@ -7,6 +7,7 @@ al., "Neural Pruning via Growing Regularization", ICLR 2021, GReg-1) lets it gro
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,6 +93,12 @@ class SelectiveDecay:
             parameter = module.get_parameter(path)
             if parameter.grad is not None:
                 parameter.grad.add_(parameter * mask.to(parameter), alpha=rate)
+
+    @torch.no_grad()
+    def norm(self, module: torch.nn.Module) -> float:
+        """Of all doomed weights together, Euclidean."""
+        parts = [(module.get_parameter(path) * mask).double().square().sum() for path, mask in self.doomed.items()]
+        return math.sqrt(sum(part.item() for part in parts))
 
 
 def doomed_weights(analysis: Analysis, plan: Plan, form: TorchForm) -> dict[str, torch.Tensor]:

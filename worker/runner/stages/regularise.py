@@ -17,14 +17,29 @@ if TYPE_CHECKING:
     from worker.engine.torch_form import TorchForm
 
 
+_MUCH = 0.1
+
+
 class Regularised(Document):
     """The training before the cut."""
 
     training: Training
+    doomed_left: float | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        if self.doomed_left is None or self.doomed_left <= _MUCH:
+            return ()
+        return (
+            f"The training before the cut left {self.doomed_left:.0%} of the weights that were to vanish (of their "
+            "norm); the cut took them all the same. More regularisation.epochs or a higher regularisation.last make "
+            "them vanish.",
+        )
 
 
 def run(bench: Workbench) -> Regularised:
     from worker.engine.recovery import SelectiveDecay, doomed_weights
+    from worker.engine.torch_form import build
 
     wanted = bench.spec.regularisation
     if wanted is None:
@@ -34,10 +49,13 @@ def run(bench: Workbench) -> Regularised:
     def decay(form: TorchForm) -> SelectiveDecay:
         return SelectiveDecay(doomed_weights(bench.analysis, plan, form), wanted.method, wanted.first, wanted.last)
 
+    whole = build(bench.original)
+    before = decay(whole).norm(whole.module)
     checkpoint = bench.training_path.with_stem("regularising")
     trained = train(bench, bench.original, checkpoint, epochs=wanted.epochs, decay=decay)
     onnx.save(trained.form.write_back(), bench.regularised_path)
-    return Regularised(training=trained.training)
+    left = decay(trained.form).norm(trained.form.module)
+    return Regularised(training=trained.training, doomed_left=left / before if before > 0 else 0.0)
 
 
 def reason_to_skip(bench: Workbench) -> str | None:
