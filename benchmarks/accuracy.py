@@ -4,6 +4,7 @@
     python -m benchmarks.accuracy --bases resnet20 --factors 2 3 --seeds 0
     python -m benchmarks.accuracy --epochs 1 3                  # besides: train the best few
     python -m benchmarks.accuracy --epochs 3 --rates 0.02 0.05  # at the better of two learning rates for each
+    python -m benchmarks.accuracy --epochs 3 --taught           # with the original as a teacher of both sides
     python -m benchmarks.accuracy --methods all                 # every criterion and allocation of ours
     python -m benchmarks.accuracy --show
 
@@ -28,6 +29,7 @@ from benchmarks import accuracy_report, machine, results
 from benchmarks.accuracy_bases import FORMS
 from benchmarks.accuracy_bench import Bench, Row, Settings
 from benchmarks.accuracy_methods import ALL_PEERS, INNER_PEERS, OTHERS, OURS
+from worker.engine.recovery.distillation import Share
 
 RESULTS = results.FOLDER / "accuracy.json"
 BASES = ("resnet20", "resnet56", "vgg16_bn")
@@ -64,11 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep()
 
     def train(row: Row) -> None:
-        trained = rows[str(row)].setdefault("trained", {})
+        trained = rows[str(row)].setdefault("taught" if options.taught else "trained", {})
         wanted = [(epochs, rate) for epochs in options.epochs for rate in options.rates]
         missing = [(epochs, rate) for epochs, rate in wanted if f"{rate:g}" not in trained.get(str(epochs), {})]
         if missing:
-            for epochs, rate, accuracy in Bench.of(row, settings).train(row, missing):
+            share: Share = "auto" if options.taught else 0.0
+            for epochs, rate, accuracy in Bench.of(row, settings).train(row, missing, share):
                 trained.setdefault(str(epochs), {})[f"{rate:g}"] = accuracy
                 keep()
 
@@ -95,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument("--methods", nargs="+", default=(*OURS, *ALL_PEERS), help="names, ours and theirs; or all")
     parser.add_argument("--epochs", nargs="*", type=int, default=(), help="train the best rows for so many epochs")
+    parser.add_argument("--taught", action="store_true", help="by the original, too, as in jobs that say nothing else")
     parser.add_argument("--rates", nargs="+", type=float, default=(0.02,), help="learning rates; the best counts")
     parser.add_argument("--best", type=int, default=3, help="how many rows of each side, base and budget are trained")
     parser.add_argument("--calibration-images", type=int, default=2000)

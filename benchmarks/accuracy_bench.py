@@ -91,11 +91,14 @@ class Bench:
             result["top1"][name] = self.accuracy(recovered)
         return result
 
-    def train(self, row: Row, trainings: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float, float]]:
-        """(epochs, learning rate) -> these and the accuracy; each starts at the row's best state without training."""
+    def train(
+        self, row: Row, trainings: Sequence[tuple[int, float]], distillation: Share
+    ) -> Iterator[tuple[int, float, float]]:
+        """(epochs, learning rate) -> these and the accuracy; each starts at the row's best state without training.
+        Both sides have the same `distillation`."""
         start = self.recovered(row)
         for epochs, rate in trainings:
-            accuracy = self.trained(start, epochs, rate)
+            accuracy = self.trained(start, epochs, rate, distillation)
             print(f"{row}: {accuracy:.4f} after {epochs} epochs from {rate:g}", flush=True)
             yield epochs, rate, accuracy
 
@@ -104,8 +107,8 @@ class Bench:
         _, recoveries = self._cut(row, AUGMENTATION)
         return recoveries["reconstructed" if row.side == "ours" else "bn"]()
 
-    def trained(self, start: onnx.ModelProto, epochs: int, rate: float, distillation: Share = 0.0) -> float:
-        """The accuracy after so many epochs. Where both sides are compared, neither has a teacher."""
+    def trained(self, start: onnx.ModelProto, epochs: int, rate: float, distillation: Share) -> float:
+        """The accuracy after so many epochs; the teacher is the base."""
         form = build(start)
         options = FinetuneOptions(
             epochs=epochs,

@@ -77,6 +77,27 @@ def test_one_seed_is_no_match_for_the_mean_of_several():
     assert values == [f"+0.00 points: {BEST_OURS} (of {count} trained) {compared}" for count in (1, 2)]
 
 
+def test_trainings_with_a_teacher_are_compared_with_each_other():
+    keys = [f"{OPTION_B}/ours/{BEST_OURS}", f"{OPTION_B}/torch-pruning/{BEST_PEER}"]
+    ours, theirs = (f"{key}/2x/seed 0" for key in keys)
+    other = f"{OPTION_B}/torch-pruning/FPGM, uniform/2x/seed 0"
+
+    def found(way, rows):
+        name = f"resnet56 at 2x fewer MACs, after 3 epochs{way}: accuracy above Torch-Pruning's"
+        return [claim.value for claim in claims({"resnet56": 0.9}, rows, METHODS) if claim.name == name]
+
+    taught = {"taught": {"3": {"0.02": 0.9}}}
+    plain = {"trained": {"3": {"0.02": 0.88}}}
+    rows = ROWS | {theirs: row(0.4, 0.8) | plain, other: row(0.4, 0.8) | {"trained": {"3": {"0.02": 0.87}}}}
+    one_side = rows | {ours: ROWS[ours] | plain | taught}
+    both = one_side | {theirs: rows[theirs] | {"taught": {"3": {"0.02": 0.89}}}}
+    compared = f"{BEST_OURS} (of 1 trained) against {BEST_PEER}"
+    for measured in (one_side, both):
+        assert found("", measured) == [f"+0.00 points: {compared} (of 2 trained)"]
+    assert found(", both taught by the original, too", one_side) == []
+    assert found(", both taught by the original, too", both) == [f"+1.00 points: {compared} (of 1 trained)"]
+
+
 def test_learning_rates_that_one_side_alone_was_given_do_not_count():
     ours, rival, other = (
         f"{OPTION_B}/{method}/2x/seed 0"
