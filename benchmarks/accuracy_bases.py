@@ -69,8 +69,6 @@ def cifar_resnet34() -> nn.Module:
 
 UNTRAINED: dict[str, Callable[[], nn.Module]] = {"vgg16_bn": CifarVgg16, "resnet34": cifar_resnet34}
 """Networks that are trained from nothing."""
-WHOLE_EPOCHS = {"vgg16_bn": (5, 0.05), "resnet34": (1, 0.02)}
-"""(epochs, rate) of their training on whole images, after ten epochs of which nine see images of half the side."""
 
 
 # ---------------------------------------------------------------------------------------------- networks
@@ -167,8 +165,7 @@ def _trained(name: str) -> Path:
                 _train(model, rough, epochs=10, rate=0.05, halved=9)
             model.load_state_dict(load_file(rough))
             # The rate is next to nothing in the one epoch so far that saw whole images.
-            epochs, rate = WHOLE_EPOCHS[name]
-            _train(model, target, epochs, rate)
+            _train(model, target, epochs=1, rate=0.02)
         else:
             raise ValueError(f"there is no base {name!r}")
     return target

@@ -1,6 +1,5 @@
 """What the service says about uploads and jobs. Fields that this version does not know are ignored."""
 
-from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +10,7 @@ from models_store.documents.inspection import LayerInfo, Rejection
 from models_store.documents.job import JobState, Stage
 from models_store.documents.pipeline import Gate, GateVerdict, RunState
 from models_store.documents.report import Artifact
+from models_store.documents.timestamp import Timestamp
 from models_store.documents.webhook import DeliveryState, Happening
 
 Row = TypeVar("Row", bound="Resource")
@@ -33,7 +33,7 @@ class Upload(Resource):
     size_bytes: int
     inspection: dict[str, Any] | None = None
     rejection: Rejection | None = None
-    created_at: datetime
+    created_at: Timestamp
 
 
 class Refusal(Resource):
@@ -68,9 +68,9 @@ class Job(Resource):
     progress: float = 0.0
     stages: tuple[Stage, ...] = ()
     error: JobError | None = None
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    created_at: Timestamp
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
 
 
 class ModelGraph(Resource):
@@ -104,7 +104,7 @@ class Link(Resource):
     """Opens one file of a job without a key, until it expires."""
 
     url: str
-    expires_at: datetime
+    expires_at: Timestamp
 
 
 class Webhook(Resource):
@@ -117,7 +117,7 @@ class Webhook(Resource):
     enabled: bool
     disabled_reason: str | None = None
     secret: str | None = None
-    created_at: datetime
+    created_at: Timestamp
 
 
 class Delivery(Resource):
@@ -128,16 +128,16 @@ class Delivery(Resource):
     event: Happening
     state: DeliveryState
     attempts: int
-    next_attempt_at: datetime | None = None
-    created_at: datetime
-    delivered_at: datetime | None = None
+    next_attempt_at: Timestamp | None = None
+    created_at: Timestamp
+    delivered_at: Timestamp | None = None
 
 
 class Attempt(Resource):
     """One try at a delivery."""
 
     number: int
-    at: datetime
+    at: Timestamp
     took_ms: int
     status: int | None = None
     error: str | None = None
@@ -159,7 +159,7 @@ class Pipeline(Resource):
     gates: tuple[Gate, ...]
     hooks: dict[str, str]
     secret: str | None = None
-    created_at: datetime
+    created_at: Timestamp
 
 
 class Run(Resource):
@@ -171,8 +171,8 @@ class Run(Resource):
     state: RunState
     reason: str
     gates: tuple[GateVerdict, ...]
-    created_at: datetime
-    finished_at: datetime | None = None
+    created_at: Timestamp
+    finished_at: Timestamp | None = None
 
 
 class ApiKey(Resource):
@@ -181,10 +181,10 @@ class ApiKey(Resource):
     id: str
     name: str
     scopes: tuple[Scope, ...]
-    created_at: datetime
-    expires_at: datetime | None = None
-    last_used_at: datetime | None = None
-    revoked_at: datetime | None = None
+    created_at: Timestamp
+    expires_at: Timestamp | None = None
+    last_used_at: Timestamp | None = None
+    revoked_at: Timestamp | None = None
     key: str | None = None
 
 
@@ -197,7 +197,7 @@ class Project(Resource):
     stored_bytes_limit: int | None = None
     unfinished_jobs_limit: int | None = None
     job_minutes_limit: int | None = None
-    created_at: datetime
+    created_at: Timestamp
 
 
 class Amount(Resource):
@@ -215,7 +215,7 @@ class Usage(Resource):
     unfinished_jobs: Amount
     unfinished_inspections: Amount | None = None  # None: by a service of before there was a limit
     job_minutes: Amount
-    month_ends_at: datetime
+    month_ends_at: Timestamp
     requests_per_minute: int | None = None
 
 
@@ -223,7 +223,7 @@ class Change(Resource):
     """An entry of the audit log."""
 
     id: str
-    at: datetime
+    at: Timestamp
     key_id: str | None = None
     action: str
     resource: str

@@ -253,6 +253,12 @@ class Training(Document):
         "tenth of the learning rate.",
     )
     best_epoch: int = Field(description="Chosen on the validation split; 0 is the model before training.")
+    judged_on_both: bool = Field(
+        default=False,
+        description="Whether the best epoch and epoch 0 were compared on as many training images besides: where epoch "
+        "0 gets more of the validation images right than of the test images, and not by chance, it comes from a "
+        "network that was trained on them.",
+    )
     epochs: tuple[EpochRow, ...]
 
 

@@ -82,6 +82,7 @@ def train(
         taught=taught,
         retreats=found.retreats,
         best_epoch=found.best_epoch,
+        judged_on_both=found.judged_on_both,
         epochs=tuple(EpochRow(**asdict(epoch)) for epoch in found.epochs),
     )
     return Trained(form, parity, training)

@@ -74,6 +74,14 @@ def test_one_probability_for_two_classes():
     assert found.loss == pytest.approx(exact, rel=1e-5)
 
 
+@pytest.mark.parametrize("count", [64, 65, 66])
+def test_one_image_left_over_whose_score_has_no_axis_at_all(count):
+    """Squeeze without axes makes () of (1, 1)."""
+    values, labels = scores(count, classes=1), np.arange(count) % 2
+    found = evaluate(scoring_model(1, ("Squeeze", {})), split_of(values, labels), 2)
+    np.testing.assert_array_equal(found.predictions, values[:, 0] > 0)
+
+
 def test_independent_probabilities():
     values, labels = scores(), np.arange(200) % 7
     found = evaluate(scoring_model(7, SIGMOID), split_of(values, labels), 7)

@@ -107,7 +107,9 @@ def heads(*outputs: tuple[list[int | str] | None, str]) -> onnx.ModelProto:
         ([(["n", 64], "Relu"), (["n", 1], "Sigmoid")], 2, ["o1"]),
         ([(["n", 2], "Relu"), (["n", 1], "Sigmoid")], 2, ["o1"]),
         ([(["n", 1], "Sigmoid"), (["n", 4], "Relu")], 4, ["o1"]),
-        ([(["n", 2], "Relu"), (["n"], "Sigmoid")], 2, ["o1"]),
+        ([(["n", 2], "Relu"), (["n"], "Sigmoid")], 2, ["o0"]),
+        ([(["n"], "Sigmoid"), (["n", 2], "Softmax")], 2, ["o1"]),
+        ([(["n", 64], "Softmax"), (["n"], "Sigmoid")], 2, ["o1"]),
         ([(["n"], "Relu"), (["n", 2], "Relu")], 2, ["o1"]),
         ([(["n"], "Sigmoid"), (["n", 4], "Relu")], 4, ["o1"]),
         ([(["n"], "Relu")], 2, ["o0"]),
@@ -187,10 +189,10 @@ def test_one_score_stands_for_two_classes(activation: str | None, column: bool, 
     assert evaluate(small, dataset.test, 2).top1 > 0.8
 
 
-@pytest.mark.parametrize("activation", ["HardSigmoid", "Tanh"])
+@pytest.mark.parametrize("activation", ["HardSigmoid", "Tanh", "ReduceMax"])
 def test_one_score_that_may_be_a_probability_is_not_taken_for_a_logit(activation: str) -> None:
     head = find_head(one_score(activation, 0.0), 2)
-    with pytest.raises(EngineError, match="has 1 scores"):
+    with pytest.raises(EngineError, match="may be a probability or its logit"):
         head.scores(np.full((4, 1), 0.3, np.float32), 2, 4)
 
 

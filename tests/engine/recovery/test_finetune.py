@@ -120,6 +120,21 @@ def test_one_score_stands_for_two_classes(uploads, tail):
     assert evaluate(form.write_back(), dataset.test, 2).top1 > 0.95
 
 
+class Squeeze(nn.Module):
+    def forward(self, x):
+        return x.squeeze()
+
+
+def test_one_image_left_over_whose_score_has_no_axis_at_all(uploads):
+    model = exported(network(1, Squeeze()))
+    dataset, form = dataset_of(uploads[2], model), build(model)
+    size = len(dataset.validation) - 1
+    finetune(
+        form, dataset, OPTIONS.model_copy(update={"batch_size": size, "distillation": "auto"}), teacher=build(model)
+    )
+    assert evaluate(form.write_back(), dataset.test, 2).top1 > 0.95
+
+
 def test_a_model_exported_for_one_image_learns_in_batches(uploads):
     model = exported(network(4), batch=1)
     dataset, form = dataset_of(uploads[4], model), build(model)

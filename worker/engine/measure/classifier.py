@@ -16,7 +16,8 @@ Activation = Literal["none", "softmax", "log_softmax", "sigmoid", "another"]
 _ACTIVATIONS: dict[str, Activation] = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 _SAME_NUMBERS = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
 _BOUNDED = frozenset({"Clip", "Div", "Exp", "HardSigmoid", "Reciprocal", "Softsign", "Tanh"})
-"""What ends in one of these may be a probability already, and is no logit."""
+_CHOICES = frozenset({"ArgMax", "ArgMin", "ReduceMax", "ReduceMin", "TopK"})
+"""What ends in one of these may be a probability already, or the number of a class, and is no logit."""
 _QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SMALLEST = np.float64(np.finfo(np.float32).tiny)
 
@@ -55,16 +56,25 @@ class Head:
 
 
 def is_scores(shape: Sequence[int], images: int) -> bool:
-    """Whether values of this shape are (N, K), followed by ones perhaps, or (N,) for so many images."""
-    return len(shape) > 0 and shape[0] == images and all(size == 1 for size in shape[2:])
+    """Whether values of this shape are (N, K), followed by ones perhaps, or (N,) for so many images; () for one."""
+    if len(shape) == 0:
+        return images == 1
+    return shape[0] == images and all(size == 1 for size in shape[2:])
 
 
 def check_class_count(scores: int, classes: int, head: Head) -> None:
     """Raise where the data has classes for which the model has no score."""
+    if scores == 1 and classes == 2 and not head.is_binary(scores):
+        raise EngineError(
+            "not_a_classifier",
+            f"Output {head.name!r} ends in an op behind which a single score may be a probability or its logit.",
+            "Let it end in a Sigmoid, or leave that op out. With data.labels set to false the pruned model learns from "
+            "the original on the images alone.",
+        )
     if scores < classes and not (head.is_binary(scores) and classes == 2):
         raise EngineError(
             "too_many_classes",
-            f"The dataset has {classes} classes and output {head.name!r} has {scores} scores.",
+            f"The dataset has {classes} classes and output {head.name!r} has {scores} score{'s' * (scores != 1)}.",
             "Use the dataset that the model was trained for.",
         )
 
@@ -80,16 +90,16 @@ def possible_heads(model: onnx.ModelProto, classes: int | None = None) -> tuple[
 
     Of the outputs that static shapes allow to be (N, K), these are the ones that end in an activation and have a score
     per class; if there are none, those with a score per class, then those that end in an activation, then all. One that
-    is (N,) counts among them where it ends in a sigmoid and there are two classes, and else where there is no other.
-    Where no output may be either, it is the first one.
+    is (N,) comes behind those with a score per class where it ends in a sigmoid and there are two classes, and last
+    otherwise. Where no output may be either, it is the first one.
     """
     makers = {output: node for node in model.graph.node for output in node.output}
-    heads: dict[int, dict[str, Head]] = {}
+    heads: dict[float, dict[str, Head]] = {}
     for index, rank, width in _flat_outputs(model):
         head, activated = _ending_in(makers, index, model.graph.output[index].name)
         binary = classes == 2 and head.is_binary(width) and activated  # without an activation it may be any number
         fits = classes is not None and (width == classes or binary)
-        likely = 2 * fits + activated if rank == 2 or fits else -1
+        likely = 2 * fits + activated if rank == 2 else 1.5 if fits else -1
         heads.setdefault(likely, {}).setdefault(head.logits, head)
     return tuple(heads[max(heads)].values())
 
@@ -117,7 +127,7 @@ def _ending_in(makers: Mapping[str, onnx.NodeProto], index: int, name: str) -> t
     as_it_is = behind == _behind(makers, name, _SAME_NUMBERS)
     if activated and (as_it_is or makers[behind].op_type == "Sigmoid"):
         return Head(index, name, _ACTIVATIONS[makers[behind].op_type], makers[behind].input[0]), True
-    bounded = behind in makers and makers[behind].op_type in _BOUNDED
+    bounded = behind in makers and makers[behind].op_type in _BOUNDED | _CHOICES
     return Head(index, name, "another" if bounded else "none", name), activated
 
 

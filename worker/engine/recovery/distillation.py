@@ -59,7 +59,7 @@ class Teacher:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """The original's, (N, scores)."""
         found: torch.Tensor = self._network(images)[0]
-        return rows_of_scores(found)
+        return rows_of_scores(found, len(images))
 
     def divergence(self, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """(N,): that of the student's class probabilities from the original's, both softened by the temperature T,

@@ -85,9 +85,9 @@ def finetune(
     team: Team = ALONE,
 ) -> Training:
     """Train the form on the dataset's training split and leave it with the weights of the epoch that did best on the
-    validation split (accuracy, then loss), epoch 0 included. Reproducible by seed on the CPU, where `precision` is not
-    left to a trial. Weights named in
-    `masks` stay exactly zero where their mask is False.
+    validation split (accuracy, then loss), epoch 0 included; on as many training images besides, where epoch 0 would
+    win and comes from a network that was trained on the validation images. Reproducible by seed on the CPU, where
+    `precision` is not left to a trial. Weights named in `masks` stay exactly zero where their mask is False.
 
     With `checkpoints`, a training that was cut off goes on at the batch of its last checkpoint and ends with the
     weights that it would have had without the cut, bit by bit on the CPU; raises Interrupted when told to stop.
@@ -146,6 +146,7 @@ class _Run:
         self.clipping = GradientClipping(form, options.gradient_clipping)
         self.frozen = FrozenMasks(form, masks)
         self.frozen.apply()
+        self.start = self._weights()
 
     def train(self, on_epoch: Callable[[Epoch], None], on_progress: Callable[[float], None]) -> Training:
         self.rows: list[Epoch] = []
@@ -157,17 +158,17 @@ class _Run:
             self.arithmetic = self._chosen_arithmetic()
             self.arithmetic.prepare(self.network)
             self.rows = [self._first_row()]
-            self.best, self.weights = self.rows[0], self._weights()
+            self.best, self.weights = self.rows[0], self.start
             on_epoch(self.rows[0])
         self.stepping = self.team.stepping(self.network)
         for number in range(len(self.rows), self.options.epochs + 1):
             row = self._converging_epoch(number, on_progress)
             self.rows.append(row)
-            if self.decay is not None or row.merit > self.best.merit:
+            if self.decay is not None or self.best.epoch == 0 or row.merit > self.best.merit:
                 self.best, self.weights = row, self._weights()
             self.part = _Part(self.descent.rate)
             on_epoch(row)
-        self.network.load_state_dict(self.weights)
+        judged_on_both = self._settle()
         samples = len(self.dataset.train), len(self.dataset.validation)
         curve = tuple(self.rows)
         return Training(
@@ -178,7 +179,47 @@ class _Run:
             self.arithmetic,
             self.team.processes,
             self.descent.retreats,
+            judged_on_both,
         )
+
+    def _settle(self) -> bool:
+        """Leave the network with the weights to keep, of the best epoch or from before the training; whether that took
+        training images.
+
+        Where the start gets more of the validation images right than of the test images, and not by chance, it comes
+        from a network that was trained on them: on these alone, what has been trained on others since looks worse than
+        it is. Then the two are compared on as many training images besides, which both know.
+        """
+        first = self.rows[0]
+        if self.best.epoch > 0 and (self.decay is not None or self.best.merit > first.merit):
+            self.network.load_state_dict(self.weights)
+            return False
+        self.network.load_state_dict(self.start)
+        if self.best.epoch == 0 or not self._knows_the_validation(first):
+            self.best = first
+            return False
+        before = self._on_training_images()
+        self.network.load_state_dict(self.weights)
+        if self._on_training_images() + (self.best.validation_top1 or 0) <= before + (first.validation_top1 or 0):
+            self.network.load_state_dict(self.start)
+            self.best = first
+        return True
+
+    def _knows_the_validation(self, first: Epoch) -> bool:
+        """Of the network before the training, whose weights are in place."""
+        if first.validation_top1 is None:
+            return False
+        _, on_test = self._validate(self.dataset.test)
+        counts = len(self.dataset.validation), len(self.dataset.test)
+        return beyond_chance(first.validation_top1, on_test or 0.0, *counts)
+
+    def _on_training_images(self) -> float:
+        """The accuracy on as many of them as there are validation images."""
+        _, top1 = self._judged(self._some_training_images(), self.objective.judge)
+        return top1 or 0.0
+
+    def _some_training_images(self) -> Split:
+        return self.dataset.train.drawn(len(self.dataset.validation), np.random.default_rng([self.options.seed, 0]))
 
     def _chosen_arithmetic(self) -> Arithmetic:
         if self.options.precision != "auto":
@@ -199,7 +240,7 @@ class _Run:
         """The untrained model, its training loss taken on as many samples as are held out for validation."""
         start = time.monotonic()
         loss, top1 = self._validate(self.dataset.validation)
-        some = self.dataset.train.drawn(len(self.dataset.validation), np.random.default_rng([self.options.seed, 0]))
+        some = self._some_training_images()
         train_loss, _ = self._judged(some, lambda *batch: (self.objective.loss(*batch), None))
         return Epoch(0, 0.0, train_loss, loss, top1, time.monotonic() - start)
 
@@ -217,7 +258,8 @@ class _Run:
         return _Diverged(number, "learning rate" if self.decay is None else "learning rate, or regularisation.last")
 
     def _retreat(self, number: int) -> None:
-        self.network.load_state_dict(self.weights)
+        better = self.decay is not None or self.best.merit > self.rows[0].merit
+        self.network.load_state_dict(self.weights if better else self.start)
         self.frozen.apply()
         self.descent.retreat((number - 1) * self.steps_per_epoch)
         self.part = _Part(self.descent.rate)
@@ -376,6 +418,13 @@ class _Run:
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+
+def beyond_chance(share: float, other: float, count: int, other_count: int) -> bool:
+    """Whether one share of `count` is larger than another of `other_count` by more than three standard errors."""
+    pooled = (share * count + other * other_count) / (count + other_count)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / count + 1 / other_count))
+    return share - other > 3 * error
 
 
 def _seed(*place: int) -> int:

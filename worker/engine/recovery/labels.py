@@ -31,7 +31,7 @@ class Labels:
         self._scores = _check(form, self._head, images, len(dataset.classes))
 
     def loss(self, outputs: Outputs, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = _logits(outputs)
+        logits = rows_of_scores(outputs[0], len(labels))
         losses = self._cross_entropy(logits, labels, self._smoothing)
         if self._teacher is None:
             return losses.mean()
@@ -41,7 +41,7 @@ class Labels:
 
     def judge(self, outputs: Outputs, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
         """The mean loss without smoothing, and how many predictions are right."""
-        logits = _logits(outputs)
+        logits = rows_of_scores(outputs[0], len(labels))
         return self._cross_entropy(logits, labels, 0.0).mean(), int((self._predicted(logits) == labels).sum())
 
     def _predicted(self, logits: torch.Tensor) -> torch.Tensor:
@@ -54,11 +54,6 @@ class Labels:
         truth = labels.unsqueeze(1) if self._scores == 1 else F.one_hot(labels, self._scores)
         truth = truth * (1 - smoothing) + smoothing / max(self._scores, 2)
         return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
-
-
-def _logits(outputs: Outputs) -> torch.Tensor:
-    """(N, scores)."""
-    return rows_of_scores(outputs[0])
 
 
 def _check(form: TorchForm, head: Head, images: np.ndarray, classes: int) -> int:
@@ -76,6 +71,6 @@ def _check(form: TorchForm, head: Head, images: np.ndarray, classes: int) -> int
             "not one score per image and class.",
             "Set data.labels to false: the pruned model then learns from the original on the images alone.",
         )
-    scores = rows_of_scores(logits).shape[1]
+    scores = rows_of_scores(logits, len(images)).shape[1]
     check_class_count(scores, classes, head)
     return int(scores)

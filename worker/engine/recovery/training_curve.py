@@ -36,3 +36,5 @@ class Training:
     processes: int = 1
     retreats: int = 0
     """How often the training diverged, and went on from its best weights at a tenth of the learning rate."""
+    judged_on_both: bool = False
+    """Whether the best epoch and epoch 0 were compared on training images besides, as epoch 0 knew the validation."""

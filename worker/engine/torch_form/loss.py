@@ -48,7 +48,7 @@ class LossForm:
             batch.requires_grad_(differentiable_images and batch.is_floating_point())
             with as_engine_error("torch_form_failed", f"The model does not run on images {tuple(batch.shape)}", _HINT):
                 logits, *inner = self.network(batch)
-                scores = rows_of_scores(logits[: len(chosen)])
+                scores = rows_of_scores(logits, len(batch))[: len(chosen)]
             check_class_count(scores.shape[1], int(truth.max()) + 1, self.head)
             found = losses(self.head, scores, truth)
             if not torch.isfinite(found).all():
@@ -60,9 +60,9 @@ class LossForm:
             yield found, truth, tuple(inner)
 
 
-def rows_of_scores(values: torch.Tensor) -> torch.Tensor:
-    """Scores (N, K), or (N,) where there is one for each image, as (N, K) in float32."""
-    return (values.unsqueeze(1) if values.dim() == 1 else values.flatten(1)).float()
+def rows_of_scores(values: torch.Tensor, images: int) -> torch.Tensor:
+    """The scores of so many images, also where they have lost an axis of length one, as (N, K) in float32."""
+    return values.reshape(images, -1).float()
 
 
 def losses(head: Head, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from models_store.documents.base import Document
+from models_store.documents.job_spec import JobSpec
 from models_store.documents.report import Training
 from worker.runner.stages import estimate
 from worker.runner.training import train
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _MUCH = 0.1
+_SWIFT = 1.0
+"""Learning rate times decay; from not much more on, the steps of a momentum of 0.9 overshoot."""
 
 
 class Regularised(Document):
@@ -25,15 +28,19 @@ class Regularised(Document):
 
     training: Training
     doomed_left: float | None = None
+    """None where nothing was to go, too."""
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        if self.doomed_left is None or self.doomed_left <= _MUCH:
+    def warnings(self, spec: JobSpec) -> tuple[str, ...]:
+        if self.doomed_left is None or self.doomed_left <= _MUCH or spec.regularisation is None:
             return ()
+        advice, tuned = "More regularisation.epochs make them vanish", spec.finetuning
+        if tuned.optimizer == "adamw":
+            advice += ", or a higher finetuning.learning_rate"
+        elif self.training.retreats == 0 and tuned.learning_rate * spec.regularisation.last < _SWIFT:
+            advice += ", or a higher regularisation.last"
         return (
             f"The training before the cut left {self.doomed_left:.0%} of the weights that were to vanish (of their "
-            "norm); the cut took them all the same. More regularisation.epochs or a higher regularisation.last make "
-            "them vanish.",
+            f"norm); the cut took them all the same. {advice}.",
         )
 
 
@@ -55,7 +62,7 @@ def run(bench: Workbench) -> Regularised:
     trained = train(bench, bench.original, checkpoint, epochs=wanted.epochs, decay=decay)
     onnx.save(trained.form.write_back(), bench.regularised_path)
     left = decay(trained.form).norm(trained.form.module)
-    return Regularised(training=trained.training, doomed_left=left / before if before > 0 else 0.0)
+    return Regularised(training=trained.training, doomed_left=left / before if before > 0 else None)
 
 
 def reason_to_skip(bench: Workbench) -> str | None:

@@ -100,7 +100,7 @@ def _assemble(bench: Workbench) -> Report:
                 zeros=kept_apart(bench.original),
                 heads=heads(bench),
             ),
-            *(regularised.warnings if regularised else ()),
+            *(regularised.warnings(bench.spec) if regularised else ()),
             *(recovered.warnings if recovered else ()),
             *([began.converted] if began.converted else []),
         ),
