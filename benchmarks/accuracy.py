@@ -14,8 +14,9 @@ Each row is one way to choose channels on one base at one budget with one seed. 
 the cut; after BN re-estimation by the same code on the same calibration images for both sides; for ours also after
 least-squares reconstruction, which Torch-Pruning has not; and, where epochs are asked for, after that many epochs of
 the same finetuning, from the last of these states, recovered on images that are cropped and flipped as the training's
-are. All of it in ONNX Runtime on the exported file, on the 5,000 images of `cifar10_val`, which choose nothing. Rows
-are kept one by one, so an interrupted run goes on where it stopped.
+are. All of it in ONNX Runtime on the exported file, on the 5,000 images of `cifar10_val`, which choose nothing but
+whether validation images alone may judge the state before a training. Rows are kept one by one, so an interrupted run
+goes on where it stopped.
 """
 
 import argparse
