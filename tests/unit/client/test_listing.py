@@ -28,7 +28,7 @@ def test_fields_are_lines_and_what_is_not_there_is_left_out(capsys):
         "name: vision",
         "enabled: true",
         "job_minutes_limit: 5",
-        "created_at: 2026-11-23T00:00:00Z",
+        "created_at: 2026-11-23T00:00:00.000000Z",
     ]
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from worker.engine.data import Split
 from worker.engine.errors import EngineError
 from worker.engine.graph.inputs import declared_shape, given_inputs
-from worker.engine.measure.classifier import Head, check_class_count, find_head
+from worker.engine.measure.classifier import Head, check_class_count, find_head, is_scores
 from worker.engine.torch_form.builder import build
 from worker.engine.torch_form.failures import as_engine_error
 from worker.engine.torch_form.form import TorchForm
@@ -48,6 +48,8 @@ class LossForm:
             batch.requires_grad_(differentiable_images and batch.is_floating_point())
             with as_engine_error("torch_form_failed", f"The model does not run on images {tuple(batch.shape)}", _HINT):
                 logits, *inner = self.network(batch)
+                if not is_scores(logits.shape, len(batch)):
+                    raise ValueError(f"it gives {tuple(logits.shape)} for {len(batch)} images")
                 scores = rows_of_scores(logits, len(batch))[: len(chosen)]
             check_class_count(scores.shape[1], int(truth.max()) + 1, self.head)
             found = losses(self.head, scores, truth)
