@@ -300,6 +300,20 @@ def test_a_diverged_training_still_draws():
     assert "The model before training was best" in page.text
 
 
+@pytest.mark.parametrize(("best", "exported"), [(0, "and is the one exported"), (3, "and epoch 3 is the one exported")])
+def test_what_else_judged_the_epoch_is_said(best, exported):
+    page = Page(render(sample_report(training=training(4, best).model_copy(update={"judged_on_both": True}))))
+    assert f"on as many training images besides, {exported}" in page.text
+
+
+def test_what_a_training_before_the_cut_left_is_said():
+    asked = job_spec.Regularisation(method="swd")
+    spec = sample_report().spec.model_copy(update={"regularisation": asked})
+    whole = sample_report(spec=spec, regularisation=training(4, 4), doomed_left=0.123)
+    assert "it left 12.3" in Page(render(whole)).text
+    assert "it left" not in Page(render(whole.model_copy(update={"doomed_left": None}))).text
+
+
 def test_a_slower_model_is_not_called_faster():
     text = Page(render(sample_report(latency=(latency(1, 2.0, 2.5),)))).text
     assert "0.80\N{MULTIPLICATION SIGN} as fast" in text

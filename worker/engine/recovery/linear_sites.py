@@ -158,8 +158,8 @@ def _layer(form: TorchForm, node: fx.Node) -> tuple[fx.Node, bool, fx.Node | Non
 def _added_bias(form: TorchForm, product: fx.Node, outputs: int) -> tuple[fx.Node, fx.Node | None]:
     """The Add that alone reads a product and gives each of its outputs a number of its own, and those numbers; the
     product and None where there is none."""
-    (reader, *others) = [*product.users, None]
-    if reader is not None and others == [None] and reader.target is operator.add:
+    reader = _only_reader(product)
+    if reader is not None and reader.target is operator.add:
         (bias,) = [a for a in _arguments(reader) if a is not product] or [None]
         if _is_own(form, bias) and member(form.module, bias).shape == (outputs,):
             return reader, bias
@@ -168,8 +168,8 @@ def _added_bias(form: TorchForm, product: fx.Node, outputs: int) -> tuple[fx.Nod
 
 def _norm(form: TorchForm, layer: fx.Node) -> Norm | None:
     """The norm that alone reads the layer and has all its vectors to itself."""
-    (reader, *others) = [*layer.users, None]
-    if reader is None or others != [None] or reader.target is not F.batch_norm:
+    reader = _only_reader(layer)
+    if reader is None or reader.target is not F.batch_norm:
         return None
     x, mean, variance, scale, bias, training, _, epsilon = _arguments(reader)
     if x is not layer or training is False:  # statistics that are no buffers of its own
@@ -181,13 +181,18 @@ def _norm(form: TorchForm, layer: fx.Node) -> Norm | None:
 
 def _sum(end: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     """The Add that alone reads a layer's end, and its other operand."""
-    (reader, *others) = [*end.users, None]
-    if reader is None or others != [None] or reader.target is not operator.add:
+    reader = _only_reader(end)
+    if reader is None or reader.target is not operator.add:
         return None, None
     (other,) = [a for a in _arguments(reader) if a is not end] or [None]
     if not isinstance(other, fx.Node) or other.op == "get_attr":
         return None, None
     return reader, other
+
+
+def _only_reader(node: fx.Node) -> fx.Node | None:
+    readers = list(node.users)
+    return readers[0] if len(readers) == 1 else None
 
 
 def _is_own(form: TorchForm, node: Any) -> bool:  # noqa: ANN401  (any argument of a call)

@@ -46,22 +46,24 @@ class Regularised(Document):
 
 def run(bench: Workbench) -> Regularised:
     from worker.engine.recovery import SelectiveDecay, doomed_weights
-    from worker.engine.torch_form import build
 
     wanted = bench.spec.regularisation
     if wanted is None:
         raise ValueError("the job asks for no regularisation")
     plan = bench.read(estimate.STAGE).plan(bench.analysis)
+    begun: list[tuple[SelectiveDecay, float]] = []
 
     def decay(form: TorchForm) -> SelectiveDecay:
-        return SelectiveDecay(doomed_weights(bench.analysis, plan, form), wanted.method, wanted.first, wanted.last)
+        doomed = doomed_weights(bench.analysis, plan, form)
+        found = SelectiveDecay(doomed, wanted.method, wanted.first, wanted.last)
+        begun.append((found, found.norm(form.module)))
+        return found
 
-    whole = build(bench.original)
-    before = decay(whole).norm(whole.module)
     checkpoint = bench.training_path.with_stem("regularising")
     trained = train(bench, bench.original, checkpoint, epochs=wanted.epochs, decay=decay)
     onnx.save(trained.form.write_back(), bench.regularised_path)
-    left = decay(trained.form).norm(trained.form.module)
+    ((grown, before),) = begun
+    left = grown.norm(trained.form.module)
     return Regularised(training=trained.training, doomed_left=left / before if before > 0 else None)
 
 
