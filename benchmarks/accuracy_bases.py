@@ -69,6 +69,8 @@ def cifar_resnet34() -> nn.Module:
 
 UNTRAINED: dict[str, Callable[[], nn.Module]] = {"vgg16_bn": CifarVgg16, "resnet34": cifar_resnet34}
 """Networks that are trained from nothing."""
+ON_WHOLE_IMAGES = {"vgg16_bn": (5, 0.05), "resnet34": (1, 0.02)}
+"""Epochs and learning rate of their training after ten epochs, nine of them at half of the side."""
 
 
 # ---------------------------------------------------------------------------------------------- networks
@@ -165,7 +167,8 @@ def _trained(name: str) -> Path:
                 _train(model, rough, epochs=10, rate=0.05, halved=9)
             model.load_state_dict(load_file(rough))
             # The rate is next to nothing in the one epoch so far that saw whole images.
-            _train(model, target, epochs=1, rate=0.02)
+            epochs, rate = ON_WHOLE_IMAGES[name]
+            _train(model, target, epochs=epochs, rate=rate)
         else:
             raise ValueError(f"there is no base {name!r}")
     return target
