@@ -44,7 +44,7 @@ class Editor:
         self._alive = alive
         self._graph = analysis.graph
         self._nodes: list[onnx.NodeProto] = []
-        self._names = {name for node in self._graph.nodes for name in (*node.input, *node.output)}
+        self._names = {name for node in self._graph.nodes for name in (node.name, *node.input, *node.output)}
         self._made: list[onnx.TensorProto] = []
         self._redeclared: set[str] = set()
 
@@ -405,6 +405,30 @@ class Editor:
             self.set_input(extra, 1, delta)
             self._nodes.insert(len(self._nodes) - 1, extra)
             node.input[1] = added
+
+    def scale_result(self, node: onnx.NodeProto, averaged: Sequence[Labels]) -> None:
+        """Make a mean over the kept channels the one over all of them, of which the removed ones are zero. The factor
+        is no stored number, lest it count as a parameter."""
+        if not any(self._changed(labels) for labels in averaged):
+            return
+        result, node.output[0] = node.output[0], self._fresh_name(node.output[0])
+        factor = self._fresh_name(f"{result}_kept")
+        share = math.prod(self.kept(labels) / len(labels) for labels in averaged)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(self._analysis.facts.types[node.input[0]])
+        value = numpy_helper.from_array(np.full(1, share).astype(dtype))
+        constant = onnx.helper.make_node(
+            "ConstantOfShape", [""], [factor], self._fresh_name("ConstantOfShape"), value=value
+        )
+        self.set_input(constant, 0, np.zeros(0, dtype=np.int64))
+        scale = onnx.helper.make_node("Mul", [node.output[0], factor], [result], self._fresh_name("Mul"))
+        self._nodes.extend([constant, scale])
+
+    def add_zero_to_maximum(self, node: onnx.NodeProto, compared: Sequence[Labels]) -> None:
+        """Have a maximum over the kept channels be one over zero, too, which is what the removed ones are."""
+        if not any(self._changed(labels) for labels in compared):
+            return
+        result, node.output[0] = node.output[0], self._fresh_name(node.output[0])
+        self._nodes.append(onnx.helper.make_node("Relu", [node.output[0]], [result], self._fresh_name("Relu")))
 
     # ------------------------------------------------------------------ parts of edits
 

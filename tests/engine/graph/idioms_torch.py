@@ -179,6 +179,23 @@ def split_attention_over_radix(g):
     return g.conv(reduce_sum(g, weighed, 1, keepdims=0), 8, 4)
 
 
+@idiom(7, 9, 11, 18)
+def attention_to_channels_and_positions(g):
+    """CBAM in a residual block: a gate per channel, then one per position from their mean and maximum."""
+    x = g.node("Relu", g.conv(g.input((2, 3, 6, 6)), 3, 8))
+    y = g.conv(g.node("Relu", g.conv(x, 8, 10)), 10, 8)
+    squeeze, excite = g.weight(4, 8, 1, 1), g.weight(8, 4, 1, 1)
+    votes = [
+        g.node("Conv", g.node("Relu", g.node("Conv", g.node(op, y), squeeze)), excite)
+        for op in ("GlobalAveragePool", "GlobalMaxPool")
+    ]
+    y = g.node("Mul", y, g.node("Sigmoid", g.node("Add", *votes)))
+    peak = g.node("ReduceMax", y, g.ints(1)) if g.opset >= 18 else g.node("ReduceMax", y, axes=[1])
+    seen = g.node("Concat", reduce_mean(g, y, 1), peak, axis=1)
+    y = g.node("Mul", y, g.node("Sigmoid", g.conv(seen, 2, 1)))
+    return g.conv(g.node("Relu", g.node("Add", x, y)), 8, 4)
+
+
 def softmax_of(g: GraphBuilder, x: str, axis: int) -> str:
     """A softmax along an inner axis before opset 13, as torch writes it: that axis moved to the end."""
     order = list(range(4))

@@ -704,6 +704,49 @@ def reduce_channels(g, x, op):
     return g.node("Mul", x, reduced(g, op, g.node("Sigmoid", x), 1))
 
 
+@case("ReduceMean", opsets=(9, 18))
+@case("ReduceMax", opsets=(7, 18))
+def reduce_channels_for_others(g, x, op):
+    """A map of the positions: nothing in it is a channel any more."""
+    return g.conv(reduced(g, op, x, 1), 1, CHANNELS)
+
+
+@case("ReduceMean", opsets=(9, 18))
+@case("ReduceMax", opsets=(7, 18))
+def reduce_channels_and_positions_for_others(g, x, op):
+    return g.conv(reduced(g, op, x, 1, 2, 3), 1, CHANNELS, kernel=1)
+
+
+@case("ReduceMean", opsets=(9, 18))
+@case("ReduceMax", opsets=(7, 18))
+def reduce_channels_of_shaped_images(g, x, op):
+    return g.reshape(reduced(g, op, x, 1, keepdims=0), 2, 36), 36, "vector"
+
+
+@case("ReduceMean", "ReduceMax", opsets=(18,))
+def reduce_channels_in_half_precision(g, x, op):
+    half = g.node("Cast", x, to=TensorProto.FLOAT16)
+    return g.conv(floats(g, reduced(g, op, half, 1)), 1, CHANNELS)
+
+
+@case("ReduceMean", opsets=(7,), pinned="over these channels", waived=True)
+def reduce_channels_for_others_before_a_factor_can_be_told_from_a_weight(g, x, op):
+    return g.conv(reduced(g, op, x, 1), 1, CHANNELS)
+
+
+@case("ReduceMean", opsets=(7, 18), pinned="over these channels", waived=True)
+def reduce_channels_in_a_norm(g, x, op):
+    """The mean is taken off again, behind a reshape and a scale."""
+    mean = g.reshape(reduced(g, op, x, 1, keepdims=0), 2, 1, 6, 6)
+    return g.node("Sub", x, g.node("Mul", mean, g.constant(0.5)))
+
+
+@case("ReduceMax", opsets=(18,), pinned="over these channels", waived=True)
+def reduce_channels_of_whole_numbers(g, x, op):
+    whole = g.node("Cast", x, to=TensorProto.INT32)
+    return g.conv(floats(g, reduced(g, op, whole, 1)), 1, CHANNELS)
+
+
 @case("ReduceMean", "ReduceSum", opsets=(7, 18), source="tokens")
 def reduce_everything(g, x, op):
     per_sample = reduced(g, "ReduceSum", x, 0, 1, 2, keepdims=0) if op == "ReduceSum" else reduced(g, op, x, 1)

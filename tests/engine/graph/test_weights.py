@@ -147,6 +147,19 @@ def test_widths_that_an_earlier_cut_left_odd():
     assert analyze(model).params < analyze(three_layers("batch")).params
 
 
+def test_nodes_that_a_cut_adds_have_names_of_their_own_in_the_next_cut():
+    g = GraphBuilder()
+    x = g.conv(g.input((1, 3, 6, 6)), 3, 16)
+    model = g.model(g.conv(g.node("Mul", x, g.conv(g.node("ReduceMean", x, axes=[1]), 1, 16)), 16, 4))
+    for _ in range(3):
+        done = cut(model)
+        assert_correct(done)
+        model = done.pruned
+    names = [node.name for node in model.graph.node if node.op_type in ("Mul", "ConstantOfShape")]
+    assert len(names) == len(set(names)) == 7
+    assert analyze(model).layers[0].channels == 2
+
+
 def test_dynamic_axes_stay_dynamic():
     g = GraphBuilder()
     x = g.node("Relu", g.conv(g.input(("batch", 3, "height", "width"), name="image"), 3, 8))

@@ -12,12 +12,9 @@ import numpy as np
 import onnx
 
 from worker.engine.graph.analysis import LAYER_OPS
-from worker.engine.graph.onnx_graph import Array, OnnxGraph
+from worker.engine.graph.onnx_graph import FLOATS, Array, OnnxGraph
 
 COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-FLOATS = frozenset(
-    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-)
 _INDICES = {"ArgMax": 0, "ArgMin": 0, "NonMaxSuppression": 0, "TopK": 1}
 """Ops -> which of their outputs is indices."""
 

@@ -13,6 +13,9 @@ from onnx import numpy_helper
 
 Array = npt.NDArray[Any]
 
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+"""Element types of weights and activations that are not quantised, the most usual first."""
+
 RANDOM_OPS = frozenset(
     ["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"]
 )

@@ -7,11 +7,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from worker.engine.graph.onnx_graph import OnnxGraph
-
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+from worker.engine.graph.onnx_graph import FLOATS, OnnxGraph
 
 Op: TypeAlias = tuple[str, str]
 """Domain and name."""
@@ -33,8 +31,8 @@ class Rewriting:
         """Whether a body was written out."""
         self._rewrites = rewrites
         self._taken = {*graph.constants, *graph.producer, *(value.name for value in graph.proto.input)}
-        floats = [t.data_type for t in graph.constants.values() if t.data_type in _FLOATS]
-        self._float = max(_FLOATS, key=floats.count)
+        floats = [t.data_type for t in graph.constants.values() if t.data_type in FLOATS]
+        self._float = max(FLOATS, key=floats.count)
         self._new: list[onnx.NodeProto] = []
 
     def edit(self, index: int, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:

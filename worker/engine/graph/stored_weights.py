@@ -1,11 +1,9 @@
 """Weights that stand in Constant nodes, as Paddle's converter writes them, made initializers like all others."""
 
 import onnx
-from onnx import TensorProto
 
-from worker.engine.graph.onnx_graph import attribute
+from worker.engine.graph.onnx_graph import FLOATS, attribute
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _INITIALIZERS_ALONE = 4
 """The IR version from which an initializer need not be an input as well."""
 
@@ -31,4 +29,4 @@ def with_initializers(model: onnx.ModelProto, *, scalars: bool = False) -> onnx.
 
 def _holds_weights(node: onnx.NodeProto, scalars: bool) -> bool:
     value = attribute(node, "value") if node.op_type == "Constant" else None
-    return value is not None and value.data_type in _FLOATS and (scalars or any(size > 1 for size in value.dims))
+    return value is not None and value.data_type in FLOATS and (scalars or any(size > 1 for size in value.dims))

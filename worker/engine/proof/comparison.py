@@ -14,8 +14,8 @@ import onnx
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.analysis import LAYER_OPS, Analysis
-from worker.engine.graph.choices import COMPARISONS, FLOATS, choices, compares_alike, own_choice, with_given_choices
-from worker.engine.graph.onnx_graph import Array, node_label
+from worker.engine.graph.choices import COMPARISONS, choices, compares_alike, own_choice, with_given_choices
+from worker.engine.graph.onnx_graph import FLOATS, Array, node_label
 from worker.engine.graph.precision import settle
 from worker.engine.graph.rounding import Difference, judged, measured_rounding
 from worker.engine.graph.runtime import RUNTIME_ERRORS, Session

@@ -7,9 +7,7 @@ import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from worker.engine.errors import EngineError
-from worker.engine.graph.onnx_graph import captured_names
-
-FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+from worker.engine.graph.onnx_graph import FLOATS, captured_names
 
 # Inputs of an op that hold weights. Sub and Div are left out: constants there normalise the input or a head's output.
 _WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
@@ -58,7 +56,7 @@ def trainable_names(graph: onnx.GraphProto, tensors: dict[str, TensorProto]) -> 
     return {
         name
         for name, tensor in tensors.items()
-        if tensor.data_type in FLOAT_TYPES and _reaches_weight_input(name, tensor, consumers, constant_nodes)
+        if tensor.data_type in FLOATS and _reaches_weight_input(name, tensor, consumers, constant_nodes)
     }
 
 

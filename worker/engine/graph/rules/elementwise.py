@@ -2,19 +2,19 @@
 
 from worker.engine.graph.propagation import Node, Propagation, broadcast, rule
 
-_UNARY = (
+UNARY = (
     *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Cos", "Cosh"),
     *("Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu"),
     *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh"),
     *("Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
 )
-_NARY = (
+NARY = (
     *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual"),
     *("Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor"),
 )
 
 
-@rule(*_UNARY)
+@rule(*UNARY)
 def unary(p: Propagation, node: Node) -> None:
     p.set_output(node, p.dims(node, 0))
 
@@ -27,7 +27,7 @@ def unary_with_settings(p: Propagation, node: Node) -> None:
     p.set_output(node, dims, position=1)
 
 
-@rule(*_NARY)
+@rule(*NARY)
 def elementwise(p: Propagation, node: Node) -> None:
     p.set_output(node, broadcast(p, node, range(len(node.proto.input))))
 

@@ -1,9 +1,16 @@
 """Reductions and orderings along axes."""
 
+from worker.engine.graph.labels import Labels
+from worker.engine.graph.onnx_graph import FLOATS
 from worker.engine.graph.propagation import Node, Propagation, Unsupported, rule
+from worker.engine.graph.rules.elementwise import NARY, UNARY
 
-_EXACT = {"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"}
+_EXACT = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
 """A channel that is zero adds nothing to these."""
+_CORRECTED = {"ReduceMean": 9, "ReduceMax": 7}
+"""A channel that is zero adds to these what surgery can add in its place (to the count, a zero among others), from this
+opset on."""
+_ELEMENT_BY_ELEMENT = frozenset({*UNARY, *NARY, "Clip", "Dropout", "Expand", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 @rule(
@@ -19,11 +26,19 @@ _EXACT = {"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"}
     "ReduceLogSumExp",
 )
 def reduce(p: Propagation, node: Node) -> None:
-    """Over labelled axes sums and norms are exact (masked channels add zero), means and extremes only when waived."""
+    """Over labelled axes sums and norms are exact (masked channels add zero). So are means and maxima, corrected, that
+    lead elsewhere, as in spatial attention (Woo et al., CBAM, ECCV 2018): of all channels, the removed ones as zeros.
+    Those of a norm that is written out, and minima, are left to waivers."""
     dims = p.dims(node, 0)
     axes = _axes(p, node, len(dims))
+    labelled = [dim for axis in sorted(axes) if (dim := dims[axis]) is not None]
+    corrected = _can_be_corrected(p, node) and not any(_meets_again(p, node, dim) for dim in labelled)
+    if corrected and node.op == "ReduceMean":
+        p.rewrite(node, lambda editor, copy: editor.scale_result(copy, labelled))
+    elif corrected:
+        p.rewrite(node, lambda editor, copy: editor.add_zero_to_maximum(copy, labelled))
     for axis in axes:
-        if node.op in _EXACT:
+        if corrected or node.op in _EXACT:
             p.contract(node, 0, axis, dims[axis])
         else:
             p.waive(node, axis, dims[axis], keeps_axis=False, what="reduces")
@@ -31,6 +46,30 @@ def reduce(p: Propagation, node: Node) -> None:
         p.set_output(node, [None if axis in axes else dim for axis, dim in enumerate(dims)])
     else:
         p.set_output(node, [dim for axis, dim in enumerate(dims) if axis not in axes])
+
+
+def _can_be_corrected(p: Propagation, node: Node) -> bool:
+    first = _CORRECTED.get(node.op)
+    return first is not None and p.graph.opset >= first and p.facts.types.get(node.input(0)) in FLOATS
+
+
+def _meets_again(p: Propagation, node: Node, labels: Labels) -> bool:
+    """Whether what is reduced meets as many channels again, element by element, as it does in a norm that is written
+    out: x - mean(x), x / sqrt(mean(x * x))."""
+    pending, seen = [node.proto.output[0]], {node.proto.output[0]}
+    while pending:
+        name = pending.pop()
+        for index, _ in p.graph.consumers.get(name, ()):
+            reader = p.graph.nodes[index]
+            if reader.op_type not in _ELEMENT_BY_ELEMENT:
+                continue
+            result = reader.output[0]
+            if p.shape(result).count(len(labels)) > p.shape(name).count(len(labels)):
+                return True
+            if result not in seen:
+                seen.add(result)
+                pending.append(result)
+    return False
 
 
 def _axes(p: Propagation, node: Node, rank: int) -> set[int]:
