@@ -52,6 +52,20 @@ def test_a_norm_may_follow_a_bias_a_residual_sum_or_a_change_of_shape():
     assert unnormalised_weights(model) == dict.fromkeys(first.input[1:], 0)  # its Relu is what the norm does not undo
 
 
+@pytest.mark.parametrize("at_the_end", [True, False])
+def test_what_is_added_to_a_residual_stream_is_held_where_no_norm_stands_at_its_end(at_the_end: bool):
+    """As in a transformer: each block reads the stream through a norm, and what it adds goes past that of the next."""
+    g = GraphBuilder(17)
+    stream = g.conv(g.input((1, 3, 8, 8)), 3, 8)
+    for _ in range(2):
+        stream = g.node("Add", stream, g.conv(g.node("Relu", g.batch_norm(stream, 8)), 8, 8))
+    end = g.batch_norm(stream, 8) if at_the_end else stream
+    model = g.model(g.conv(g.node("GlobalAveragePool", end), 8, 4))
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    adding = {name: 0 for node in convolutions[:-1] for name in node.input[1:]}
+    assert unnormalised_weights(model) == ({} if at_the_end else adding)
+
+
 def test_a_weight_on_the_left_of_a_product_has_its_filters_in_rows():
     g = GraphBuilder(17)
     left, other, right = g.constant(g.normal(6, 3)), g.constant(g.normal(3, 6)), g.constant(g.normal(8, 8))

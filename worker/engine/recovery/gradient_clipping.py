@@ -29,8 +29,10 @@ _BETWEEN = frozenset(
         *("Squeeze", "Transpose", "Unsqueeze"),
     ]
 )
-"""Ops that may stand between a layer and its norm: biases, residual and dense streams that a norm is the next to read,
-and changes of shape."""
+"""Ops that may stand between a layer and its norm: biases, residual and dense streams that nothing but norms reads in
+the end, and changes of shape."""
+_NO_VALUES = frozenset(["Shape", "Size"])
+"""Ops that read none of a tensor's values."""
 _LEAST_NORM = 1e-3
 """Counted where a filter is smaller, or all zeros: it could not move otherwise."""
 
@@ -67,16 +69,25 @@ def _norms(weight: torch.Tensor, axis: int) -> torch.Tensor:
 
 def unnormalised_weights(model: onnx.ModelProto) -> dict[str, int]:
     """The stored tensors that layers read as weights and biases, of all layers that no norm follows directly, but for
-    the last ones; with the axis of their filters."""
+    the last ones; with the axis of their filters. A norm that reads a residual stream on its way is none where the
+    stream is read without a norm at its end: what a layer adds to it stays in it."""
     graph = OnnxGraph(model)
     held: list[onnx.NodeProto] = []
     leading: set[str] = set()  # values that a layer's result depends on
     normalised: set[str] = set()
+    bare = set(
+        graph.outputs
+    )  # values that something reads, at once or behind sums and changes of shape, without a norm
     for node in reversed(graph.nodes):
-        if node.op_type in LAYER_OPS and leading.intersection(node.output) and normalised.isdisjoint(node.output):
+        free = bool(bare.intersection(node.output)) or normalised.isdisjoint(node.output)
+        if node.op_type in LAYER_OPS and leading.intersection(node.output) and free:
             held.append(node)
         if node.op_type in LAYER_OPS or leading.intersection(node.output):
             leading.update(node.input)
         if node.op_type in _NORMS or (node.op_type in _BETWEEN and not normalised.isdisjoint(node.output)):
             normalised.update(node.input)
+        if node.op_type in _BETWEEN:
+            bare.update(node.input if bare.intersection(node.output) else ())
+        elif node.op_type not in _NORMS | _NO_VALUES:
+            bare.update(node.input)
     return layer_weights(graph, reversed(held))
