@@ -29,12 +29,12 @@ import torch
 from benchmarks import accuracy_report, machine, results
 from benchmarks.accuracy_bases import FORMS
 from benchmarks.accuracy_bench import Bench, Row, Settings
-from benchmarks.accuracy_methods import ALL_PEERS, INNER_PEERS, OTHERS, OURS
+from benchmarks.accuracy_methods import ALL_PEERS, INNER_PEERS, OTHERS, OURS, Ours, Peer
 from worker.engine.recovery.distillation import Share
 
 RESULTS = results.FOLDER / "accuracy.json"
 BASES = ("resnet20", "resnet56", "vgg16_bn")
-METHODS = {"ours": OURS | OTHERS, "torch-pruning": ALL_PEERS}
+METHODS: dict[str, dict[str, Ours] | dict[str, Peer]] = {"ours": OURS | OTHERS, "torch-pruning": ALL_PEERS}
 SAME_BASE = 1e-3
 """Accuracies of one base on several processors differ by less."""
 DISTRIBUTIONS = ("torch", "onnx", "onnxruntime", "torch-pruning")

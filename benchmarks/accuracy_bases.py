@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.cifar_onnx import SIZE
-from benchmarks.cifar_resnet import OptionA, load_cifar_resnet
+from benchmarks.cifar_resnet import BasicBlock, OptionA, load_cifar_resnet
 from benchmarks.machine import REPOSITORY
 from benchmarks.zoo import cache
 from worker.engine.recovery.arithmetic import BFLOAT16, suited
@@ -56,12 +56,13 @@ class CifarVgg16(nn.Module):
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.features(x).flatten(1))
+        scores: torch.Tensor = self.linear(self.features(x).flatten(1))
+        return scores
 
 
 def cifar_resnet34() -> nn.Module:
     """torchvision's ResNet34 in its CIFAR form: a 3x3 stem of stride 1 in place of the 7x7 one and the pooling."""
-    network = torchvision.models.resnet34(num_classes=10)
+    network: nn.Module = torchvision.models.resnet34(num_classes=10)
     network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     network.maxpool = nn.Identity()
     return network
@@ -98,9 +99,8 @@ def _network(name: str) -> nn.Module:
 def with_convolution_shortcuts(model: nn.Module) -> nn.Module:
     """The network with every option A shortcut as a convolution that computes exactly the same."""
     for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, OptionA):
-                setattr(module, name, _shortcut(module.conv1.in_channels, child.side))
+        if isinstance(module, BasicBlock) and isinstance(module.shortcut, OptionA):
+            module.shortcut = _shortcut(module.conv1.in_channels, module.shortcut.side)
     return model
 
 
@@ -213,7 +213,7 @@ def _train(model: nn.Module, target: Path, epochs: int, rate: float, halved: int
             optimizer.zero_grad(set_to_none=True)
             with arithmetic.context(device):
                 loss = functional.cross_entropy(model(inputs).float(), labels[rows])
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             total += loss.item()

@@ -182,7 +182,8 @@ def _accumulate_gradients(network: torch.nn.Module, images: Calibration) -> None
     for start in range(0, len(images.images), 64):
         part = slice(start, start + 64)
         scores = network(torch.from_numpy(images.images[part]))
-        functional.cross_entropy(scores, torch.from_numpy(images.labels[part]), reduction="sum").backward()
+        loss = functional.cross_entropy(scores, torch.from_numpy(images.labels[part]), reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _exported(network: torch.nn.Module) -> onnx.ModelProto:

@@ -14,7 +14,7 @@ def export(model: nn.Module, target: Path | io.BytesIO) -> None:
     torch.onnx.export(
         model.eval(),
         (torch.zeros(2, 3, SIZE, SIZE),),
-        target,
+        target,  # type: ignore[arg-type]
         dynamo=False,
         do_constant_folding=False,
         training=torch.onnx.TrainingMode.PRESERVE,

@@ -33,7 +33,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = OptionA(outputs - inputs) if stride != 1 else nn.Identity()
+        self.shortcut: nn.Module = OptionA(outputs - inputs) if stride != 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.bn1(self.conv1(x)))
@@ -60,7 +60,8 @@ class CifarResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean(dim=(2, 3)))
+        scores: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return scores
 
 
 def load_cifar_resnet(weights: Path) -> CifarResNet:

@@ -45,7 +45,7 @@ def exported() -> bytes:
         torch.onnx.export(
             model,
             (torch.zeros(1, 3, 224, 224),),
-            file,
+            file,  # type: ignore[arg-type]
             dynamo=False,
             input_names=["x"],
             output_names=["y"],

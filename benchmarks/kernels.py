@@ -58,7 +58,7 @@ def stack(shape: Stack, seed: int = 0) -> onnx.ModelProto:
         nodes.append(helper.make_node("Conv", [tensor, f"w{layer}"], [f"c{layer}"], f"conv{layer}", pads=pads))
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
         tensor = f"r{layer}"
-    dims = ["batch", shape.channels, shape.size, shape.size]
+    dims: list[str | int | None] = ["batch", shape.channels, shape.size, shape.size]
     values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims) for name in ("x", tensor)]
     graph = helper.make_graph(nodes, "stack", values[:1], values[1:], weights)
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])

@@ -69,7 +69,7 @@ def exported(model: torch.nn.Module) -> onnx.ModelProto:
         torch.onnx.export(
             model,
             (torch.zeros(1, 3, SIZE, SIZE),),
-            file,
+            file,  # type: ignore[arg-type]
             dynamo=False,
             input_names=["x"],
             dynamic_axes={"x": {0: "batch"}},

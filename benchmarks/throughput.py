@@ -104,7 +104,8 @@ def step_of(module: nn.Module) -> Step:
         start = time.perf_counter()
         optimizer.zero_grad()
         scores = module(images)
-        F.cross_entropy(scores[0] if isinstance(scores, tuple) else scores, labels).backward()
+        loss = F.cross_entropy(scores[0] if isinstance(scores, tuple) else scores, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return time.perf_counter() - start
 
