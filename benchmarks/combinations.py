@@ -34,7 +34,7 @@ FILE = results.FOLDER / "combinations.json"
 MACS_RATIO = 0.5
 MAX_PROOF_ERROR = 1e-4
 AT_ONCE = 4
-SHORT = {"evaluations": 6, "images": 60, "calibration_images": 32, "population": 3}
+SHORT = {"evaluations": 6, "images": 60, "calibration_images": 32, "population": 4}
 """Options of searches and of what measures, as far as a method has them."""
 CHANNELS = "channels alone"
 METHODS = catalogue.catalogue()

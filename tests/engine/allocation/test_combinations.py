@@ -32,7 +32,7 @@ COMPATIBLE = [
 ]
 SAMPLE = [pair for pair in COMPATIBLE if pair[0] in ("l2", "taylor") or pair[1] in ("uniform", "latency")]
 REST = [pair for pair in COMPATIBLE if pair not in SAMPLE]
-SHORT = {"evaluations": 6, "images": 60, "calibration_images": 32, "population": 3}
+SHORT = {"evaluations": 6, "images": 60, "calibration_images": 32, "population": 4}
 """Options of searches and of what measures, as far as a method has them."""
 
 

@@ -15,7 +15,8 @@ from worker.engine.criteria import Scores, score
 from worker.engine.data import Dataset
 from worker.engine.errors import EngineError
 from worker.engine.graph import Analysis, analyze
-from worker.engine.probe import Objective, objective
+from worker.engine.probe import Objective, Value, objective
+from worker.engine.surgery import Plan
 
 SEARCHES = ("evolutionary", "particle_swarm", "tpe", "cma_es", "nsga2")
 SHORT = {"evaluations": 10, "images": 120, "calibration_images": 48}
@@ -75,11 +76,47 @@ def test_all_candidates_keep_the_budget_and_the_best_is_taken(
 
 
 @pytest.mark.parametrize("method", SEARCHES)
+def test_a_search_learns_from_what_it_saw(
+    digits_analysis: Analysis, search, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Of networks that are worth the more, the closer their widths are to certain shares: candidates become better,
+    which those of a lot do not."""
+    wanted = np.linspace(0.2, 1.0, len(digits_analysis.widths))
+
+    def worth(_: Objective, plan: Plan) -> Value:
+        shares = [np.concatenate([plan.kept[g] for g in groups]).mean() for groups in digits_analysis.widths]
+        return Value(1 - float(np.abs(shares - wanted).mean()), 0.0)
+
+    monkeypatch.setattr(Objective, "__call__", worth)
+    options = {"evaluations": 90, "images": 20, "calibration_images": 4}
+    more = {} if method == "tpe" else {"population": 10}
+    gains = []
+    for seed in (0, 1, 2):
+        seen = [each.top1 for each in search(method, seed, **options, **more).search.evaluated]
+        gains.append(np.mean(seen[-30:]) - np.mean(seen[2:12]))
+    assert np.mean(gains) > 0.04, gains
+
+
+@pytest.mark.parametrize("method", SEARCHES)
 def test_the_same_seed_finds_the_same(search, method: str) -> None:
     options = {"evaluations": 6, "images": 60, "calibration_images": 32}
     first, second, other = (search(method, seed, **options).search.evaluated for seed in (3, 3, 4))
     assert first == second
     assert [each.widths for each in first] != [each.widths for each in other]
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+@pytest.mark.parametrize("ratio", [0.3, 0.5])
+def test_a_search_begins_with_uniform_and_global(
+    digits_analysis: Analysis, scores: Scores, blind: Dataset, method: str, ratio: float
+) -> None:
+    """So that what it finds is at least as good as these."""
+    limits, options = [macs_limit(digits_analysis, ratio)], {"evaluations": 2, "images": 20, "calibration_images": 8}
+    found = allocate(digits_analysis, scores, limits, method=method, options=options, dataset=lambda: blind)
+    assert found.search is not None
+    for candidate, simple in zip(found.search.evaluated, ("uniform", "global"), strict=True):
+        plan = allocate(digits_analysis, scores, limits, method=simple).plan
+        assert candidate.widths == tuple(int(mask.sum()) for mask in plan.kept.values()), simple
 
 
 def test_progress_is_told(digits_analysis: Analysis, scores: Scores, blind: Dataset) -> None:

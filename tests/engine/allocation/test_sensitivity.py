@@ -8,11 +8,12 @@ import pytest
 from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import convnet
 from worker.engine.allocation import Memory, allocate, latency_limit, macs_limit, measure_table
+from worker.engine.allocation import sensitivity as by_sensitivity
 from worker.engine.allocation.sensitivity import _affordable
 from worker.engine.criteria import score
 from worker.engine.data import Dataset
 from worker.engine.graph import Analysis, analyze
-from worker.engine.probe import Objective, Probe, measure_sensitivity, some_noise
+from worker.engine.probe import Objective, Probe, Sensitivity, measure_sensitivity, some_noise
 from worker.engine.probe.replay import Replay
 
 
@@ -33,6 +34,24 @@ def test_the_layer_that_hardly_matters_goes_first(rule: str) -> None:
     assert found.reached
     kept = [float(found.plan.kept[group.id].mean()) for group in analysis.groups]
     assert kept[0] < 0.5 * kept[1]
+
+
+def test_the_knapsack_takes_more_where_a_channel_costs_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three widths that lose alike: two wide convolutions read or make the second one's channels, one the third's."""
+    analysis = analyze(convnet(width=64, depth=3))
+    shares = (0.875, 0.75, 0.5, 0.25, 0.125)
+    units, loss = tuple(int(64 * share) for share in shares), tuple((1 - share) ** 2 for share in shares)
+    alike = tuple(Sensitivity(width, units, loss, None) for width in range(len(analysis.widths)))
+    monkeypatch.setattr(by_sensitivity, "_measured", lambda problem, images: alike)
+    scores = {group.id: np.linspace(1.0, 0.9, len(group)) for group in analysis.groups}
+    kept = {}
+    for rule in ("equal", "knapsack"):
+        limits = [macs_limit(analysis, 0.4)]
+        found = allocate(analysis, scores, limits, method="sensitivity", options={"rule": rule}, round_to=1)
+        assert found.reached
+        kept[rule] = [float(found.plan.kept[group.id].mean()) for group in analysis.groups]
+    assert max(kept["equal"]) - min(kept["equal"]) < 0.05
+    assert kept["knapsack"][1] < 0.8 * kept["knapsack"][2]
 
 
 def test_what_layers_lose_alone_is_about_equal(digits_analysis: Analysis) -> None:

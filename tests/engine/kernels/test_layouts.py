@@ -43,6 +43,17 @@ def test_pattern_keeps_as_many_weights_everywhere_in_few_shapes() -> None:
         assert (kept >= (flat * shape).sum(axis=1) - 1e-12).all()
 
 
+def test_the_library_of_patterns_is_what_most_kernels_would_choose() -> None:
+    shapes = np.zeros((3, 9))
+    for shape, places in zip(shapes, ([0, 1, 3, 4], [4, 5, 7, 8], [2, 4, 6, 8]), strict=True):
+        shape[places] = 1.0
+    wanted = np.repeat(shapes, [16, 40, 8], axis=0)  # 64 kernels, out of order of how common their shapes are
+    importance = (wanted + 0.1 * _importance(64, 9)).reshape(8, 8, 3, 3)
+    mask = _mask("pattern", importance, 5 / 9, patterns=2).reshape(-1, 9)
+    assert {row.tobytes() for row in mask} == {row.tobytes() for row in shapes[:2].astype(bool)}
+    assert (mask[:56] == wanted[:56].astype(bool)).all()
+
+
 @pytest.mark.parametrize(("sparsity", "stride"), [(0.5, 2), (2 / 3, 3), (0.75, 4)])
 def test_strided_shares_the_offset_of_an_input_channel(sparsity: float, stride: int) -> None:
     importance = _importance(8, 16, 3, 3)

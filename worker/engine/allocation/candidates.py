@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from worker.engine.allocation.global_threshold import global_threshold
 from worker.engine.allocation.plans import plan_of
 from worker.engine.allocation.registry import Problem
 from worker.engine.allocation.search_trace import Evaluated, SearchTrace
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 Vector = npt.NDArray[np.float64]
 """A keep ratio in 0..1 for each width. What counts is how they relate: all are scaled until the budget is met."""
 
-_SMALLEST = 0.02
+SMALLEST = 0.02
+"""The least that a candidate keeps of a width."""
 
 
 class SearchOptions(Options):
@@ -64,8 +66,10 @@ class Candidates:
         return self._options.evaluations - len(self._seen)
 
     def first(self) -> list[Vector]:
-        """Where a search begins: the same ratio everywhere, and what one threshold over all scores keeps."""
-        return [np.ones(self.dimensions), self._by_threshold()]
+        """Where a search begins: the same ratio everywhere, and what one threshold over all scores keeps, as the
+        allocations `uniform` and `global` have them."""
+        by_threshold = global_threshold(self._problem, Options()) / self._problem.widths.whole
+        return [np.ones(self.dimensions), np.maximum(by_threshold, SMALLEST)]
 
     def random(self) -> Vector:
         return self.rng.uniform(0.1, 1.0, self.dimensions)
@@ -84,11 +88,13 @@ class Candidates:
 
     def to_budget(self, vector: Vector, *, tight: bool = True) -> Counts:
         """The vector scaled until the limits are just kept, as widths. Costs come from the table of the model's
-        dimensions, not from cutting. Without `tight` one that keeps the limits stays as it is."""
-        whole, ratios = self._problem.widths.whole, np.clip(vector, _SMALLEST, 1.0)
-        if not tight and self._problem.fits(as_is := self._problem.widths.round(whole * ratios)):
+        dimensions, not from cutting. One that just keeps the limits stays as it is; without `tight` any that does."""
+        problem, widths = self._problem, self._problem.widths
+        ratios = np.clip(vector, SMALLEST, 1.0)
+        as_is = widths.round(widths.whole * ratios)
+        if problem.fits(as_is) and (not tight or np.array_equal(widths.refill(as_is, problem.limits), as_is)):
             return as_is
-        return self._problem.bisect(lambda strength: whole * _scaled(ratios, strength))
+        return problem.bisect(lambda strength: widths.whole * _scaled(ratios, strength))
 
     def finish(self) -> Counts:
         """The best of all; the trace is left with the problem."""
@@ -130,18 +136,12 @@ class Candidates:
         first = self._problem.limits[0]
         return float(first.cost(self._problem.widths.counts(widths))) / first.unit
 
-    def _by_threshold(self) -> Vector:
-        """What of each width lies above the median of all scores."""
-        scores = self._problem.widths.scores
-        middle = float(np.median(np.concatenate(scores)))
-        return np.array([max(float((s >= middle).mean()), _SMALLEST) for s in scores])
-
 
 def run_generations(
     candidates: Candidates, population: int, step: Callable[[Sequence[tuple[Vector, float]]], list[Vector]]
 ) -> Counts:
     """Evaluate a first population, then what `step` makes of all (vector, score) so far, until none is left."""
-    pending = [*candidates.first(), *(candidates.random() for _ in range(population))][: max(population, 2)]
+    pending = [*candidates.first(), *(candidates.random() for _ in range(population))][:population]
     history: list[tuple[Vector, float]] = []
     while candidates.left > 0:
         for vector in pending[: candidates.left]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from worker.engine.allocation.candidates import Candidates, PopulationOptions, Vector, run_generations
+from worker.engine.allocation.candidates import SMALLEST, Candidates, PopulationOptions, Vector, run_generations
 from worker.engine.allocation.registry import ALLOCATIONS, Problem
 from worker.engine.graph.analysis import Counts
 
@@ -47,7 +47,7 @@ def evolutionary(problem: Problem, options: EvolutionaryOptions) -> Counts:
             mutates = rng.random(len(child)) < options.mutation_rate
             mutates[rng.integers(len(child))] = True
             child = child + mutates * rng.normal(0, options.mutation_scale, len(child))
-            children.append(np.clip(child, 0.02, 1.0))
+            children.append(np.clip(child, SMALLEST, 1.0))
         return children
 
     return run_generations(candidates, options.population, breed)

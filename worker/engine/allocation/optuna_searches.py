@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
-from worker.engine.allocation.candidates import Candidates, PopulationOptions, SearchOptions, Vector
+from worker.engine.allocation.candidates import SMALLEST, Candidates, PopulationOptions, SearchOptions, Vector
 from worker.engine.allocation.registry import ALLOCATIONS, Problem
 from worker.engine.graph.analysis import Counts
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 _EVALUATION = "Li et al., EagleEye, ECCV 2020, arXiv 2007.02491 (evaluation); carried out by Optuna"
 _WORTH = "a candidate is worth what the cut network gets right on validation images with its norms taken anew."
+
+
+class CmaEsOptions(SearchOptions):
+    """A covariance is not adapted by fewer than four."""
+
+    population: int = Field(default=12, ge=4, le=1000, description="Candidates at a time.")
 
 
 @ALLOCATIONS.register(
@@ -50,15 +57,15 @@ def tpe(problem: Problem, options: SearchOptions) -> Counts:
     uses=("accuracy",),
     data="labels",
     exactness="adapted",
-    options=PopulationOptions,
+    options=CmaEsOptions,
 )
-def cma_es(problem: Problem, options: PopulationOptions) -> Counts:
+def cma_es(problem: Problem, options: CmaEsOptions) -> Counts:
     """The best candidate that CMA-ES asked for."""
     import optuna
 
     with _quiet():
         sampler = optuna.samplers.CmaEsSampler(
-            seed=problem.seed, popsize=max(options.population, 4), n_startup_trials=2, warn_independent_sampling=False
+            seed=problem.seed, popsize=options.population, n_startup_trials=2, warn_independent_sampling=False
         )
     return _search(problem, options, sampler)
 
@@ -80,7 +87,7 @@ def nsga2(problem: Problem, options: PopulationOptions) -> Counts:
     import optuna
 
     with _quiet():
-        sampler = optuna.samplers.NSGAIISampler(seed=problem.seed, population_size=max(options.population, 2))
+        sampler = optuna.samplers.NSGAIISampler(seed=problem.seed, population_size=options.population)
     return _search(problem, options, sampler, both_goals=True)
 
 
@@ -93,7 +100,7 @@ def _search(
     candidates = Candidates(problem, options)
     names = [f"w{number}" for number in range(candidates.dimensions)]
     space: dict[str, optuna.distributions.BaseDistribution] = {
-        name: optuna.distributions.FloatDistribution(0.02, 1.0) for name in names
+        name: optuna.distributions.FloatDistribution(SMALLEST, 1.0) for name in names
     }
     with _quiet():
         study = optuna.create_study(

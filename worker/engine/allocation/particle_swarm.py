@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from worker.engine.allocation.candidates import Candidates, PopulationOptions, Vector, run_generations
+from worker.engine.allocation.candidates import SMALLEST, Candidates, PopulationOptions, Vector, run_generations
 from worker.engine.allocation.registry import ALLOCATIONS, Problem
 from worker.engine.graph.analysis import Counts
 
@@ -36,7 +36,7 @@ class ParticleSwarmOptions(PopulationOptions):
 def particle_swarm(problem: Problem, options: ParticleSwarmOptions) -> Counts:
     """The best place of the swarm."""
     candidates = Candidates(problem, options)
-    rng, size = candidates.rng, max(options.population, 2)
+    rng, size = candidates.rng, options.population
     velocity = rng.uniform(-0.1, 0.1, (size, candidates.dimensions))
 
     def fly(history: Sequence[tuple[Vector, float]]) -> list[Vector]:
@@ -51,6 +51,6 @@ def particle_swarm(problem: Problem, options: ParticleSwarmOptions) -> Counts:
             + options.own * pulls[0] * (own - places)
             + options.swarm * pulls[1] * (swarm - places)
         )
-        return list(np.clip(places + velocity, 0.02, 1.0))
+        return list(np.clip(places + velocity, SMALLEST, 1.0))
 
     return run_generations(candidates, size, fly)

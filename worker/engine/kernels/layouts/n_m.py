@@ -26,6 +26,6 @@ def n_of_m(importance: Floats, options: KernelOptions) -> Mask | str:
         return f"has {inputs} input channels; {M} are needed"
     filled = np.pad(importance.reshape(outputs, inputs, -1), ((0, 0), (0, -inputs % M), (0, 0)), constant_values=-1)
     positions = filled.transpose(0, 2, 1).reshape(outputs, filled.shape[2], -1, M)
-    chosen = best(positions, round((1 - options.sparsity) * M))
+    chosen = best(positions, max(round((1 - options.sparsity) * M), 1))
     chosen = chosen.reshape(outputs, filled.shape[2], -1)[..., :inputs].transpose(0, 2, 1)
     return np.ascontiguousarray(chosen).reshape(importance.shape)
