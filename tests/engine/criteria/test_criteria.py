@@ -203,6 +203,17 @@ def test_taylor_is_the_squared_derivative_along_the_filter(net: Net) -> None:
             assert value == pytest.approx(slope**2, rel=1e-3, abs=1e-9)
 
 
+def test_taylor_squares_the_slope_of_each_batch(net: Net) -> None:
+    """Slopes of batches that point apart do not cancel."""
+    found = score(net.analysis(), "taylor", {**AS_IT_IS, "batch_size": IMAGES // 2}, calibration=net.calibration)
+    halves = [
+        score(net.analysis(), "taylor", AS_IT_IS, calibration=Calibration(net.x[half], net.y[half]))
+        for half in (slice(None, IMAGES // 2), slice(IMAGES // 2, None))
+    ]
+    for group, values in found.items():
+        np.testing.assert_allclose(values, (halves[0][group] + halves[1][group]) / 2, rtol=1e-5)
+
+
 def with_filter(net: Net, name: str, channel: int, scale: float) -> float:
     """The loss with one filter scaled."""
     other = Net()

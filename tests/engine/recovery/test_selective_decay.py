@@ -109,6 +109,14 @@ def test_doomed_weights_vanish_and_the_cut_then_changes_next_to_nothing(
     assert with_decay < 0.01
 
 
+def test_the_decay_grows_as_its_paper_says() -> None:
+    """SWD: a_min (a_max / a_min) ** share of the training. GReg-1: from nothing, by the same amount each time."""
+    swd, greg = (SelectiveDecay({}, growth, 1e-3, 10.0) for growth in ("swd", "greg"))
+    assert [swd.rate(share) for share in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1e-3, 1e-2, 1e-1, 10.0])
+    assert [greg.rate(share) for share in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.0, 2.5, 5.0, 10.0])
+    assert greg.rate(0.2549) == greg.rate(0.25) < greg.rate(0.26)
+
+
 def test_what_vanishing_weights_cost_is_no_divergence(
     analysis: Analysis, dataset: Dataset, plan: Plan, undecayed: Trained
 ) -> None:
