@@ -61,10 +61,11 @@ class Method(Document):
         return f"{self.kind} '{self.name}'"
 
     def with_defaults(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options, every default spelt out."""
+        """The options, every default spelt out. Whole numbers are integers, as JSON knows no difference: 64.0 is 64."""
         known = self.options.get("properties", {})
         defaults = {name: schema["default"] for name, schema in known.items() if "default" in schema}
-        return {**defaults, **options}
+        whole = {name for name, schema in known.items() if schema.get("type") == "integer"}
+        return {**defaults, **{name: int(value) if name in whole else value for name, value in options.items()}}
 
     def faults(self, options: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
         """What is wrong with the options: a place and a sentence each."""

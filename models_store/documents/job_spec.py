@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from models_store.catalogue import Method, conflicts, find
 from models_store.documents.base import Document
 from models_store.documents.export_spec import Export
+from models_store.documents.faults import sentence
 from models_store.documents.kernels import Kernels
 from models_store.documents.methods import DEFAULTS, ChoosesMethods, InCatalogue, MethodOptions, refuse
 from models_store.documents.random_masks import RandomMasks
@@ -212,6 +213,17 @@ class Finetuning(Document):
     )
     temperature: float = Field(default=4.0, gt=0, le=100, description="Softens both sides of the distillation.")
 
+    @model_validator(mode="after")
+    def _each_option_has_its_use(self) -> Self:
+        fields = type(self).model_fields
+        if is_recorded():
+            return self
+        if self.distillation == 0 and self.temperature != fields["temperature"].default:
+            raise ValueError("finetuning.temperature is about distillation: set that above 0, or leave temperature out")
+        if self.optimizer == "adamw" and self.momentum != fields["momentum"].default:
+            raise ValueError("finetuning.momentum is about optimizer sgd: choose that, or leave momentum out")
+        return self
+
 
 class Measuring(Document):
     """Latency of original and pruned, interleaved in one process."""
@@ -340,7 +352,8 @@ class JobSpec(PruningWork):
             return self
         if masks.of_kernels and (self.kernels is None or self.kernels.layout != "free"):
             raise ValueError("random_masks of kernels are free in form: set kernels.layout to free, and its sparsity")
-        if masks.of_channels and self.budget.macs_ratio == 1:
+        keeps_all = all(name.endswith("_ratio") and value == 1 for name, value in self.budget.lines().items())
+        if masks.of_channels and (keeps_all or self.budget.macs_ratio == 1):
             raise ValueError("random_masks of feature maps need something to remove: set budget.macs_ratio below 1")
         return self
 
@@ -452,9 +465,11 @@ class SweepSpec(PruningWork):
     budgets: tuple[Budget, ...] = Field(min_length=2, max_length=64, description="One point of the front each.")
 
     def jobs(self) -> tuple[JobSpec, ...]:
-        """The prune jobs that the points are. Raises ValidationError where one of them would be refused."""
-        shared = self.model_dump(exclude={"kind", "budgets"})
-        return tuple(JobSpec.model_validate({**shared, "budget": budget}) for budget in self.budgets)
+        """The prune jobs that the points are."""
+        return tuple(self._job(budget) for budget in self.budgets)
+
+    def _job(self, budget: Budget) -> JobSpec:
+        return JobSpec.model_validate({**self.model_dump(exclude={"kind", "budgets"}), "budget": budget})
 
     @model_validator(mode="after")
     def _points_differ(self) -> Self:
@@ -467,7 +482,21 @@ class SweepSpec(PruningWork):
 
     @model_validator(mode="after")
     def _points_are_jobs(self) -> Self:
-        self.jobs()
+        """What a job of one point would be refused for is told at that point's place, and what all would be, once."""
+        refused: dict[tuple[tuple[str | int, ...], str], list[int]] = {}
+        for number, budget in enumerate(self.budgets):
+            try:
+                self._job(budget)
+            except ValidationError as error:
+                for fault in error.errors():
+                    refused.setdefault((fault["loc"], sentence(fault)), []).append(number)
+        told: list[tuple[tuple[str | int, ...], str]] = []
+        for (place, text), numbers in refused.items():
+            if place[:1] == ("budget",) or (not place and len(numbers) < len(self.budgets)):
+                told += [(("budgets", number, *place[1:]), text) for number in numbers]
+            else:
+                told.append((place, text))
+        refuse(told, "bad_point")
         return self
 
     def check_data(self, data: DataKind) -> None:

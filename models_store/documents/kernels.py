@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from models_store.documents.base import Document
+from models_store.documents.recorded import is_recorded
 
+_OPTIONS = {"blocks": "grouped", "patterns": "pattern"}
 _N_OF_FOUR = (0.25, 0.5, 0.75)
 
 
@@ -27,6 +29,14 @@ class Kernels(Document):
     criterion: Literal["l1", "l2"] = Field(default="l2", description="Importance of a kernel or weight.")
     blocks: int = Field(default=4, ge=2, le=64, description="grouped: blocks of output channels, where they divide.")
     patterns: int = Field(default=8, ge=1, le=64, description="pattern: shapes in the library of a layer.")
+
+    @model_validator(mode="after")
+    def _each_option_has_its_layout(self) -> "Kernels":
+        for option, layout in _OPTIONS.items():
+            asked_for = getattr(self, option) != type(self).model_fields[option].default
+            if asked_for and self.layout != layout and not is_recorded():
+                raise ValueError(f"kernels.{option} is about layout {layout}: choose that, or leave {option} out")
+        return self
 
     @model_validator(mode="after")
     def _sparsity_fits_the_layout(self) -> "Kernels":

@@ -10,18 +10,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue, ValidationError, field_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+    ValidationError,
+    field_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 from pydantic_core.core_schema import ValidationInfo
 
 from models_store import catalogue
 from models_store.documents.base import Document
+from models_store.documents.recorded import is_recorded
 
 _SUFFIX = "_options"
 
+_OptionName: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""The pattern keeps out what is no text, too, which no answer could name."""
 MethodOptions: TypeAlias = Annotated[
-    dict[str, JsonValue],
+    dict[_OptionName, JsonValue],
     Field(description="Of the method named above it; `GET /v1/methods` has their schema.", max_length=100),
 ]
 DEFAULTS: Any = Field(default={}, validate_default=True)
@@ -49,12 +60,14 @@ class InCatalogue:
 class ChoosesMethods(Document):
     """Base of documents with fields for methods: their options are checked, and every default is spelt out."""
 
+    model_config = ConfigDict(allow_inf_nan=False)  # no bound of a JSON schema keeps NaN out
+
     @field_validator("*", mode="after")
     @classmethod
     def _check_options(cls, value: object, info: ValidationInfo) -> object:
         kind = (info.field_name or "").removesuffix(_SUFFIX)
         name = info.data.get(kind) if kind != info.field_name else None
-        if name is None or not isinstance(value, dict):
+        if name is None or not isinstance(value, dict) or is_recorded():
             return value
         method = catalogue.find(kind, name)
         refuse(((place, message) for place, message in method.faults(value)), "bad_option")

@@ -1,10 +1,11 @@
 """What a job asks of random masks: the best of many draws instead of the most important channels or kernels."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models_store.documents.base import Document
+from models_store.documents.recorded import is_recorded
 
 
 class RandomMasks(Document):
@@ -34,6 +35,15 @@ class RandomMasks(Document):
     calibration_images: int = Field(
         default=256, ge=2, le=100_000, description="Training images for that, at most; large ones leave room for fewer."
     )
+
+    @model_validator(mode="after")
+    def _calibration_has_its_norms(self) -> Self:
+        images = type(self).model_fields["calibration_images"].default
+        if self.calibration_images != images and not self.bn_reestimation and not is_recorded():
+            raise ValueError(
+                "random_masks.calibration_images are for bn_reestimation: set that to true, or leave them out"
+            )
+        return self
 
     @property
     def of_channels(self) -> bool:

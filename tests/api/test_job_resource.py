@@ -184,6 +184,12 @@ def test_a_spec_that_makes_no_sense_is_refused_place_by_place(
         (b"", "application/json", "required"),
         (b'{"model_id": "mdl_x"}', "application/x-www-form-urlencoded", "Content-Type: application/json"),
         (b'{"data": {"mean": [NaN]}}', "application/json", "body.data.mean"),
+        (
+            b'{"pruning": {"allocation": "heuristic", "allocation_options": {"window": NaN}}}',
+            "application/json",
+            "finite",
+        ),
+        (b'{"pruning": {"criterion_options": {"\\ud800": 1}}}', "application/json", "criterion_options"),
         (b"\xff\xfe", "application/json", ""),
     ],
 )

@@ -115,6 +115,7 @@ def test_random_masks_of_channels_then_of_kernels(plane: Plane) -> None:
         ({"random_masks": {"granularity": "kernel"}}, "set kernels.layout to free"),
         ({"random_masks": {"granularity": "both"}, "kernels": {"layout": "grouped"}}, "set kernels.layout to free"),
         ({"random_masks": {}, "budget": {"macs_ratio": 1.0}}, "set budget.macs_ratio below 1"),
+        ({"random_masks": {}, "budget": {"params_ratio": 1, "latency_ratio": 1}}, "set budget.macs_ratio below 1"),
     ],
 )
 def test_random_masks_that_cannot_be_drawn_are_refused_at_submission(spec: dict[str, Any], said: str) -> None:

@@ -215,6 +215,20 @@ def test_a_bad_option_is_refused_at_its_place() -> None:
     assert "median" in found["pruning", "criterion_options", "aggregation"]
 
 
+def test_a_whole_number_is_an_integer_however_it_is_written() -> None:
+    body = {"model_id": MODEL, "dataset_id": DATASET, "budget": {"macs_ratio": 0.5}}
+    job = JobSpec.model_validate(
+        {**body, "pruning": {"criterion": "apoz", "criterion_options": {"calibration_images": 64.0}}}
+    )
+    assert isinstance(job.pruning.criterion_options["calibration_images"], int)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_option_that_is_no_number_is_refused(value: float) -> None:
+    (message,) = faults(allocation="heuristic", allocation_options={"window": value}).values()
+    assert "finite number" in message
+
+
 def method(name: str, **changes: object) -> Method:
     return catalogue.find("criterion", "l1").model_copy(update={"name": name, **changes})
 

@@ -32,6 +32,24 @@ def test_an_option_of_a_file_that_is_not_exported(option: str, value: object, fi
     NEW_JOB.validate_python({**BODY, "export": {option: value, file: True}})
 
 
+@pytest.mark.parametrize(
+    ("field", "idle", "remedy"),
+    [
+        ("kernels", {"layout": "free", "blocks": 8}, {"layout": "grouped"}),
+        ("kernels", {"layout": "grouped", "patterns": 4}, {"layout": "pattern"}),
+        ("regularisation", {"method": "greg", "first": 0.1}, {"method": "swd"}),
+        ("random_masks", {"calibration_images": 64}, {"bn_reestimation": True}),
+        ("finetuning", {"distillation": 0, "temperature": 2}, {"distillation": 0.5}),
+        ("finetuning", {"optimizer": "adamw", "momentum": 0.5}, {"optimizer": "sgd"}),
+    ],
+)
+def test_an_option_of_what_is_not_done(field: str, idle: dict[str, Any], remedy: dict[str, Any]) -> None:
+    place, message = fault({**BODY, field: idle})
+    assert place == f"prune.{field}"
+    assert "leave" in message
+    NEW_JOB.validate_python({**BODY, field: {**idle, **remedy}})
+
+
 @pytest.mark.parametrize("name", ["latency_batch_size", "latency_threads"])
 def test_where_to_measure_a_latency_that_the_budget_does_not_bound(name: str) -> None:
     place, message = fault({**BODY, "budget": {"macs_ratio": 0.5, name: 4}})
@@ -67,6 +85,25 @@ def test_a_sweep_chooses_by_them_among_what_it_measures() -> None:
         NEW_JOB.validate_python({**SWEEP, "budgets": budgets})
 
 
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ({"budgets": [{"macs_ratio": 0.7}, {"macs_ratio": 0.5, "latency_threads": 4}]}, "budgets.1.latency_threads"),
+        ({"budgets": [{"macs_ratio": 0.7}, {"size_bytes": 9}], "schedule": {}}, "budgets.1"),
+        ({"budgets": [{"macs_ratio": 0.7}, {"macs_ratio": 1}], "random_masks": {}}, "budgets.1"),
+        ({"budgets": [{"macs_ratio": 0.7}, {"macs_ratio": 0.5}], "random_masks": {"granularity": "kernel"}}, ""),
+        (
+            {"budgets": [{"macs_ratio": 0.7}, {"macs_ratio": 0.5}], "recovery": {"bn_reestimation": False}},
+            "recovery.bn_reestimation",
+        ),
+    ],
+)
+def test_a_point_that_no_job_could_be_is_named(asked: dict[str, Any], place: str) -> None:
+    """A sweep has no field `budget`."""
+    found, _ = fault({**SWEEP, **asked})
+    assert found == ".".join(filter(None, ("sweep", place)))
+
+
 def test_two_points_of_a_sweep_that_are_one() -> None:
     budgets = [{"macs_ratio": 0.5}, {"macs_ratio": 0.7}, {"macs_ratio": 0.5, "latency_threads": 1}]
     assert fault({**SWEEP, "budgets": budgets}) == (
@@ -92,3 +129,13 @@ def test_a_report_is_read_whatever_its_job_asked_for_before_there_was_a_rule_abo
     assert SweepReport.model_validate(document).spec.export.float16_io
     with pytest.raises(ValidationError):
         NEW_JOB.validate_python(spec)
+
+
+def test_a_report_is_read_whatever_options_its_methods_had() -> None:
+    """The reconstruction of gamma has had another version, whose jobs stand in their reports."""
+    document = sweep_report().model_dump(mode="json")
+    options = {"rule": "mean_std", "version": 1, "window": 0.25, "of_old": True}
+    document["spec"]["pruning"] |= {"allocation": "heuristic", "allocation_options": options}
+    assert SweepReport.model_validate(document).spec.pruning.allocation_options == options
+    with pytest.raises(ValidationError, match="2 was expected"):
+        NEW_JOB.validate_python(document["spec"])
