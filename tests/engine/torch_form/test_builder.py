@@ -126,6 +126,31 @@ def test_trained_are_weights_and_no_scalars_masks_or_statistics():
     assert {average.name for average in form.averages} == {"mean", "variance"}
 
 
+def test_numbers_that_a_weight_is_computed_with_are_not_trained():
+    """Weight standardisation: the derivative by an exponent of negative numbers is none, and an epsilon stays."""
+    stored = {
+        "w": floats(4, 3, 1, 1),
+        "gain": np.float32(0.5),
+        "two": np.float32(2),
+        "small": np.array([1e-5], np.float32),
+    }
+    nodes = [
+        node("ReduceMean", ["w"], ["mean"], axes=[1, 2, 3]),
+        node("Sub", ["w", "mean"], ["centred"]),
+        node("Pow", ["centred", "two"], ["squares"]),
+        node("ReduceMean", ["squares"], ["variance"], axes=[1, 2, 3]),
+        node("Add", ["variance", "small"], ["positive"]),
+        node("Sqrt", ["positive"], ["deviation"]),
+        node("Div", ["centred", "deviation"], ["standardised"]),
+        node("Mul", ["standardised", "gain"], ["scaled"]),
+        node("Conv", ["x", "scaled"], ["y"]),
+    ]
+    form = build(model_of(nodes, {"x": (None, 3, 4, 4)}, ["y"], stored))
+    assert set(form.parameters) == {"w"}
+    form.module(torch.from_numpy(floats(2, 3, 4, 4)))[0].square().sum().backward()
+    assert form.module.get_parameter(form.parameters["w"]).grad.isfinite().all()
+
+
 def test_an_unknown_op_on_a_gradient_path_is_named():
     nodes = [
         node("MatMul", ["x", "w"], ["h"]),

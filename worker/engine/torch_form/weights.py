@@ -28,7 +28,8 @@ _WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "Gather": (0,),
 }
 _AFFINE_OPS = frozenset({"Add", "Mul", "Sum"})
-_FIRST_INPUT_IS_DATA = frozenset({"QuantizeLinear", "DequantizeLinear", "Clip", "Pad"})  # the others are settings
+_FIRST_INPUT_IS_DATA = frozenset({"QuantizeLinear", "DequantizeLinear", "Clip", "Pad", "Pow"})  # others are settings
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Mean", "Max", "Min"})
 
 
 def stored_tensors(graph: onnx.GraphProto) -> dict[str, TensorProto]:
@@ -49,8 +50,8 @@ def stored_tensors(graph: onnx.GraphProto) -> dict[str, TensorProto]:
 
 def trainable_names(graph: onnx.GraphProto, tensors: dict[str, TensorProto]) -> set[str]:
     """The stored tensors that training moves: floating-point weights of layers and norms, and the constants of Add and
-    Mul nodes. Left alone are single numbers (attention scales, clip bounds), attention masks, BN statistics, and
-    anything that reaches no weight input."""
+    Mul nodes. Left alone are single numbers (attention scales, clip bounds, what a weight is computed with), attention
+    masks, BN statistics, and anything that reaches no weight input."""
     consumers = _consumers(graph)
     constant_nodes = _constant_nodes(graph, tensors)
     return {
@@ -69,6 +70,8 @@ def _reaches_weight_input(
         for node, index in consumers.get(pending.pop(), []):
             if node.output[0] in constant_nodes:
                 if index and node.op_type in _FIRST_INPUT_IS_DATA:
+                    continue
+                if node.op_type in _ARITHMETIC and np.prod(tensor.dims) == 1:  # an epsilon, or a gain
                     continue
                 pending += [o for o in node.output if o not in seen]
                 seen.update(node.output)
