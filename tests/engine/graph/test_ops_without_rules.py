@@ -193,6 +193,18 @@ def test_what_no_output_needs_is_not_counted_and_stays():
     assert_correct(done)
 
 
+def test_a_layer_that_no_output_needs_goes_with_those_that_it_is_added_to():
+    """The last block of a WaveNet adds to a stream that nobody reads any more."""
+    g = GraphBuilder(17)
+    x = g.node("Relu", g.conv(g.input((1, 3, 4, 4)), 3, 8, name="first"))
+    skip = g.node("Relu", g.conv(x, 8, 6, name="skip"))
+    g.node("Add", x, g.conv(g.node("Tanh", x), 8, 8, name="nowhere"))
+    done = cut(g.model(g.conv(skip, 6, 4)))
+    layers = {layer.name: layer for layer in done.analysis.layers}
+    assert (layers["first"].prunable_channels, layers["nowhere"].macs) == (8, 0)
+    assert_correct(done)
+
+
 def test_a_model_without_layers_is_returned_as_it_was():
     g = GraphBuilder(17)
     done = cut(g.model(g.node("Softmax", g.input((1, 3, 4, 4)), axis=1)))

@@ -174,6 +174,15 @@ class Analysis:
         sets = self.propagation.sets.pinned(np.fromiter(units, dtype=np.int64), reason)
         return _analysis(replace(self.propagation, sets=sets))
 
+    def labels_of_one_sample(self, name: str, axis: int) -> Labels | None:
+        """The channels of one sample where an axis holds samples x channels, as in front of a blur that is the same for
+        all of them: such an axis grows with the batch. None where it holds channels alone."""
+        labels, batch = self.propagation.tensors[name][axis], self.facts.batch
+        if labels is None or batch < 2 or len(labels) % batch or batch in self.facts.shapes[name][:axis]:
+            return None
+        one = labels[: len(labels) // batch]
+        return one if np.array_equal(np.tile(one, batch), labels) else None
+
     def alive(self, kept: Mapping[int, Mask]) -> Mask:
         """For each label whether it survives when `kept[group]` units of each group do."""
         alive_roots = np.ones(len(self.roots), dtype=bool)

@@ -24,7 +24,7 @@ def describe_layers(analysis: Analysis, kept: Counts) -> tuple[Layer, ...]:
         users = [node] if node >= 0 else [i for i, _ in analysis.graph.consumers.get(name, [])][:1]
         for user in users:
             params[user] += constant * int(np.prod(sizes[list(dims)], dtype=np.int64))
-    sources = {source.node: source for source in p.sources}
+    sources = {source.node: source for source in (*p.sources, *p.unneeded)}
     return tuple(
         _layer(analysis, index, kept, macs[index] // analysis.costs.batch, params[index], sources.get(index))
         for index, node in enumerate(analysis.graph.nodes)

@@ -158,6 +158,8 @@ class Propagation:
     slots: dict[Slot, list[Dim | _Unset]] = field(default_factory=dict)
     static: set[str] = field(default_factory=set)
     sources: list[Source] = field(default_factory=list)
+    unneeded: list[Source] = field(default_factory=list)
+    """Those of nodes that no output needs."""
     contractions: list[Contraction] = field(default_factory=list)
     waivers: list[Waiver] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
@@ -184,6 +186,15 @@ class Propagation:
             self._pin_tensor(name, f"graph output '{name}'")
         for proto, name in self.graph.captured():
             self._pin_tensor(name, f"used inside {proto.op_type} '{node_label(proto)}'")
+        self._pin_unneeded()
+
+    def _pin_unneeded(self) -> None:
+        """Filters that no output needs stay, but for those that meet others which are needed: they go with these."""
+        needed = np.concatenate([self.sets.find(source.labels) for source in self.sources] or [np.zeros(0, np.int64)])
+        for source in self.unneeded:
+            alone = ~np.isin(self.sets.find(source.labels), needed)
+            proto = self.graph.nodes[source.node]
+            self.sets.pin(source.labels[alone], f"no output of the model needs {proto.op_type} '{node_label(proto)}'")
 
     def _visit(self, node: Node) -> None:
         function = RULES.get(node.op) if node.proto.domain in ("", "ai.onnx") else None
@@ -337,10 +348,10 @@ class Propagation:
             self.sets.pin(self.dim(node, position, axis), reason)
 
     def source(self, node: Node, position: int, axis: int, labels: Dim) -> None:
-        if labels is not None:
-            if node.index not in self.graph.needed:
-                self.sets.pin(labels, f"no output of the model needs {node.op} '{node.label}'")
-            self.sources.append(Source(node.index, node.input(position), axis, labels))
+        if labels is None:
+            return
+        source = Source(node.index, node.input(position), axis, labels)
+        (self.sources if node.index in self.graph.needed else self.unneeded).append(source)
 
     def contract(self, node: Node, position: int, axis: int, labels: Dim) -> None:
         """State that the node sums over this axis. Weights need no mask: the activation that they meet has one."""
