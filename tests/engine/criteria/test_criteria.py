@@ -566,6 +566,29 @@ def test_heads_in_the_batch_are_scored(net: Net, name: str, batch: int) -> None:
     assert all(np.isfinite(values).all() for values in found.values())
 
 
+def blurred(batch: int | str, *, folded: bool) -> Analysis:
+    """The same blur for all channels: of samples x channels, or channel by channel."""
+    b = GraphBuilder(seed=4)
+    maps = b.node("Relu", b.conv(b.input((batch, 3, SIZE, SIZE)), 3, 6))
+    blur = b.rng.uniform(0.5, 1.5, (1, 1, 3, 3)).astype(np.float32)
+    if folded:
+        planes = b.node("Conv", b.reshape(maps, -1, 1, SIZE, SIZE), b.constant(blur), pads=[1] * 4)
+        maps = b.reshape(planes, -1, 6, SIZE, SIZE)
+    else:
+        maps = b.node("Conv", maps, b.constant(np.repeat(blur, 6, axis=0)), pads=[1] * 4, group=6)
+    pooled = b.node("Flatten", b.node("GlobalAveragePool", b.node("Relu", b.conv(maps, 6, 5))))
+    return analyze(b.model(b.gemm(pooled, 5, CLASSES)))
+
+
+@pytest.mark.parametrize("name", ["apoz", "variance", "hrank", "fisher"])
+@pytest.mark.parametrize("batch", [1, 3, "n"])
+def test_channels_folded_into_the_samples_are_scored_as_any(net: Net, name: str, batch: int | str) -> None:
+    some = Calibration(net.x[:9], net.y[:9])
+    expected, found = (score(blurred(batch, folded=f), name, AS_IT_IS, calibration=some) for f in (False, True))
+    for values, others in zip(expected.values(), found.values(), strict=True):
+        np.testing.assert_allclose(others, values, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("name", "batches"), [("variance", (3, 9, "n")), ("fisher", (2, 4, 9, "n"))])
 def test_images_count_alike_where_the_batch_is_the_second_axis(net: Net, name: str, batches: tuple[int | str]) -> None:
     """Also where there are as many images as steps, and to a derivative also where images fill a batch up."""

@@ -331,6 +331,26 @@ def test_a_single_image_is_not_taken_for_a_large_one(tmp_path):
     assert [len(batch) for batch in calibration_batches(dataset.train, 30, (build(model),))] == [1]
 
 
+@pytest.mark.parametrize("batch", [1, "n"])
+def test_a_blur_of_channels_folded_into_the_samples_is_none_of_them(batch):
+    """There are more samples in a batch of images than in the analysis."""
+    g = GraphBuilder(17)
+    maps = g.node("Relu", g.conv(g.input((batch, 3, 10, 10)), 3, 16))
+    planes = g.node("Conv", g.reshape(maps, -1, 1, 10, 10), g.weight(1, 1, 3, 3), pads=[1] * 4)
+    maps = g.node("Relu", g.conv(g.reshape(planes, -1, 16, 10, 10), 16, 12))
+    model = g.model(g.conv(maps, 12, 4, kernel=1))
+    analysis = analyze(model)
+    plan = plan_of(analysis, score(analysis, "l2"), analysis.full // 2)
+    original, pruned = build(model), build(prune(analysis, plan))
+    batches = images(6, count=32 if original.takes_batches else 1)
+    before = outputs(pruned, batches)
+    fits = reconstruct(analysis, plan, original, pruned, batches)
+    layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    assert [fit.name for fit in fits] == layers[2:]
+    error, other = ((outputs(original, batches) - each).square().mean() for each in (outputs(pruned, batches), before))
+    assert error < 0.5 * other
+
+
 class Counted(Rerun):
     """Tells of the values that it holds."""
 

@@ -12,6 +12,7 @@ from worker.engine.criteria.observation import observed
 from worker.engine.criteria.places import Place, every_place, feature_maps
 from worker.engine.criteria.width import Floats, Width
 from worker.engine.errors import EngineError
+from worker.engine.graph.labels import Labels
 
 Measure: TypeAlias = Callable[[np.ndarray], Floats]
 """Feature maps (channels, rows, ...) of a batch -> sums over its rows, (moments, channels). Rows are images where the
@@ -28,8 +29,9 @@ def rows_per_place(evidence: Evidence, width: Width, images: int, measure: Measu
     rows = []
     for place in feature_maps(width):
         total, count = sums[place.tensor]
-        channels = width.per_unit(place.labels, np.ones(len(place.labels)))
-        sums_of_units = width.per_unit(place.labels, finish(total, count))
+        labels = _channels(evidence, place)
+        channels = width.per_unit(labels, np.ones(len(labels)))
+        sums_of_units = width.per_unit(labels, finish(total, count))
         rows.append(np.where(channels > 0, sums_of_units / np.maximum(channels, 1.0), np.nan))
     return rows
 
@@ -49,13 +51,23 @@ def _measure(evidence: Evidence, images: int, measure: Measure) -> dict[str, tup
                     f"Feature map '{name}' holds NaN or infinity on the job's images, which have no rank or variance.",
                     "Check data.mean and data.std, or choose a criterion that needs no images, such as l2.",
                 )
-            maps = _by_channel(places[name], array)
+            place = places[name]
+            maps = _by_channel(np.moveaxis(array, place.axis, 0), len(_channels(evidence, place)))
             found = measure(maps)
             rows[name] += maps.shape[1]
             sums[name] = sums[name] + found if name in sums else found
     return {name: (total, rows[name]) for name, total in sums.items()}
 
 
-def _by_channel(place: Place, array: np.ndarray) -> np.ndarray:
-    """(images, ...) -> (channels, images, ...)."""
-    return np.moveaxis(array, place.axis, 0)
+def _channels(evidence: Evidence, place: Place) -> Labels:
+    """The channels of an image, also where the axis holds images x channels."""
+    one = evidence.analysis.labels_of_one_sample(place.tensor, place.axis)
+    return place.labels if one is None else one
+
+
+def _by_channel(array: np.ndarray, channels: int) -> np.ndarray:
+    """(channels, ...) as it is; (images x channels, ...) -> (channels, images, ...)."""
+    if len(array) == channels:
+        return array
+    maps = array.reshape(-1, channels, *(size for size in array.shape[1:] if size > 1))
+    return maps.swapaxes(0, 1)

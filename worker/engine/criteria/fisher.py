@@ -56,6 +56,7 @@ def _slopes(evidence: Evidence, options: FisherOptions) -> list[tuple[Labels, Fl
     images, labels = evidence.labelled(options.calibration_images)
     found: dict[str, list[Floats]] = {place.tensor: [] for place in places}
     axes = {place.tensor: place.axis for place in places}
+    channels = {place.tensor: len(place.labels) for place in places}
     apart: set[str] | None = None
     for losses, _, inner in form.batches(images, labels, options.batch_size, differentiable_images=True):
         values = {name: value for name, value in zip(form.values, inner, strict=True) if value.requires_grad}
@@ -68,7 +69,9 @@ def _slopes(evidence: Evidence, options: FisherOptions) -> list[tuple[Labels, Fl
             found[name].append(by_channel.reshape(*by_channel.shape[:2], -1).sum(dim=2).numpy())
         mixed = [_products(loss, {n: v for n, v in values.items() if n not in apart}) for loss in losses]
         for name in mixed[0]:
-            of_each = [products[name].movedim(axes[name], 0).flatten(1).sum(dim=1).numpy() for products in mixed]
+            # Where samples x channels lie along the axis, only the image's own have a part in its loss.
+            rows = (products[name].movedim(axes[name], 0).flatten(1).sum(dim=1) for products in mixed)
+            of_each = [row.reshape(-1, channels[name]).sum(dim=0).numpy() for row in rows]
             found[name].append(np.stack(of_each, axis=1))
     return [(p.labels, np.concatenate(found[p.tensor], axis=1)) for p in places if found[p.tensor]]
 

@@ -51,7 +51,9 @@ def gated(widths: Sequence[Width]) -> tuple[onnx.ModelProto, tuple[Place, ...]]:
         key = tuple(node.output)
         inserted.setdefault(key, []).extend(chain)
         readers[key].input[position] = chain[-1].output[0]
-        places[f"{name}{reading}"] = Place(f"{name}{reading}", place.axis, place.labels)
+        one_sample = analysis.labels_of_one_sample(name, place.axis)
+        labels = place.labels if one_sample is None else one_sample
+        places[f"{name}{reading}"] = Place(f"{name}{reading}", place.axis, labels)
     nodes = [each for node in model.graph.node for each in (*inserted.get(tuple(node.output), ()), node)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

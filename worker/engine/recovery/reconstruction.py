@@ -90,7 +90,7 @@ class _Reconstruction:
         batches: Sequence[torch.Tensor],
         walk_of: type[Walk],
     ) -> None:
-        self.dims, self.alive = analysis.propagation.tensors, analysis.alive(plan.kept)
+        self.analysis, self.alive = analysis, analysis.alive(plan.kept)
         self.original, self.pruned = original, pruned
         self.names = {node: name for name, node in pruned.values.items() if name in original.values}
         self.sites = {
@@ -163,15 +163,16 @@ class _Reconstruction:
         """The original's values for the channels that are left."""
         name = self.names[node]
         values = self._reached(self.original.values[name])
-        kept = {
-            axis: torch.from_numpy(self.alive[labels].nonzero()[0])
-            for axis, labels in enumerate(self.dims.get(name, []))
-            if labels is not None and not self.alive[labels].all()
-        }
+        kept: dict[int, torch.Tensor] = {}
+        for axis, labels in enumerate(self.analysis.propagation.tensors.get(name, [])):
+            if labels is not None and not self.alive[labels].all():
+                one = self.analysis.labels_of_one_sample(name, axis)
+                kept[axis] = torch.from_numpy(self.alive[labels if one is None else one])
 
         def selected(index: int) -> torch.Tensor:
             value: torch.Tensor = values[index]
-            for axis, places in kept.items():
+            for axis, alive in kept.items():  # the same of every sample where the axis holds samples x channels
+                places = alive.repeat(value.shape[axis] // len(alive)).nonzero()[:, 0]
                 value = value.index_select(axis, places)
             return value
 
