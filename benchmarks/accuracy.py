@@ -28,15 +28,13 @@ import torch
 
 from benchmarks import accuracy_report, machine, results
 from benchmarks.accuracy_bases import FORMS
-from benchmarks.accuracy_bench import Bench, Row, Settings
+from benchmarks.accuracy_bench import Bench, Row, Settings, is_same_base
 from benchmarks.accuracy_methods import ALL_PEERS, INNER_PEERS, OTHERS, OURS, Ours, Peer
 from worker.engine.recovery.distillation import Share
 
 RESULTS = results.FOLDER / "accuracy.json"
 BASES = ("resnet20", "resnet56", "vgg16_bn")
 METHODS: dict[str, dict[str, Ours] | dict[str, Peer]] = {"ours": OURS | OTHERS, "torch-pruning": ALL_PEERS}
-SAME_BASE = 1e-3
-"""Accuracies of one base on several processors differ by less."""
 DISTRIBUTIONS = ("torch", "onnx", "onnxruntime", "torch-pruning")
 
 
@@ -55,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         """Rows of a base that was trained anew since, on another machine, say, are measured anew."""
         bench = Bench.of(Row(base, "option_b", "ours", "", 1, 0), settings)
         accuracy = bench.accuracy(bench.model)
-        if abs(bases.setdefault(base, accuracy) - accuracy) > SAME_BASE:
+        if not is_same_base(bases.setdefault(base, accuracy), accuracy):
             print(f"{base} has {accuracy:.2%} and had {bases[base]:.2%}: it is another, and its rows are left out.")
             bases[base] = accuracy
             for key in [key for key in rows if key.startswith(f"{base}/")]:

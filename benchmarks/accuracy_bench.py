@@ -23,6 +23,13 @@ from worker.engine.torch_form import build
 SCORING_IMAGES = 256
 AUGMENTATION = Augmentation(crop_padding=4, horizontal_flip=True)
 """Of all images where something is trained, those of the recovery before it, too."""
+_SAME_BASE = 1e-3
+"""Accuracies of one base on several processors differ by less."""
+
+
+def is_same_base(known: float, found: float) -> bool:
+    """Whether rows of a base with the one accuracy go with those of a base with the other."""
+    return abs(known - found) <= _SAME_BASE
 
 
 class Settings(NamedTuple):
