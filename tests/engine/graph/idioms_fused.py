@@ -4,7 +4,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from tests.engine.graph.graph_builder import GraphBuilder
-from tests.engine.graph.idioms import idiom, reduce_sum, scalar
+from tests.engine.graph.idioms import idiom, reduce_sum, scalar, squeeze
 
 MICROSOFT = "com.microsoft"
 
@@ -92,6 +92,22 @@ def a_condition_that_is_decided(g):
         branches.append(body.body([], [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)]))
     chosen = g.node("If", g.constant(np.array(True)), then_branch=branches[0], else_branch=branches[1])
     return g.conv(g.conv(chosen, 6, 7), 7, 4)
+
+
+@idiom(2, 3, 11, 17)
+def a_squeeze_that_asks_for_the_size(g):
+    """TorchScript's squeeze(2) where the exporter does not know that a pool leaves one row; the standard does."""
+    x = g.node("Relu", g.conv(g.input(("batch", 3, 8, "width")), 3, 8))
+    x = g.node("MaxPool", g.node("Relu", g.conv(x, 8, 6)), kernel_shape=[8, 1])
+    one = g.node("Equal", g.node("Gather", g.node("Shape", x), g.ints(2)), g.ints(1))
+    bodies: list[GraphBuilder] = [g.inside() for _ in range(2)]
+    results = [squeeze(bodies[0], x, 2), bodies[1].node("Identity", x)]
+    branches = [
+        body.body([], [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)])
+        for body, result in zip(bodies, results, strict=True)
+    ]
+    line = g.node("If", one, then_branch=branches[0], else_branch=branches[1])
+    return g.conv(line, 6, 4, rank=1)
 
 
 @idiom(5, 6, 11, 17)

@@ -122,6 +122,24 @@ def test_a_quantised_op_without_a_standard_form_stays(setting: str):
     assert with_standard_ops(model) is model
 
 
+@pytest.mark.parametrize(("axis", "stays"), [(2, False), (3, True)])
+def test_a_condition_on_a_size_is_decided_where_it_is_the_same_for_all_inputs(axis: int, stays: bool):
+    g = GraphBuilder(17)
+    x = g.conv(g.input(("batch", 3, 1, "width")), 3, 8)
+    one = g.node("Equal", g.node("Gather", g.node("Shape", x), g.ints(axis)), g.ints(1))
+    inner = [g.inside(), g.inside()]
+    branches = [
+        body.body([], [onnx.helper.make_tensor_value_info(body.node(op, x), onnx.TensorProto.FLOAT, None)])
+        for body, op in zip(inner, ("Tanh", "Relu"), strict=True)
+    ]
+    model = g.model(g.conv(g.node("If", one, then_branch=branches[0], else_branch=branches[1]), 8, 4))
+    standard = with_standard_ops(model)
+    assert ("If" in {node.op_type for node in standard.graph.node}) == stays
+    assert stays or "Relu" not in {node.op_type for node in standard.graph.node}
+    (due,), (found,) = run(model), run(standard)
+    np.testing.assert_array_equal(found, due)
+
+
 QUANTISED = [case for case in IDIOMS if case.draw.__module__ == idioms_quantised.__name__]
 
 

@@ -1,5 +1,5 @@
-"""Control flow that was decided when the network was exported, written without it: a branch that is always taken, and
-rounds that are counted.
+"""Control flow that is decided for all inputs, written without it: a branch that is always taken, and rounds that are
+counted.
 
 What stands in a body enters and leaves it in the size that it has, and is not trained; written out it is as free as any
 other part of the network.
@@ -13,17 +13,20 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from worker.engine.graph.onnx_graph import bodies_of
+from worker.engine.graph.onnx_graph import attribute, bodies_of, int_attribute
 from worker.engine.graph.rewriting import Rewriting
 
+_OPEN = -1
+"""Stands for a size that depends on the input."""
 _MOST_ROUNDS = 64
 _MOST_NODES = 2048
 """What a loop may become, written out."""
 
 
 def known_branch(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
-    """An If that was exported with its condition decided."""
-    condition = to.constant(node.input[0])
+    """An If that was exported with its condition decided, or that asks for a size which the file fixes, as a squeeze
+    from TorchScript does where the exporter did not know the shape."""
+    condition = _decided(to, node.input[0])
     if condition is None:
         return False
     wanted = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
@@ -39,6 +42,30 @@ def known_branch(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:
             to.add("Identity", inner.name, to=outer)
     to.opened = True
     return True
+
+
+def _decided(to: Rewriting, name: str) -> np.ndarray | None:
+    """What follows from stored numbers and fixed sizes alone."""
+    stored, maker = to.constant(name), to.maker(name)
+    if stored is not None or maker is None:
+        return stored
+    if maker.op_type == "Shape":
+        sizes = to.sizes(maker.input[0])
+        if sizes is None:
+            return None
+        taken = sizes[int_attribute(maker, "start", 0) : attribute(maker, "end")]
+        return np.array([_OPEN if size is None else size for size in taken], np.int64)
+    operands = [_decided(to, each) for each in maker.input]
+    known = [each for each in operands if each is not None]
+    if len(known) < len(operands):
+        return None
+    if maker.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze"):
+        return known[0].reshape(-1)
+    if maker.op_type == "Gather":
+        return known[0].take(known[1], axis=int_attribute(maker, "axis", 0), mode="wrap")
+    if maker.op_type == "Equal" and not any((each == _OPEN).any() for each in known):
+        return np.asarray(np.equal(*known))
+    return None
 
 
 def known_rounds(to: Rewriting, index: int, node: onnx.NodeProto) -> bool:

@@ -67,7 +67,7 @@ def _observe_statically(graph: OnnxGraph) -> Facts | None:
         return None
     for sizes, batch in candidate_sizes(graph):
         facts = Facts(sizes, batch)
-        weightless = _without_weights(graph, sizes)
+        weightless = without_weights(graph, sizes)
         for _ in range(4):  # each round lets the values found so far make further shapes known
             try:
                 inferred = onnx.shape_inference.infer_shapes(weightless, strict_mode=True, data_prop=True)
@@ -103,8 +103,23 @@ def _looks_beyond(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -
     return any(side < d * (k - 1) + 1 for side, k, d in zip(padded, kernel, dilations, strict=True))
 
 
-def _without_weights(graph: OnnxGraph, sizes: Sizes) -> onnx.ModelProto:
-    """The model with concrete inputs and without the bytes of its larger constants: small enough to infer quickly."""
+def fixed_sizes(graph: OnnxGraph) -> dict[str, tuple[int | None, ...]]:
+    """The sizes of tensors as far as they are the same for all inputs, by static inference."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(without_weights(graph))
+    except onnx.shape_inference.InferenceError:
+        return {}
+    found = {}
+    for value in (*inferred.graph.input, *inferred.graph.value_info):
+        declared = declared_shape(value)
+        if declared is not None:
+            found[value.name] = tuple(size if isinstance(size, int) else None for size in declared)
+    return found
+
+
+def without_weights(graph: OnnxGraph, sizes: Sizes | None = None) -> onnx.ModelProto:
+    """The model without the bytes of its larger constants, small enough to infer quickly; with inputs of these sizes,
+    or as they are declared."""
     slim = onnx.ModelProto(ir_version=max(graph.model.ir_version, 4))
     slim.opset_import.extend(graph.model.opset_import)
     slim.graph.name = "shapes"
@@ -115,10 +130,12 @@ def _without_weights(graph: OnnxGraph, sizes: Sizes) -> onnx.ModelProto:
             slim.graph.initializer.append(tensor)
         else:
             slim.graph.initializer.append(TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims))
-    slim.graph.node.extend(graph.nodes)
+    slim.graph.node.extend(graph.proto.node)
     for value in graph.inputs:
         concrete = slim.graph.input.add()
         concrete.CopyFrom(value)
+        if sizes is None:
+            continue
         del concrete.type.tensor_type.shape.dim[:]
         for size in sizes[value.name]:
             concrete.type.tensor_type.shape.dim.add().dim_value = size
@@ -156,7 +173,7 @@ def inferred_types(graph: OnnxGraph) -> dict[str, int]:
     """Element types as far as inference knows the ops: it finds them also where it finds no shapes."""
     sizes, _ = next(iter(candidate_sizes(graph)))
     try:
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(graph, sizes))
+        inferred = onnx.shape_inference.infer_shapes(without_weights(graph, sizes))
     except onnx.shape_inference.InferenceError:
         return {}
     return {name: element for name, element in _known_types(inferred).items() if element}

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from worker.engine.graph.facts import fixed_sizes
 from worker.engine.graph.onnx_graph import FLOATS, OnnxGraph
 
 Op: TypeAlias = tuple[str, str]
@@ -34,6 +35,7 @@ class Rewriting:
         floats = [t.data_type for t in graph.constants.values() if t.data_type in FLOATS]
         self._float = max(FLOATS, key=floats.count)
         self._new: list[onnx.NodeProto] = []
+        self._fixed_sizes: dict[str, tuple[int | None, ...]] | None = None
 
     def edit(self, index: int, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
         self._new = []
@@ -86,6 +88,12 @@ class Rewriting:
         declared = (*self.graph.proto.value_info, *self.graph.proto.input)
         shapes = [v.type.tensor_type.shape for v in declared if v.name == name and v.type.tensor_type.HasField("shape")]
         return len(shapes[0].dim) if shapes else None
+
+    def sizes(self, name: str) -> tuple[int | None, ...] | None:
+        """Of any tensor, as far as they are the same for all inputs."""
+        if self._fixed_sizes is None:
+            self._fixed_sizes = fixed_sizes(self.graph)
+        return self._fixed_sizes.get(name)
 
     def maker(self, name: str) -> onnx.NodeProto | None:
         index = self.graph.producer.get(name)
