@@ -12,6 +12,9 @@ def load_slim(path: str) -> torch.nn.Module:
     with safe_open(path, "pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
         network = torchvision.models.get_model(file.metadata()["architecture"], weights=None)
+    for name, child in list(network.named_children()):
+        if any(True for _ in child.parameters()) and not any(key.startswith(f"{name}.") for key in state):
+            setattr(network, name, None)  # a head that only training uses
     for name, tensor in state.items():
         layer, _, attribute = name.rpartition(".")
         module = network.get_submodule(layer)
