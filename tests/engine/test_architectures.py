@@ -53,6 +53,16 @@ def test_equals_the_module_and_keeps_its_names(tmp_path, name):
     assert not any(node.metadata_props for node in model.graph.node)
 
 
+def test_biases_of_zero_stay(tmp_path):
+    """As all are before training: left out of a node, they would keep their width when its channels go."""
+    state = network("squeezenet1_1").state_dict()
+    for key, value in state.items():
+        if key.endswith(".bias"):
+            value.zero_()
+    model = export_architecture("squeezenet1_1", saved(tmp_path / "w", state), CLASSES, (3, 64, 64))
+    assert set(state) <= {name for node in model.graph.node for name in node.input}
+
+
 @pytest.mark.slow
 def test_auxiliary_heads_may_be_in_the_weights_or_not(tmp_path):
     net = network("googlenet", init_weights=False)

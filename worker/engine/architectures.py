@@ -106,7 +106,8 @@ def _load(network: nn.Module, state: Mapping[str, torch.Tensor], name: str) -> N
 
 
 def _export(network: nn.Module, name: str, input_shape: tuple[int, int, int]) -> onnx.ModelProto:
-    """Export without the optimisations that fold weights: as graph inputs, they are out of the optimiser's reach."""
+    """Export without the optimisations that fold weights: as graph inputs of unknown values, they are out of the
+    optimiser's reach, which drops biases that are zero, too."""
     example = torch.zeros(_EXPORT_BATCH, *input_shape)
     with _quiet():
         try:
@@ -128,9 +129,17 @@ def _export(network: nn.Module, name: str, input_shape: tuple[int, int, int]) ->
             raise RuntimeError(f"torch.onnx.export returned nothing for {name}")
         graph = program.model.graph
         inputs = len(graph.inputs)
-        graph.inputs.extend(graph.initializers.values())
+        weights = list(graph.initializers.values())
+        graph.initializers.clear()
+        graph.inputs.extend(weights)
+        values = [weight.const_value for weight in weights]
+        for weight in weights:
+            weight.const_value = None
         optimize_ir(program.model)
         del graph.inputs[inputs:]
+        for weight, value in zip(weights, values, strict=True):
+            weight.const_value = value
+            graph.initializers.add(weight)
     return _without_traces(program.model_proto)
 
 
