@@ -121,7 +121,7 @@ def _calibration(bench: Workbench) -> Iterator[np.ndarray]:
 
 
 def _state_dict(bench: Workbench, pruned: Path, path: Path) -> None:
-    from worker.engine.export import save_state_dict
+    from worker.engine.export import check_slim_network, save_state_dict
 
     if bench.model_file.format != "torchvision":
         raise EngineError(
@@ -129,7 +129,9 @@ def _state_dict(bench: Workbench, pruned: Path, path: Path) -> None:
             "The model was uploaded as ONNX: no torchvision architecture is known to hold its weights.",
             "Leave export.safetensors out, or upload the weights as safetensors of a torchvision architecture.",
         )
-    save_state_dict(bench.original, load_model(pruned), bench.model_file.details["architecture"], path)
+    model, architecture = load_model(pruned), bench.model_file.details["architecture"]
+    save_state_dict(bench.original, model, architecture, path)
+    check_slim_network(model, architecture, path)
 
 
 def _top1(bench: Workbench, path: Path) -> float | None:

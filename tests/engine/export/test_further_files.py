@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from onnx.reference import ReferenceEvaluator
+from safetensors.torch import save_file
 
 from tests.engine.graph.graph_builder import GraphBuilder
 from tests.largest_file import largest_file
@@ -19,7 +20,14 @@ from tests.worker.networks import convnet
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
 from worker.engine.errors import EngineError
-from worker.engine.export import agreement, quantise, save_state_dict, to_half_precision, too_large_for_float16
+from worker.engine.export import (
+    agreement,
+    check_slim_network,
+    quantise,
+    save_state_dict,
+    to_half_precision,
+    too_large_for_float16,
+)
 from worker.engine.graph import analyze
 from worker.engine.measure.forked import in_fork
 from worker.engine.surgery import prune
@@ -204,6 +212,36 @@ def test_the_example_makes_the_slim_torch_network_from_safetensors(tmp_path):
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "relative difference" in run.stdout
+
+
+def test_widths_that_the_architecture_cannot_compute_with_are_refused(tmp_path):
+    """ShuffleNet halves the channels, whichever of them are left; ResNet takes them as they are."""
+    for name, fits in (("resnet18", True), ("shufflenet_v2_x0_5", False)):
+        torch.manual_seed(0)
+        network = torchvision.models.get_model(name, weights=None).eval()
+        for value in network.state_dict().values():
+            if value.is_floating_point():
+                value.add_(torch.rand_like(value) * 0.02)  # equal vectors would be exported as one
+        model = exported(network)
+        analysis = analyze(model)
+        pruned = prune(analysis, allocate(analysis, score(analysis, "l2"), [macs_limit(analysis, 0.5)]).plan)
+        path = tmp_path / f"{name}.safetensors"
+        save_state_dict(model, pruned, name, path)
+        if fits:
+            check_slim_network(pruned, name, path)
+            continue
+        with pytest.raises(EngineError, match=f"torchvision's {name} does not compute with these widths"):
+            check_slim_network(pruned, name, path)
+
+
+def test_the_slim_torch_network_has_no_heads_that_only_training_uses(tmp_path):
+    torch.manual_seed(0)
+    network = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False)
+    save_file(network.state_dict(), tmp_path / "w.safetensors", metadata={"architecture": "googlenet"})
+    run = subprocess.run(
+        [sys.executable, LOADER, tmp_path / "w.safetensors"], check=False, capture_output=True, text=True
+    )
+    assert f"{sum(p.numel() for p in network.parameters()):,} parameters" in run.stdout, run.stderr
 
 
 def test_weights_without_a_place_in_the_state_dict_are_refused(tmp_path):
