@@ -75,7 +75,8 @@ def check_class_count(scores: int, classes: int, head: Head) -> None:
         raise EngineError(
             "too_many_classes",
             f"The dataset has {classes} classes and output {head.name!r} has {scores} score{'s' * (scores != 1)}.",
-            "Use the dataset that the model was trained for.",
+            "Use the dataset that the model was trained for. Where it gives no class scores, set data.labels to false: "
+            "the pruned model learns from the original on the images alone.",
         )
 
 

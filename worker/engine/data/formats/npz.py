@@ -104,7 +104,10 @@ def _labels(y: np.ndarray, name: str) -> np.ndarray:
     """Class numbers or names, (N,)."""
     y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or y.dtype.kind == "f":
-        raise _unfit(f"{name} has the shape {y.shape} and type {y.dtype}", "Use one class number per image.")
+        raise _unfit(
+            f"{name} has the shape {y.shape} and type {y.dtype}",
+            "Use one class number per image, or leave the labels out: the pruned model then learns from the original.",
+        )
     if y.dtype.kind == "U":
         return y
     if y.size and (int(y.min()) < 0 or int(y.max()) >= MAX_CLASSES):
