@@ -1,7 +1,7 @@
 """The accuracy results as a table, and what they say about the sentences of issue 4."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import mean, pstdev
 from typing import Any
 
@@ -99,17 +99,17 @@ def _by_method(rows: Rows, base: str, factor: str, side: str) -> dict[str, list[
     return found
 
 
-Trained = Mapping[str, Mapping[str, float]]
-"""Method -> learning rate -> accuracy after training, the mean over the seeds."""
+Trained = Mapping[str, Mapping[str, Sequence[float]]]
+"""Method -> learning rate -> accuracies after training, one for each seed."""
 
 
 def _trained(rows: Rows, base: str, factor: str, side: str, way: str) -> Trained:
     """After 3 epochs."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, list[float]]] = {}
     for method, seeds in _by_method(rows, base, factor, side).items():
         each = [row[way]["3"] for row in seeds if "3" in row.get(way, {})]
         rates = {rate for accuracies in each for rate in accuracies}
-        found[method] = {rate: mean(one[rate] for one in each if rate in one) for rate in rates}
+        found[method] = {rate: [one[rate] for one in each if rate in one] for rate in rates}
     return found
 
 
@@ -132,8 +132,13 @@ def _fair_rates(ours: Trained, theirs: Trained) -> tuple[set[str], bool]:
 
 
 def _at_best_rate(trained: Trained, rates: Collection[str]) -> dict[str, float]:
+    """The mean over the seeds at the best rate, of those with as many seeds as any: one seed may be a lucky one."""
     found = {method: [accuracies[r] for r in rates if r in accuracies] for method, accuracies in trained.items()}
-    return {method: max(values) for method, values in found.items() if values}
+    return {
+        method: max(mean(one) for one in each if len(one) == max(map(len, each)))
+        for method, each in found.items()
+        if each
+    }
 
 
 def _run(rows: Rows, base: str, factor: str, side: str) -> set[str]:

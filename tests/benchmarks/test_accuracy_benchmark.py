@@ -77,6 +77,17 @@ def test_one_seed_is_no_match_for_the_mean_of_several():
     assert values == [f"+0.00 points: {BEST_OURS} (of {count} trained) {compared}" for count in (1, 2)]
 
 
+def test_nor_is_a_rate_that_one_seed_had():
+    ours, theirs = f"{OPTION_B}/ours/{BEST_OURS}/2x/seed", f"{OPTION_B}/torch-pruning/{BEST_PEER}/2x/seed 0"
+    trained = {
+        f"{ours} 0": {"0.02": 0.88, "0.05": 0.93},
+        f"{ours} 1": {"0.02": 0.9},
+        theirs: {"0.02": 0.89, "0.05": 0.87},
+    }
+    rows = ROWS | {key: row(0.5, 0.8) | {"trained": {"3": rates}} for key, rates in trained.items()}
+    assert claims({"resnet56": 0.9}, rows, METHODS)[6 + 2].value.startswith("+0.00 points")
+
+
 def test_trainings_with_a_teacher_are_compared_with_each_other():
     keys = [f"{OPTION_B}/ours/{BEST_OURS}", f"{OPTION_B}/torch-pruning/{BEST_PEER}"]
     ours, theirs = (f"{key}/2x/seed 0" for key in keys)
