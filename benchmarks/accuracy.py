@@ -3,7 +3,7 @@
     python -m benchmarks.accuracy                               # what is missing in results/accuracy.json
     python -m benchmarks.accuracy --bases resnet20 --factors 2 3 --seeds 0
     python -m benchmarks.accuracy --epochs 1 3                  # besides: train the best few
-    python -m benchmarks.accuracy --epochs 3 --rates 0.02 0.05  # at the better of two learning rates for each
+    python -m benchmarks.accuracy --epochs 3 --rates 0.01 0.02  # at the better of two learning rates for each
     python -m benchmarks.accuracy --epochs 3 --taught           # with the original as a teacher of both sides
     python -m benchmarks.accuracy --methods all                 # every criterion and allocation of ours
     python -m benchmarks.accuracy --show
