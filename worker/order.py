@@ -8,7 +8,7 @@ from pydantic import model_validator
 from models_store.documents.base import Document
 from models_store.documents.event import JobError
 from models_store.documents.inspection import DatasetInspection, ModelInspection, Rejection
-from models_store.documents.job_spec import JobKind, NewJob
+from models_store.documents.job_spec import AcceptedJob, JobKind
 from models_store.documents.mask_part import MaskPart, MaskScores
 from models_store.documents.sweep_report import SweepPoint
 from worker.sandbox import Limits, Tier
@@ -43,7 +43,7 @@ class Order(Document):
     job_id: str
     attempt: int
     kind: JobKind
-    spec: NewJob | None
+    spec: AcceptedJob | None
     model: InputFile | None
     dataset: InputFile | None
     device: Literal["cpu", "cuda"]

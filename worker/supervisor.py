@@ -32,7 +32,7 @@ from models_store.documents.event import ErrorClass, EventType, JobError
 from models_store.documents.faults import sentences
 from models_store.documents.inspection import Rejection
 from models_store.documents.job import JobState
-from models_store.documents.job_spec import NEW_JOB, JobKind, JobSpec, NewJob
+from models_store.documents.job_spec import ACCEPTED_JOB, JobKind, JobSpec, NewJob
 from models_store.documents.mask_part import MaskPart, MaskParts
 from models_store.documents.reports import ANY_REPORT, AnyReport
 from models_store.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, LeaseLost
@@ -178,7 +178,7 @@ class _Attempt:
             job_id=self.claim.job_id,
             attempt=self.claim.attempt,
             kind=kind,
-            spec=None if kind is JobKind.INSPECT else NEW_JOB.validate_python(spec),
+            spec=None if kind is JobKind.INSPECT else ACCEPTED_JOB.validate_python(spec),
             model=self._fetch_model(model, kind) if model else None,
             dataset=self._fetch("dataset", dataset, dataset.blob_key) if dataset else None,
             device=self.settings.device,
@@ -193,7 +193,7 @@ class _Attempt:
             mask_scores=tuple(mask_scores),
             workers=self._workers() if spec.get("random_masks") and kind is JobKind.PRUNE else 1,
             spread_s=self.settings.spread_s,
-            processes=self._processes(NEW_JOB.validate_python(spec)) if kind is JobKind.PRUNE else 1,
+            processes=self._processes(ACCEPTED_JOB.validate_python(spec)) if kind is JobKind.PRUNE else 1,
         )
         return lambda events_fd: order(events_fd=events_fd)
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from models_store.documents.base import Document
-from models_store.documents.recorded import is_recorded
+from models_store.documents.recorded import asked_for
 
 _OPTIONS = {"float16_io": "float16", "int8_calibration_images": "int8", "int8_full_range": "int8"}
 
@@ -33,10 +33,8 @@ class Export(Document):
 
     @model_validator(mode="after")
     def _each_option_has_its_file(self) -> Self:
-        if is_recorded():
-            return self
         for option, file in _OPTIONS.items():
-            if getattr(self, option) != type(self).model_fields[option].default and not getattr(self, file):
+            if asked_for(self, option) and not getattr(self, file):
                 raise ValueError(f"export.{option} is about export.{file}: set that to true, or leave {option} out")
         return self
 

@@ -24,7 +24,7 @@ from models_store.documents.faults import sentence
 from models_store.documents.kernels import Kernels
 from models_store.documents.methods import DEFAULTS, ChoosesMethods, InCatalogue, MethodOptions, refuse
 from models_store.documents.random_masks import RandomMasks
-from models_store.documents.recorded import is_recorded
+from models_store.documents.recorded import RECORDED, asked_for, is_recorded
 from models_store.documents.recovery_spec import Recovery, Regularisation
 from models_store.documents.schedule import Schedule
 
@@ -215,12 +215,9 @@ class Finetuning(Document):
 
     @model_validator(mode="after")
     def _each_option_has_its_use(self) -> Self:
-        fields = type(self).model_fields
-        if is_recorded():
-            return self
-        if self.distillation == 0 and self.temperature != fields["temperature"].default:
+        if self.distillation == 0 and asked_for(self, "temperature"):
             raise ValueError("finetuning.temperature is about distillation: set that above 0, or leave temperature out")
-        if self.optimizer == "adamw" and self.momentum != fields["momentum"].default:
+        if self.optimizer == "adamw" and asked_for(self, "momentum"):
             raise ValueError("finetuning.momentum is about optimizer sgd: choose that, or leave momentum out")
         return self
 
@@ -530,3 +527,8 @@ NewJob: TypeAlias = Annotated[
 """The body of `POST /v1/jobs`; without a `kind` it is a prune job."""
 
 NEW_JOB: TypeAdapter[AnySpec] = TypeAdapter(NewJob)
+
+AcceptedJob: TypeAlias = Annotated[NewJob, RECORDED]
+"""The spec of a job that waits, perhaps since a version with fewer rules."""
+
+ACCEPTED_JOB: TypeAdapter[AnySpec] = TypeAdapter(AcceptedJob)

@@ -1,11 +1,11 @@
 """What a job asks of kernels: zeros inside the weights of convolutions, beside or instead of whole channels."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from models_store.documents.base import Document
-from models_store.documents.recorded import is_recorded
+from models_store.documents.recorded import asked_for
 
 _OPTIONS = {"blocks": "grouped", "patterns": "pattern"}
 _N_OF_FOUR = (0.25, 0.5, 0.75)
@@ -31,10 +31,9 @@ class Kernels(Document):
     patterns: int = Field(default=8, ge=1, le=64, description="pattern: shapes in the library of a layer.")
 
     @model_validator(mode="after")
-    def _each_option_has_its_layout(self) -> "Kernels":
+    def _each_option_has_its_layout(self) -> Self:
         for option, layout in _OPTIONS.items():
-            asked_for = getattr(self, option) != type(self).model_fields[option].default
-            if asked_for and self.layout != layout and not is_recorded():
+            if asked_for(self, option) and self.layout != layout:
                 raise ValueError(f"kernels.{option} is about layout {layout}: choose that, or leave {option} out")
         return self
 

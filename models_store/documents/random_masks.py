@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from models_store.documents.base import Document
-from models_store.documents.recorded import is_recorded
+from models_store.documents.recorded import asked_for
 
 
 class RandomMasks(Document):
@@ -38,8 +38,7 @@ class RandomMasks(Document):
 
     @model_validator(mode="after")
     def _calibration_has_its_norms(self) -> Self:
-        images = type(self).model_fields["calibration_images"].default
-        if self.calibration_images != images and not self.bn_reestimation and not is_recorded():
+        if asked_for(self, "calibration_images") and not self.bn_reestimation:
             raise ValueError(
                 "random_masks.calibration_images are for bn_reestimation: set that to true, or leave them out"
             )

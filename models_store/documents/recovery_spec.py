@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from models_store.catalogue import Method, find
 from models_store.documents.base import Document
-from models_store.documents.recorded import is_recorded
+from models_store.documents.recorded import asked_for
 
 
 class Recovery(Document):
@@ -54,7 +54,6 @@ class Regularisation(Document):
     def _grows(self) -> Self:
         if self.method == "swd" and self.last < self.first:
             raise ValueError("regularisation.last must not be below regularisation.first")
-        first = type(self).model_fields["first"].default
-        if self.method == "greg" and self.first != first and not is_recorded():
+        if self.method == "greg" and asked_for(self, "first"):
             raise ValueError("regularisation.first is about swd, greg begins at 0: choose swd, or leave first out")
         return self

@@ -1,14 +1,16 @@
 """What a job asks for in vain is refused; the same documents with every default written out are not."""
 
+import json
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from models_store.documents.export_spec import Export
-from models_store.documents.job_spec import NEW_JOB, EstimateSpec, JobSpec
+from models_store.documents.job_spec import ACCEPTED_JOB, NEW_JOB, EstimateSpec, JobSpec
 from models_store.documents.sweep_report import SweepReport
 from tests.sweep_reports import sweep_report
+from worker.order import Order
 
 BODY = {"model_id": "mdl_" + "0" * 32, "dataset_id": "dst_" + "0" * 32, "budget": {"macs_ratio": 0.5}}
 SWEEP = {"kind": "sweep", "model_id": BODY["model_id"], "dataset_id": BODY["dataset_id"]}
@@ -129,6 +131,20 @@ def test_a_report_is_read_whatever_its_job_asked_for_before_there_was_a_rule_abo
     assert SweepReport.model_validate(document).spec.export.float16_io
     with pytest.raises(ValidationError):
         NEW_JOB.validate_python(spec)
+
+
+def test_a_job_that_waited_is_carried_out_whatever_it_asked_for_before_there_was_a_rule_about_it() -> None:
+    """It was accepted; the worker reads its row, and the worker's child what the worker writes."""
+    asked = NEW_JOB.validate_python({**BODY, "finetuning": {"distillation": 0}}).model_dump(mode="json")
+    asked["finetuning"]["temperature"] = 2.0
+    asked["kernels"] = {"layout": "free", "sparsity": 0.5, "blocks": 8}
+    with pytest.raises(ValidationError):
+        NEW_JOB.validate_python(asked)
+    for adapter in (ACCEPTED_JOB, TypeAdapter(Order.__annotations__["spec"])):
+        spec = adapter.validate_json(json.dumps(asked))
+        assert isinstance(spec, JobSpec)
+        assert spec.kernels is not None
+        assert spec.kernels.blocks == 8
 
 
 def test_a_report_is_read_whatever_options_its_methods_had() -> None:

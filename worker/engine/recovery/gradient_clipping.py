@@ -75,9 +75,7 @@ def unnormalised_weights(model: onnx.ModelProto) -> dict[str, int]:
     held: list[onnx.NodeProto] = []
     leading: set[str] = set()  # values that a layer's result depends on
     normalised: set[str] = set()
-    bare = set(
-        graph.outputs
-    )  # values that something reads, at once or behind sums and changes of shape, without a norm
+    bare = set(graph.outputs)  # values that something reads without a norm, perhaps behind sums and changes of shape
     for node in reversed(graph.nodes):
         free = bool(bare.intersection(node.output)) or normalised.isdisjoint(node.output)
         if node.op_type in LAYER_OPS and leading.intersection(node.output) and free:

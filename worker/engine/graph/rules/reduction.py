@@ -10,7 +10,9 @@ _EXACT = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
 _CORRECTED = {"ReduceMean": 9, "ReduceMax": 7}
 """A channel that is zero adds to these what surgery can add in its place (to the count, a zero among others), from this
 opset on."""
-_ELEMENT_BY_ELEMENT = frozenset({*UNARY, *NARY, "Clip", "Dropout", "Expand", "Reshape", "Squeeze", "Unsqueeze"})
+_ELEMENT_BY_ELEMENT = frozenset(
+    {*UNARY, *NARY, "Clip", "Dropout", "Expand", "Flatten", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+)
 
 
 @rule(
