@@ -252,6 +252,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> None:
     """Every step, each kept as soon as it is known."""
+    torch.set_num_threads(arguments.threads)
     run = Run(arguments)
     base, rows = run.base(), []
     for step in STEPS:
