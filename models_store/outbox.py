@@ -33,6 +33,8 @@ def job_changed(session: Session, job: Job, at: datetime) -> None:
         webhooks.tell(job.project_id, TOLD[job.state], at, _job(job))
     if job.state.ended:
         pipeline_runs.settle(session, job, at)
+    elif job.state is JobState.QUEUED:
+        pipeline_runs.reopen(session, job)
 
 
 def _verdict(job: Job) -> Happening:

@@ -1,4 +1,5 @@
-"""How a run of a pipeline ends: with its job, in the same transaction, by its gates."""
+"""How a run of a pipeline ends: with its job, in the same transaction, by its gates; and goes on where its job is tried
+again."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -44,6 +45,16 @@ def settle(session: Session, job: Job, at: datetime) -> None:
     }
     WebhookRepository(session).tell(pipeline.project_id, TOLD[run.state], at, data)
     tell_commit(session, pipeline, run)
+
+
+def reopen(session: Session, job: Job) -> None:
+    """Have the run that ended without a report go on with its job, which waits again; tell the commit."""
+    query = select(PipelineRun).where(PipelineRun.job_id == job.id, PipelineRun.state == RunState.ERRORED)
+    run = session.scalar(query)
+    if run is None:
+        return
+    run.state, run.reason, run.finished_at = RunState.RUNNING, "", None
+    tell_commit(session, session.get_one(Pipeline, run.pipeline_id), run)
 
 
 def tell_commit(session: Session, pipeline: Pipeline, run: PipelineRun) -> None:

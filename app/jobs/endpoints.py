@@ -177,7 +177,8 @@ def retry_job(
         job = service.retry(session, job_id, afresh=retry.begin == "start")
         return JobView.of(job), f"/v1/jobs/{job.id}"
 
-    background.add_task(creation.plane.doorbell.ring)  # runs after the commit and the answer
+    for ring in ((), (DELIVER,)):
+        background.add_task(creation.plane.doorbell.ring, *ring)  # runs after the commit and the answer
     return creation.once(retry, again, HTTPStatus.ACCEPTED)
 
 

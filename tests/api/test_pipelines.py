@@ -171,6 +171,24 @@ def test_a_job_without_a_report_is_an_error_and_not_a_failed_gate(ci: Service) -
     assert "Node 'n' is unknown." in look(ci, failed)["reason"]
 
 
+def test_a_run_goes_on_with_a_job_that_is_tried_again(ci: Service, host: StatusHost) -> None:
+    ci.ready_model()
+    saved = pipeline(ci, commit_status={"host": "github", "base_url": host.url, "token": "t"})
+    run = send_github(ci, saved, "push", PUSH).json()["run"]
+    ci.worker.fail(ci.worker.claim())
+    deliver_all(ci.database, ANYWHERE, threading.Event())
+    assert look(ci, run)["state"] == "errored"
+    ci.http.post(f"{run['links']['job']}/retry").raise_for_status()
+    again = look(ci, run)
+    assert (again["state"], again["reason"], again["finished_at"]) == ("running", "", None)
+    deliver_all(ci.database, ANYWHERE, threading.Event())
+    finish(ci)
+    deliver_all(ci.database, ANYWHERE, threading.Event())
+    again = look(ci, run)
+    assert (again["state"], again["reason"]) == ("passed", "All 3 gates passed.")
+    assert [each["state"] for each in host.statuses()] == ["error", "pending", "success"]
+
+
 def test_a_run_needs_a_model(ci: Service) -> None:
     saved = pipeline(ci)
     path = f"/v1/pipelines/{saved['id']}/runs"
