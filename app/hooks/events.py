@@ -18,6 +18,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.errors import ApiError
 from app.pipelines.schemas import NewRun
+from models_store.documents.faults import sentences
 from models_store.documents.pipeline import Trigger
 
 Source = Literal["github", "gitlab", "generic"]
@@ -63,7 +64,10 @@ def read(source: Source, headers: Mapping[str, str], body: bytes, secret: str) -
     }
     try:
         return readers[source](headers, body, secret)
-    except (ValidationError, KeyError, TypeError, AttributeError) as error:
+    except ValidationError as error:
+        told = "; ".join(sentences(error.errors()))
+        raise UnreadableEvent(f"The event of {source} has another form: {told}.") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise UnreadableEvent(f"The event of {source} has another form: {type(error).__name__}.") from error
 
 
@@ -80,7 +84,7 @@ def _github(headers: Mapping[str, str], body: bytes, secret: str) -> Event:
         return _event(key, "github", kind, repository, ref, sha, ref.removeprefix(BRANCH), ignored)
     if kind == "pull_request":
         head, action = payload["pull_request"]["head"], payload["action"]
-        ignored = "" if action in PULL_ACTIONS else f"the action is {action}"
+        ignored = "" if action in PULL_ACTIONS else f"the action is {action!a}"
         return _event(key, "github", kind, repository, head["ref"], head["sha"], head["ref"], ignored)
     return _event(key, "github", kind, repository, "", None, "", f"{kind or 'unnamed'} events start nothing")
 
@@ -98,7 +102,7 @@ def _gitlab(headers: Mapping[str, str], body: bytes, secret: str) -> Event:
         action, branch = request.get("action", ""), request["source_branch"]
         # An "update" without "oldrev" changed the title or a label, not the code.
         same_code = action == "update" and "oldrev" not in request
-        ignored = "" if action in MERGE_ACTIONS and not same_code else f"the action is {action or 'unknown'}"
+        ignored = "" if action in MERGE_ACTIONS and not same_code else f"the action is {(action or 'unknown')!a}"
         return _event(key, "gitlab", kind, repository, branch, request["last_commit"]["id"], branch, ignored)
     return _event(key, "gitlab", kind, repository, "", None, "", f"{kind or 'unnamed'} events start nothing")
 
@@ -127,8 +131,8 @@ def _verified(headers: Mapping[str, str], body: bytes, secret: str) -> str:
 def _json(body: bytes) -> dict[str, Any]:
     try:
         payload = json.loads(body)
-    except ValueError as error:
-        raise UnreadableEvent("The body is not JSON.") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableEvent("The body is not JSON, or nested too deeply.") from error
     if not isinstance(payload, dict):
         raise UnreadableEvent("The body is not a JSON object.")
     return payload

@@ -324,6 +324,20 @@ def test_github_events_start_runs_once(ci: Service) -> None:
     assert len(ci.http.get(f"/v1/pipelines/{saved['id']}/runs").json()["items"]) == 2
 
 
+def test_what_is_wrong_with_a_signed_event_is_told(sqlite_service: Service) -> None:
+    saved = pipeline(sqlite_service)
+    wrong_field = json.dumps({"type": "build.done", "data": {"model_id": "net"}}).encode()
+    for body, told in (
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (wrong_field, "model_id: String should match pattern"),
+    ):
+        answer = sqlite_service.http.post(saved["hooks"]["generic"], content=body, headers=signed(saved, body))
+        assert told in problem(answer, 422, "unreadable_event")["detail"]
+    odd = send_github(sqlite_service, saved, "pull_request", PULL | {"action": "\ud800"})
+    assert (odd.status_code, odd.json()["ignored"]) == (200, r"the action is '\ud800'")
+
+
 def test_a_push_of_many_commits_is_read_and_memory_stays_bounded(ci: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     ci.ready_model()
     saved = pipeline(ci)
