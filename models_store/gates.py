@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from models_store.documents.pipeline import Gate, GateVerdict
-from models_store.documents.report import LatencyRow, Report
+from models_store.documents.report import ROUNDING, LatencyRow, Report
 
 
 def judge(gates: Sequence[Gate], report: Report) -> list[GateVerdict]:
@@ -23,7 +23,8 @@ def _judge(gate: Gate, report: Report) -> GateVerdict:
     value = _value(gate, report)
     if value is None:
         return GateVerdict(gate=gate, passed=False, value=None, reason=f"{gate.metric}: {_why_absent(gate)}")
-    passed = (gate.max is None or value <= gate.max) and (gate.min is None or value >= gate.min)
+    low, high = (gate.min is None or value >= gate.min - ROUNDING), (gate.max is None or value <= gate.max + ROUNDING)
+    passed = low and high
     reason = f"{gate.metric} is {value:.6g}; {'it holds' if passed else 'it does not hold'} that {bounds(gate)}"
     return GateVerdict(gate=gate, passed=passed, value=value, reason=reason)
 

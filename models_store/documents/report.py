@@ -279,6 +279,10 @@ class RoundRow(Document):
     seconds: float
 
 
+ROUNDING = 1e-9
+"""What a difference of two figures may be over a bound that it meets exactly: 0.92 - 0.91 is above 0.01."""
+
+
 class BudgetVerdict(Document):
     name: str
     goal: float

@@ -483,6 +483,20 @@ def test_every_metric_has_a_value_and_a_reason(gate: dict[str, object], passed: 
     assert word in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("gate", "passed"),
+    [
+        ({"metric": "accuracy_drop", "max": 0.01}, True),
+        ({"metric": "accuracy_drop", "max": 0.00999}, False),
+        ({"metric": "accuracy_drop", "min": 0.01, "max": 0.01}, True),
+        ({"metric": "macs_ratio", "min": 0.50001}, False),
+    ],
+)
+def test_a_bound_that_is_met_exactly_holds_as_a_budget_does(gate: dict[str, object], passed: bool) -> None:
+    (verdict,) = judge([Gate.model_validate(gate)], Report.model_validate(report_document(top1_before=0.92, top1=0.91)))
+    assert verdict.passed == passed
+
+
 def test_what_was_not_measured_fails() -> None:
     document = report_document() | {"accuracy": None, "latency": []}
     for metric in ("top1", "accuracy_drop", "changed_labels", "speedup", "latency_ms"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from models_store.documents.job_spec import Budget, JobSpec, Measuring
-from models_store.documents.report import AccuracyRows, BudgetVerdict, Cost, LatencyRow
+from models_store.documents.report import ROUNDING, AccuracyRows, BudgetVerdict, Cost, LatencyRow
 from worker.engine.allocation import (
     LatencyTable,
     Limit,
@@ -18,9 +18,6 @@ from worker.engine.allocation import (
     size_limit,
 )
 from worker.runner.workbench import Workbench
-
-_ROUNDING = 1e-9
-"""What a difference of two figures may be over a goal that it meets exactly: 0.92 - 0.91 is above 0.01."""
 
 _ANY_BATCH_SIZE = Budget.model_fields["latency_batch_size"].default
 
@@ -74,7 +71,7 @@ def latency_excess(budget: Budget, row: LatencyRow) -> float:
 
 def is_met(value: float, goal: float) -> bool:
     """Whether a figure is at most the goal, but for rounding."""
-    return value <= goal + _ROUNDING
+    return value <= goal + ROUNDING
 
 
 def latency_row(budget: Budget, rows: Sequence[LatencyRow]) -> LatencyRow | None:
