@@ -76,7 +76,9 @@ class Method(Document):
             ((name,), f"{self} has no option '{name}'; its options are: {allowed}") for name in unknown
         ]
         errors = self._validator.iter_errors({name: value for name, value in options.items() if name in known})
-        return found + [(tuple(error.absolute_path), f"{self}: {error.message}") for error in errors]
+        # A rule between options says in its `$comment` what to do, where the validator only knows what it expected.
+        told = ((error.absolute_path, error.schema.get("$comment", error.message)) for error in errors)
+        return found + [(tuple(place), f"{self}: {message}") for place, message in told]
 
     @cached_property
     def _validator(self) -> Draft202012Validator:

@@ -13,6 +13,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -233,6 +234,14 @@ class Measuring(Document):
     )
     threads: int = Field(default=1, ge=1, le=256)
     rounds: int = Field(default=30, ge=3, le=10_000)
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _each_once(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        twice = sorted({size for size in sizes if sizes.count(size) > 1})
+        if twice and not is_recorded():
+            raise ValueError(f"more than once: {', '.join(map(str, twice))}; name each size once")
+        return sizes
 
 
 class Priority(StrEnum):

@@ -62,6 +62,25 @@ def test_where_to_measure_a_latency_that_the_budget_does_not_bound(name: str) ->
     EstimateSpec.model_validate({**BODY, "kind": "estimate", "budget": {"macs_ratio": 0.5, name: 4}})
 
 
+@pytest.mark.parametrize("rule", [{}, {"rule": "otsu"}])
+def test_an_option_of_another_rule_of_an_allocation(rule: dict[str, Any]) -> None:
+    pruning = {"allocation": "heuristic", "allocation_options": {**rule, "window": 0.1}}
+    place, message = fault({**BODY, "pruning": pruning})
+    assert place == "prune.pruning.allocation_options.window"
+    assert "window is about rule largest_gap: choose that, or leave window out" in message
+    for options in ({"rule": "largest_gap", "window": 0.1}, {**rule, "window": 0.25}, rule):
+        NEW_JOB.validate_python({**BODY, "pruning": {**pruning, "allocation_options": options}})
+
+
+def test_a_batch_size_that_would_be_measured_twice() -> None:
+    place, message = fault({**BODY, "measuring": {"batch_sizes": [1, 8, 1]}})
+    assert place == "prune.measuring.batch_sizes"
+    assert "more than once: 1" in message
+    asked = NEW_JOB.validate_python({**BODY, "measuring": {"batch_sizes": [1, 8]}}).model_dump(mode="json")
+    asked["measuring"]["batch_sizes"] = [1, 8, 1]
+    assert ACCEPTED_JOB.validate_python(asked).model_dump(mode="json") == asked
+
+
 def test_norms_that_are_to_stay_while_weights_are_refitted() -> None:
     place, message = fault({**BODY, "recovery": {"bn_reestimation": False}})
     assert place == "prune.recovery.bn_reestimation"

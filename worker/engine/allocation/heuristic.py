@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
 from worker.engine.allocation.registry import ALLOCATIONS, Problem
 from worker.engine.graph.analysis import Counts
@@ -23,8 +24,22 @@ Scores = npt.NDArray[np.float64]
 _ENDS = 1e-9
 
 
+_WINDOW = 0.25
+_NO_WINDOW: JsonDict = {
+    "const": _WINDOW,
+    "$comment": "window is about rule largest_gap: choose that, or leave window out",
+}
+
+
 class HeuristicOptions(Options):
     """Which reconstruction of gamma."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"rule": {"const": "largest_gap"}}, "required": ["rule"]},
+            "else": {"properties": {"window": _NO_WINDOW}},
+        }
+    )
 
     rule: Literal["mean_std", "largest_gap", "otsu"] = Field(
         default="mean_std",
@@ -38,7 +53,7 @@ class HeuristicOptions(Options):
         "where 1 had a range of its own in each.",
     )
     window: float = Field(
-        default=0.25,
+        default=_WINDOW,
         ge=0,
         lt=0.5,
         description="Of largest_gap: how far from the sought rank a gap may lie, as a share of it. Gaps in the tails, "
