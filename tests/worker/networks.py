@@ -88,6 +88,17 @@ def fixed_batch(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
     return fixed
 
 
+def double_precision_input(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network for images in float64, which it makes float32 at once."""
+    taking = onnx.ModelProto()
+    taking.CopyFrom(model)
+    taking.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    for node in taking.graph.node:
+        node.input[:] = ["single" if name == "image" else name for name in node.input]
+    taking.graph.node.insert(0, helper.make_node("Cast", ["image"], ["single"], "single", to=TensorProto.FLOAT))
+    return taking
+
+
 def coloured_squares(samples: int = 240, classes: int = 4, size: int = 12, seed: int = 0) -> bytes:
     """An .npz dataset that a small network learns at once: each class has its own colour, plus noise."""
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from tests.engine.graph.graph_builder import GraphBuilder
 from tests.largest_file import largest_file
-from tests.worker.networks import convnet
+from tests.worker.networks import convnet, double_precision_input
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
 from worker.engine.errors import EngineError
@@ -164,6 +164,18 @@ def test_int8_has_quantised_weights_per_channel_and_similar_outputs(images, tmp_
     assert quantised.ByteSize() < 0.5 * model.ByteSize()
     found = agreement(model, quantised, [{"image": batch} for batch in images])
     assert 0 < found.max_relative_error < 0.1
+
+
+@pytest.mark.parametrize("precision", ["half", "double"])
+def test_int8_of_a_model_whose_images_are_not_in_float32(images, tmp_path, precision):
+    """Calibrated on images as the dataset has them, in float32; a half-precision one becomes smaller by it, too."""
+    whole = convnet(width=64)
+    model = double_precision_input(whole) if precision == "double" else to_half_precision(whole, keep_io=False)
+    quantised = quantise(model, images, tmp_path)
+    types = [tensor.data_type for tensor in quantised.graph.initializer if len(tensor.dims) == 4]
+    assert types == [onnx.TensorProto.INT8] * 2
+    assert quantised.ByteSize() < 0.7 * model.ByteSize()
+    assert 0 < agreement(model, quantised, [{"image": batch} for batch in images]).max_relative_error < 0.1
 
 
 @pytest.mark.parametrize(("full_range", "largest"), [(False, 64), (True, 127)])

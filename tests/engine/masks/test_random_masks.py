@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from tests.engine.graph.graph_builder import GraphBuilder
-from tests.worker.networks import coloured_squares, convnet
+from tests.worker.networks import coloured_squares, convnet, double_precision_input
 from worker.engine.allocation import allocate, macs_limit
 from worker.engine.criteria import score
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
@@ -221,6 +221,14 @@ def test_families_of_a_network_of_halves_score_as_masks_by_themselves_do(
         cut = prune(analysis, draw_plan(analysis, kept, search.draws(analysis), number))
         plain = evaluate(cut, dataset.validation, 4)
         assert found.wrong == pytest.approx((1 - plain.top1) * plain.samples, abs=1.01)
+
+
+def test_images_in_double_precision_score_as_those_in_single_do(model: onnx.ModelProto, dataset: Dataset) -> None:
+    kept = analyze(model).full // 2
+    for calibration_images in (0, 40):
+        search = Search(dataset, count=3, family=3, seed=SEED, calibration_images=calibration_images)
+        single, double = (best_plan(analyze(each), kept, search)[1] for each in (model, double_precision_input(model)))
+        assert double == single
 
 
 def test_a_fixed_batch_is_filled_up(model: onnx.ModelProto, dataset: Dataset) -> None:

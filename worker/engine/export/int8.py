@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from worker.engine.errors import EngineError
-from worker.engine.graph.inputs import given_inputs
+from worker.engine.graph.inputs import as_declared, given_inputs
 
 _PER_CHANNEL_OPSET = 13
 """DequantizeLinear takes a scale per channel from this opset on."""
@@ -23,12 +23,16 @@ def quantise(
 ) -> onnx.ModelProto:
     """The model with QuantizeLinear and DequantizeLinear around its layers (QDQ), inputs and outputs in float32.
 
-    images: calibration batches for the model's one input. BatchNormalization is folded into the layers before it.
+    images: calibration batches for the model's one input. BatchNormalization is folded into the layers before it. A
+    half-precision model is quantised as float32 model: the quantiser leaves weights alone that stand behind a Cast.
     Weights take 7 bits of the 8, and all of them with `full_range`: an x86 processor without VNNI adds pairs of
     products up in 16 bits, and what does not fit there is cut off. `folder` holds what ONNX Runtime's quantiser puts on
     disk meanwhile. Raises EngineError where it gives up.
     """
-    (name,) = [value.name for value in given_inputs(model)]
+    from worker.engine.torch_form.single_precision import in_single_precision  # loads torch
+
+    model = in_single_precision(model)
+    (value,) = given_inputs(model)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     source, prepared, target = (folder / f"int8_{step}.onnx" for step in ("source", "prepared", "target"))
     try:
@@ -37,7 +41,7 @@ def quantise(
         quantize_static(
             str(prepared),
             str(target),
-            _Images(name, images),
+            _Images(value, images),
             quant_format=QuantFormat.QDQ,
             per_channel=opset >= _PER_CHANNEL_OPSET,
             activation_type=QuantType.QUInt8,
@@ -61,10 +65,10 @@ def quantise(
 class _Images(CalibrationDataReader):  # type: ignore[misc]  # published without types
     """Calibration batches, one at a time."""
 
-    def __init__(self, name: str, images: Iterable[np.ndarray]) -> None:
-        self._name = name
+    def __init__(self, value: onnx.ValueInfoProto, images: Iterable[np.ndarray]) -> None:
+        self._value = value
         self._images: Iterator[np.ndarray] = iter(images)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._images, None)
-        return None if batch is None else {self._name: batch}
+        return None if batch is None else {self._value.name: as_declared(self._value, batch)}

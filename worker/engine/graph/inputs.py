@@ -33,6 +33,12 @@ def declared_shape(value: onnx.ValueInfoProto) -> list[int | str | None] | None:
     ]
 
 
+def as_declared(value: onnx.ValueInfoProto, numbers: Array) -> Array:
+    """Floating-point numbers in the floating-point type that an input declares; as they are where it takes others."""
+    declared = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    return numbers.astype(declared, copy=False) if declared.kind == "f" else numbers
+
+
 def misfit_hint(element: str) -> str:
     """What to look at where a model does not run on images; `element` is what its input holds: "float", "uint8"."""
     if element in ("float", "float16", "double"):

@@ -19,7 +19,7 @@ from onnxruntime import InferenceSession as Session
 
 from worker.engine.data import Split
 from worker.engine.errors import EngineError
-from worker.engine.graph.inputs import declared_shape, given_inputs
+from worker.engine.graph.inputs import as_declared, declared_shape, given_inputs
 from worker.engine.masks.norms import renormed
 from worker.engine.masks.prefix import Prefix, split_at
 from worker.engine.measure.classifier import Head, find_head, predicted_classes
@@ -76,15 +76,14 @@ def score_variants(
 
 
 class _Images:
-    """The batches that every variant sees, in the size that the model takes."""
+    """The batches that every variant sees, in the size and the type that the model takes."""
 
     def __init__(self, split: Split, model: onnx.ModelProto, calibration: np.ndarray | None) -> None:
         (value,) = given_inputs(model)
         shape = declared_shape(value) or [None]
-        self.name = value.name
+        self.name, self._value = value.name, value
         self.size = shape[0] if isinstance(shape[0], int) else None
-        self.half = value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-        self.calibration = calibration.astype(np.float16) if calibration is not None and self.half else calibration
+        self.calibration = None if calibration is None else as_declared(value, calibration)
         self.count = len(split)
         self._split = split
         height_width_channels = math.prod(split.images.shape[1:])
@@ -96,8 +95,7 @@ class _Images:
 
     def _read(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for batch, truth in self._split.batches(self.size or BATCH_SIZE):
-            whole = filled_up(batch, self.size or 0)
-            yield whole.astype(np.float16) if self.half else whole, truth
+            yield as_declared(self._value, filled_up(batch, self.size or 0)), truth
 
 
 def _score(family: Sequence[Variant], images: _Images, classes: int, shared: Prefix | None) -> list[Score]:
