@@ -123,6 +123,31 @@ def test_a_network_that_is_silent_on_the_images_is_cut_all_the_same(rule: str) -
     assert found.reached
 
 
+@pytest.mark.parametrize("rule", ["equal", "knapsack"])
+def test_a_layer_without_which_nothing_but_nan_is_left_stays(rule: str) -> None:
+    """Maps are divided by their own largest value: behind a channel that goes there is zero over zero."""
+    g = GraphBuilder(17, seed=0)
+    maps = g.node("Abs", g.conv(g.input(("n", 3, 8, 8)), 3, 16))
+    apart = g.node("Conv", maps, g.constant(np.eye(16, dtype=np.float32).reshape(16, 16, 1, 1)))
+    scaled = g.node("Div", apart, g.node("ReduceMax", apart, axes=[2, 3], keepdims=1))
+    analysis = analyze(g.model(g.node("Flatten", g.node("GlobalAveragePool", g.conv(scaled, 16, 4)))))
+    scores, warnings = score(analysis, "l2"), []
+    found = allocate(
+        analysis,
+        scores,
+        [macs_limit(analysis, 0.7)],
+        method="sensitivity",
+        options={"rule": rule},
+        round_to=1,
+        on_warning=warnings.append,
+    )
+    assert found.reached
+    assert [bool(found.plan.kept[group.id].all()) for group in analysis.groups] == [True, False]
+    assert warnings == []
+    (lost, _) = measure_sensitivity(analysis, scores, Probe(analysis, some_noise(analysis, 4)), (0.5,))
+    assert lost.loss == pytest.approx((1.0,))
+
+
 @pytest.mark.parametrize(("side", "expected"), [(8, 64), (64, 16), (256, 8)])
 def test_a_large_network_is_run_on_fewer_images(side: int, expected: int) -> None:
     b = GraphBuilder()

@@ -27,7 +27,8 @@ _MOST_LANES = 8
 
 @dataclass(frozen=True)
 class Response:
-    """change: ||pruned - original|| / ||original||, the root mean square over all outputs. top1: None if unlabelled."""
+    """change: ||pruned - original|| / ||original||, the root mean square over all outputs; numbers that are none after
+    the cut, as behind a division by what went, count as zeros: as lost. top1: None if unlabelled."""
 
     change: float
     top1: float | None
@@ -104,7 +105,8 @@ class Probe:
             energies.append(np.array([float(np.square(value).sum()) for value in reference]))
             for number in range(start, len(plans), len(self._forms)):
                 outputs = [_numbers(value) for value in replay.again(form.silence(plans[number]))]
-                squares = [float(np.square(a - b).sum()) for a, b in zip(outputs, reference, strict=True)]
+                found = [np.nan_to_num(value, posinf=0.0, neginf=0.0) for value in outputs]
+                squares = [float(np.square(a - b).sum()) for a, b in zip(found, reference, strict=True)]
                 right = 0 if labels is None else self._right(outputs[self._head.index], labels, len(inputs[0]))
                 tallies[number] = _Tally(np.array(squares), right)
                 told.one_more()
