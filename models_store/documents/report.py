@@ -72,7 +72,7 @@ class LatencySummary(Document):
 
 
 class LatencyRow(Document):
-    """Original and pruned, run in turn (A-B-A-B) in one process."""
+    """Original and pruned, run in turn (A-B-B-A) in one process."""
 
     batch_size: int
     threads: int
