@@ -346,10 +346,12 @@ class JobSpec(PruningWork):
     budget: Budget
 
     def _completed_pruning(self) -> Pruning:
+        return self._completed_for(images=self.dataset_id is not None)
+
+    def _completed_for(self, *, images: bool) -> Pruning:
         # Masks are drawn at the same rates everywhere, as in the paper.
         drawn = self.random_masks is not None and self.random_masks.of_channels
-        images = self.dataset_id is not None and not drawn
-        return self.pruning.completed(images=images, latency=self.budget.bounds_latency and not drawn)
+        return self.pruning.completed(images=images and not drawn, latency=self.budget.bounds_latency and not drawn)
 
     @model_validator(mode="after")
     def _random_masks_fit(self) -> Self:

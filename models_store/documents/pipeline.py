@@ -69,13 +69,13 @@ class JobTemplate(JobSpec):
     model_id: str | None = Field(default=None, pattern=r"^mdl_[0-9a-f]{32}$")  # type: ignore[assignment]
 
     def _completed_pruning(self) -> Pruning:
-        latency, without = self.budget.bounds_latency, self.dataset_id is None
+        without = self.dataset_id is None
         try:
-            self.pruning.completed(images=not without, latency=latency)
+            self._completed_for(images=not without)
         except ValidationError:
             if not without:
                 raise
-            self.pruning.completed(images=True, latency=latency)  # options that no run could have are refused now
+            self._completed_for(images=True)  # options that no run could have are refused now
         return self.pruning
 
 

@@ -192,6 +192,16 @@ def test_a_template_with_options_that_no_run_could_have_is_refused() -> None:
         )
 
 
+def test_a_template_of_random_masks_takes_the_options_that_its_runs_take() -> None:
+    """Their methods are others than those of a job with images."""
+    body = {"budget": {"macs_ratio": 0.5}, "dataset_id": DATASET, "random_masks": {"granularity": "feature_map"}}
+    run: tuple[type[JobSpec], dict[str, str]] = (JobSpec, {"model_id": MODEL})
+    for kind, given in (run, (JobTemplate, {})):
+        kind.model_validate({**body, **given, "pruning": {"criterion_options": {"aggregation": "max"}}})
+        with pytest.raises(ValidationError, match="criterion 'l2' has no option 'ridge'"):
+            kind.model_validate({**body, **given, "pruning": {"criterion_options": {"ridge": 0.1}}})
+
+
 def test_a_spec_survives_its_row() -> None:
     before = spec(criterion="l1")
     assert JobSpec.model_validate(before.model_dump(mode="json")) == before
