@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.engine.recovery.trainings import CASES, RESIDUAL, WITH_A_CHOICE, WITH
 from tests.largest_file import largest_file
 from tests.worker.networks import coloured_squares, convnet, residual_network
 from worker.engine.recovery import SelectiveDecay
+from worker.engine.recovery.arithmetic import CANDIDATES
 from worker.engine.recovery.team import ALONE
 from worker.engine.recovery.together import rows, weight
 from worker.order import Failure
@@ -97,6 +99,7 @@ def test_all_processes_end_alike(together: Place) -> None:
     told = [json.loads((together.folder / f"process{rank}" / "told.json").read_text()) for rank in (0, 1)]
     assert told[0] == told[1]
     assert told[0]["diverged"] == "diverged"
+    assert told[0]["arithmetic"] == asdict(CANDIDATES[1])  # what the first one found
 
 
 def test_one_that_gives_up_is_heard(together: Place) -> None:
