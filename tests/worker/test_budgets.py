@@ -71,6 +71,27 @@ def test_what_no_plan_keeps_is_unreachable_and_says_why() -> None:
     assert found["params_ratio"].verdict == "met"
 
 
+def test_what_measures_below_the_goal_is_met_whatever_was_estimated() -> None:
+    reasons = {"latency_ratio": "the smallest widths take longer, by the times of the layers"}
+    (found,) = verdicts(Budget(latency_ratio=0.5), reasons, ORIGINAL, PRUNED, (ROW,), None)
+    assert (found.verdict, found.reason) == ("met", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ({"size_bytes": 2499}, "estimated smaller"),
+        ({"latency_ratio": 0.4}, "as measured"),
+        ({"latency_ms": 2.5}, "as measured"),
+        ({"max_accuracy_drop": 0.01}, "not won back"),
+    ],
+)
+def test_what_is_missed_says_why(line: dict[str, float], why: str) -> None:
+    (found,) = verdicts(Budget.model_validate(line), {}, ORIGINAL, PRUNED, (ROW,), ACCURACY)
+    assert found.verdict == "missed"
+    assert why in found.reason
+
+
 def test_an_accuracy_drop_of_exactly_the_goal_is_met() -> None:
     accuracy = AccuracyRows(
         original=_accuracy(0.92), after_cut=_accuracy(0.5), final=_accuracy(0.91), changed_labels=0.1

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import onnx
 import pytest
 
 from models_store.documents.event import EventType
 from models_store.documents.job import JobState
-from models_store.documents.sweep_report import SweepReport
+from models_store.documents.report import LatencyRow
+from models_store.documents.sweep_report import Measured, SweepReport
+from tests.sweep_reports import sweep_report
 from tests.waiting import until
 from tests.worker.plane import Plane
-from worker.runner.sweep import pareto_front
+from worker.order import Order
+from worker.runner.sweep import pareto_front, run_sweep
+from worker.runner.voice import Voice
+from worker.sandbox import Limits
+from worker.work_folder import WorkFolder
 
 QUICK = {
     "finetuning": {"epochs": 1, "batch_size": 32},
@@ -99,3 +107,66 @@ def test_the_front_leaves_out_what_another_point_beats() -> None:
     assert pareto_front(points) == [1, 0, 3]
     assert pareto_front([]) == []
     assert pareto_front([(1.0, 0.5)]) == [0]
+
+
+def _points(*measured: tuple[int, float, float | None] | None) -> Order:
+    """The order of a sweep whose points have these MACs, top-1 and speed-ups; None for one without a model."""
+    sample = sweep_report()
+    known = sample.points[0].measured
+    assert known is not None
+    assert known.latency is not None
+
+    def found(macs: int, top1: float, speedup: float | None, known: Measured, row: LatencyRow) -> Measured:
+        return known.model_copy(
+            update={
+                "pruned": known.pruned.model_copy(update={"macs": macs}),
+                "accuracy": known.accuracy.model_copy(update={"top1": top1}),
+                "latency": None if speedup is None else row.model_copy(update={"speedup": speedup}),
+            }
+        )
+
+    points = [
+        sample.points[0].model_copy(
+            update={
+                "job_id": f"job_{number:032x}",
+                "measured": None if each is None else found(*each, known, known.latency),
+            }
+        )
+        for number, each in enumerate(measured)
+    ]
+    return Order.model_validate(
+        {
+            "job_id": sample.job_id,
+            "attempt": 1,
+            "kind": "sweep",
+            "spec": sample.spec,
+            "model": None,
+            "dataset": None,
+            "device": "cpu",
+            "threads": 1,
+            "checkpoint_s": 30,
+            "sandbox": "T0",
+            "limits": Limits(),
+            "parent_pid": os.getpid(),
+            "events_fd": 0,
+            "points": points,
+        }
+    )
+
+
+def test_each_front_has_the_cheapest_first_and_points_keep_their_numbers(tmp_path: Path) -> None:
+    """A point that is beaten over MACs may be the fastest. One has no model, another one no latency."""
+    folder = WorkFolder(tmp_path / "work")
+    folder.create()
+    order = _points(None, (8000, 0.95, 1.2), (5000, 0.90, 1.1), (6000, 0.80, 3.0), (2000, 0.70, None))
+    with Path(os.devnull).open("w") as silence:
+        report = run_sweep(order, folder, Voice(silence.fileno()))
+    assert report.front_macs == (4, 2, 1)
+    assert report.front_latency == (3, 1)
+    fronts = json.loads((folder.out / "front.json").read_bytes())
+    jobs = {name: [row["job_id"] for row in rows] for name, rows in fronts.items()}
+    assert jobs == {
+        "macs": [order.points[number].job_id for number in (4, 2, 1)],
+        "latency": [order.points[number].job_id for number in (3, 1)],
+    }
+    assert [row["speedup"] for row in fronts["latency"]] == [3.0, 1.2]
