@@ -238,6 +238,37 @@ def test_the_bias_that_an_add_gives_a_product_is_fitted_with_it():
     assert missed.mean((0, 1)).abs().max() < 0.01 * missed.abs().mean()
 
 
+class BiasByAdd(nn.Module):
+    """A convolution whose bias is an Add of its own, as CNTK and Paddle write it; with a norm behind it, perhaps."""
+
+    def __init__(self, shape, reshaped, norm):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU())
+        self.layer, self.bias = nn.Conv2d(16, 5, 3, bias=False), nn.Parameter(torch.randn(shape))
+        self.reshaped, self.norm = reshaped, nn.BatchNorm2d(5) if norm else nn.Identity()
+
+    def forward(self, x):
+        bias = self.bias.reshape(1, -1, 1, 1) if self.reshaped else self.bias
+        return self.norm(self.layer(self.stem(x)) + bias)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reshaped", "norm"),
+    [((5, 1, 1), False, False), ((1, 5, 1, 1), False, False), ((5,), True, False), ((5, 1, 1), False, True)],
+)
+def test_the_bias_that_an_add_gives_a_convolution_is_fitted_with_it(shape, reshaped, norm):
+    model, batches = exported(randomised(BiasByAdd(shape, reshaped, norm))), images()
+    assert [node.op_type for node in model.graph.node].count("Reshape") == int(reshaped)
+    analysis = analyze(model)
+    (hidden,) = analysis.groups
+    plan = Plan({hidden.id: np.arange(16) < 6})
+    original, form = build(model), build(prune(analysis, plan))
+    assert len(reconstruct(analysis, plan, original, form, batches)) == 1
+    # Least squares with a constant leave no mean error.
+    missed = outputs(form, batches) - outputs(original, batches)
+    assert missed.mean((0, 2, 3)).abs().max() < 0.01 * missed.abs().mean()
+
+
 def test_biases_that_are_zeros_computed_on_the_way_are_none():
     """torch.export without its optimiser: zeros like the input, as many as the weight has filters."""
     g = GraphBuilder(18)

@@ -41,7 +41,7 @@ class Site:
     """Whether a matrix is stored as (inputs, outputs), as in MatMul and in Gemm without transB."""
     bias: fx.Node | None
     biased: fx.Node
-    """The layer itself, or the Add that gives a MatMul its bias."""
+    """The layer itself, or the Add that gives it its bias."""
     norm: Norm | None
     total: fx.Node | None
     """The Add behind the layer and its norm, of another branch."""
@@ -123,8 +123,9 @@ def find_sites(form: TorchForm) -> dict[fx.Node, Site]:
             continue
         weight, transposed, bias = layer
         biased = node
-        if node.target is torch.matmul:
-            biased, bias = _added_bias(form, node, member(form.module, weight).shape[1 if transposed else 0])
+        if bias is None:
+            stored = member(form.module, weight).shape
+            biased, bias = _added_bias(form, node, (stored[1 if transposed else 0], *[1] * (len(stored) - 2)))
         norm = _norm(form, biased)
         total, branch = _sum(norm.node if norm is not None else biased)
         found[node] = Site(node, _arguments(node)[0], weight, transposed, bias, biased, norm, total, branch)
@@ -155,15 +156,20 @@ def _layer(form: TorchForm, node: fx.Node) -> tuple[fx.Node, bool, fx.Node | Non
     return weight, transposed, bias
 
 
-def _added_bias(form: TorchForm, product: fx.Node, outputs: int) -> tuple[fx.Node, fx.Node | None]:
-    """The Add that alone reads a product and gives each of its outputs a number of its own, and those numbers; the
-    product and None where there is none."""
-    reader = _only_reader(product)
+def _added_bias(form: TorchForm, layer: fx.Node, shape: tuple[int, ...]) -> tuple[fx.Node, fx.Node | None]:
+    """The Add that alone reads a layer and gives each of its outputs a number of its own, and those numbers; the layer
+    and None where there is none. `shape` is theirs where they meet one sample: exporters that do not know a layer's
+    bias (CNTK, Paddle) store them so, or reshape them."""
+    reader = _only_reader(layer)
     if reader is not None and reader.target is operator.add:
-        (bias,) = [a for a in _arguments(reader) if a is not product] or [None]
-        if _is_own(form, bias) and member(form.module, bias).shape == (outputs,):
-            return reader, bias
-    return product, None
+        (added,) = [a for a in _arguments(reader) if a is not layer] or [None]
+        reshaped = isinstance(added, fx.Node) and added.target is torch.reshape and len(added.users) == 1
+        bias = _arguments(added)[0] if reshaped else added
+        if _is_own(form, bias):
+            stored = member(form.module, bias)
+            if (stored.reshape(_arguments(added)[1]) if reshaped else stored).shape in (shape, (1, *shape)):
+                return reader, bias
+    return layer, None
 
 
 def _norm(form: TorchForm, layer: fx.Node) -> Norm | None:

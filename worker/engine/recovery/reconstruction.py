@@ -237,7 +237,7 @@ class _Reconstruction:
         site = next(site for site in self.sites.values() if site.norm is norm)
         offset = torch.zeros_like(constant)
         if site.bias is not None:
-            offset = member(self.pruned.module, site.bias).detach().double()
+            offset = member(self.pruned.module, site.bias).detach().double().reshape(-1)
         overwrite(member(self.pruned.module, norm.scale), (statistics.variance + norm.epsilon).sqrt() / factor)
         overwrite(member(self.pruned.module, norm.bias), constant + (statistics.mean - offset) / factor)
 
