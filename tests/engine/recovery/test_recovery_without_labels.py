@@ -269,6 +269,21 @@ def test_the_bias_that_an_add_gives_a_convolution_is_fitted_with_it(shape, resha
     assert missed.mean((0, 2, 3)).abs().max() < 0.01 * missed.abs().mean()
 
 
+@pytest.mark.parametrize("shape", [(5,), (1, 5)])
+def test_the_bias_of_a_gemm_is_fitted_whether_or_not_it_is_stored_as_a_row(shape):
+    g = GraphBuilder(17)
+    pooled = g.node("GlobalAveragePool", g.node("Relu", g.conv(g.input(("n", 3, 10, 10)), 3, 16)))
+    gemm = g.node("Gemm", g.node("Flatten", pooled), g.weight(16, 5), g.weight(*shape))
+    model, batches = g.model(gemm), images()
+    analysis = analyze(model)
+    (hidden,) = analysis.groups
+    plan = Plan({hidden.id: np.arange(16) < 6})
+    original, form = build(model), build(prune(analysis, plan))
+    assert len(reconstruct(analysis, plan, original, form, batches)) == 1
+    missed = outputs(form, batches) - outputs(original, batches)
+    assert missed.mean(0).abs().max() < 0.01 * missed.abs().mean()
+
+
 def test_biases_that_are_zeros_computed_on_the_way_are_none():
     """torch.export without its optimiser: zeros like the input, as many as the weight has filters."""
     g = GraphBuilder(18)

@@ -208,6 +208,7 @@ LINEAR = [
     Case("MatMul", (floats(4), floats(4, 5))),
     Case("Gemm", (floats(3, 4), weight(5, 4), weight(5)), {"transB": 1}, (7, 11, 13)),
     Case("Gemm", (floats(3, 4), weight(4, 5), weight(5))),
+    Case("Gemm", (floats(3, 4), weight(4, 5), weight(1, 5))),
     Case("Gemm", (floats(4, 3), weight(4, 5), weight(3, 5)), {"transA": 1, "alpha": 0.5, "beta": 2.0}),
     Case("Gemm", (floats(3, 4), weight(4, 5))),
     Case("Einsum", (floats(2, 3, 4), floats(2, 4, 5)), {"equation": "bij,bjk->bik"}, (12,)),

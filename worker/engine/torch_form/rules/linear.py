@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 import torch.nn.functional as F
 
@@ -21,8 +23,11 @@ def gemm(op: Operation) -> Value:
     if op.attribute("transA", 0):
         a = op.call(torch.t, a)
     transposed = bool(op.attribute("transB", 0))
-    if alpha == 1 and beta == 1 and (c is None or op.rank(2) == 1):
-        return op.call(F.linear, a, b if transposed else op.call(torch.t, b), c)
+    if alpha == 1 and beta == 1:
+        weight = b if transposed else op.call(torch.t, b)
+        if c is None or op.rank(2) == 1:
+            return op.call(F.linear, a, weight, c)
+        return op.call(operator.add, op.call(F.linear, a, weight), c)
     return op.call(general_product, a, op.call(torch.t, b) if transposed else b, c, alpha, beta)
 
 
