@@ -339,6 +339,7 @@ class Editor:
         if self._graph.opset < 10:
             self._set_slice_inputs(node, *([values[i] for i in rest] for values in known))
             return
+        integers = self._analysis.facts.values[node.input[1]].dtype  # of all four
         for position, values in enumerate(known, start=1):
             if _has_input(node, position) and not self._follows_from_constants(node.input[position]):
                 picked = self._fresh_name(node.input[position])
@@ -349,7 +350,7 @@ class Editor:
                 self._nodes.insert(len(self._nodes) - 1, gather)
                 node.input[position] = picked
             else:
-                self.set_input(node, position, np.array([values[i] for i in rest], dtype=np.int64))
+                self.set_input(node, position, np.array([values[i] for i in rest], dtype=integers))
 
     def _slice_inputs(self, node: onnx.NodeProto) -> tuple[list[int], list[int], list[int], list[int]]:
         rank = len(self._analysis.facts.shapes[node.output[0]])

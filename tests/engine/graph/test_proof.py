@@ -288,14 +288,19 @@ def test_another_size_is_the_next_larger_one(smallest: int, sizes: list[int]):
     assert [run.input_shapes[images][2] for run in proof.runs] == sizes
 
 
-def test_a_slice_goes_on_computing_its_bounds_on_other_axes_than_the_channels():
+@pytest.mark.parametrize("integers", [TensorProto.INT64, TensorProto.INT32])
+def test_a_slice_goes_on_computing_its_bounds_on_other_axes_than_the_channels(integers):
     """tf2onnx's StridedSlice: one Slice over all axes, its ends concatenated from the shape."""
     g = GraphBuilder()
+
+    def numbers(*values):
+        return g.constant(np.array(values, onnx.helper.tensor_dtype_to_np_dtype(integers)))
+
     images = g.input(("batch", 3, 8, 8))
     x = g.node("Relu", g.conv(images, 3, 12))
-    batch = g.node("Slice", g.node("Shape", x), g.ints(0), g.ints(1))
-    ends = g.node("Concat", batch, g.ints(6, 8, 7), axis=0)
-    done = cut(g.model(g.conv(g.node("Slice", x, g.ints(0, 0, 0, 0), ends, g.ints(0, 1, 2, 3)), 6, 4)))
+    batch = g.node("Cast", g.node("Slice", g.node("Shape", x), g.ints(0), g.ints(1)), to=integers)
+    ends = g.node("Concat", batch, numbers(6, 8, 7), axis=0)
+    done = cut(g.model(g.conv(g.node("Slice", x, numbers(0, 0, 0, 0), ends, numbers(0, 1, 2, 3)), 6, 4)))
     assert done.analysis.groups
     assert_correct(done)
     five = {images: np.random.default_rng(0).random((5, 3, 8, 8), dtype=np.float32)}
