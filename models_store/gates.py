@@ -23,8 +23,9 @@ def _judge(gate: Gate, report: Report) -> GateVerdict:
     value = _value(gate, report)
     if value is None:
         return GateVerdict(gate=gate, passed=False, value=None, reason=f"{gate.metric}: {_why_absent(gate)}")
-    low, high = (gate.min is None or value >= gate.min - ROUNDING), (gate.max is None or value <= gate.max + ROUNDING)
-    passed = low and high
+    high_enough = gate.min is None or value >= gate.min - ROUNDING
+    low_enough = gate.max is None or value <= gate.max + ROUNDING
+    passed = high_enough and low_enough
     reason = f"{gate.metric} is {value:.6g}; {'it holds' if passed else 'it does not hold'} that {bounds(gate)}"
     return GateVerdict(gate=gate, passed=passed, value=value, reason=reason)
 

@@ -18,21 +18,28 @@ def order_for(folder: WorkFolder, model: onnx.ModelProto, images: bytes | None, 
     """To prune the model to half of its MACs; model and images are written to the folder."""
     ids = {"model_id": f"mdl_{0:032x}"} | ({"dataset_id": f"dst_{0:032x}"} if images is not None else {})
     dataset = None if images is None else _kept(folder.inputs / "images.npz", images, "npz").model_dump()
+    return first_attempt(
+        kind="prune",
+        spec={"kind": "prune", **ids, "budget": {"macs_ratio": 0.5}, **spec},
+        model=_kept(folder.inputs / "model.onnx", model.SerializeToString(), "onnx").model_dump(),
+        dataset=dataset,
+        events_fd=events_fd,
+    )
+
+
+def first_attempt(**of_the_job: Any) -> Order:
+    """On the CPU, in one thread."""
     return Order.model_validate(
         {
             "job_id": "job",
             "attempt": 1,
-            "kind": "prune",
-            "spec": {"kind": "prune", **ids, "budget": {"macs_ratio": 0.5}, **spec},
-            "model": _kept(folder.inputs / "model.onnx", model.SerializeToString(), "onnx").model_dump(),
-            "dataset": dataset,
             "device": "cpu",
             "threads": 1,
             "checkpoint_s": 30,
             "sandbox": "T0",
             "limits": Limits(),
             "parent_pid": os.getpid(),
-            "events_fd": events_fd,
+            **of_the_job,
         }
     )
 

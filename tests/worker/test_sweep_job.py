@@ -16,11 +16,11 @@ from models_store.documents.report import LatencyRow
 from models_store.documents.sweep_report import Measured, SweepReport
 from tests.sweep_reports import sweep_report
 from tests.waiting import until
+from tests.worker.orders import first_attempt
 from tests.worker.plane import Plane
 from worker.order import Order
 from worker.runner.sweep import pareto_front, run_sweep
 from worker.runner.voice import Voice
-from worker.sandbox import Limits
 from worker.work_folder import WorkFolder
 
 QUICK = {
@@ -134,24 +134,7 @@ def _points(*measured: tuple[int, float, float | None] | None) -> Order:
         )
         for number, each in enumerate(measured)
     ]
-    return Order.model_validate(
-        {
-            "job_id": sample.job_id,
-            "attempt": 1,
-            "kind": "sweep",
-            "spec": sample.spec,
-            "model": None,
-            "dataset": None,
-            "device": "cpu",
-            "threads": 1,
-            "checkpoint_s": 30,
-            "sandbox": "T0",
-            "limits": Limits(),
-            "parent_pid": os.getpid(),
-            "events_fd": 0,
-            "points": points,
-        }
-    )
+    return first_attempt(kind="sweep", spec=sample.spec, model=None, dataset=None, events_fd=0, points=points)
 
 
 def test_each_front_has_the_cheapest_first_and_points_keep_their_numbers(tmp_path: Path) -> None:
