@@ -103,17 +103,22 @@ class Plane:
         return outcomes
 
     def cut_off(self, when: Callable[[], object], action: Callable[[], object] | None, **settings: Any) -> Outcome:
-        """One attempt, with `action` as soon as `when` is true; without an action the worker is drained."""
-        draining = threading.Event()
+        """One attempt, with `action` as soon as `when` is true; without an action the worker is drained. AssertionError
+        where the attempt ends before that."""
+        draining, ended, cut = threading.Event(), threading.Event(), threading.Event()
 
         def act() -> None:
-            until(when, 200, "the moment")
-            action() if action is not None else draining.set()
+            until(lambda: when() or ended.is_set(), 200, "the moment")
+            if not ended.is_set():
+                action() if action is not None else draining.set()
+                cut.set()
 
         thread = threading.Thread(target=act)
         thread.start()
         (outcome,) = self.work(draining, **settings)
+        ended.set()
         thread.join()
+        assert cut.is_set(), f"{outcome} before the moment at which it was to be cut off"
         return outcome
 
     def run(self, claim: Claim, draining: threading.Event | None = None, **settings: Any) -> Outcome:

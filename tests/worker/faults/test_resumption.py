@@ -26,7 +26,7 @@ from worker.sweeper import remove_checkpoints
 from worker.work_folder import WorkFolder
 
 # Dropout is all that is missing: batch statistics, momentum, shuffling, crops and flips are in.
-TRAINING = {"epochs": 60, "batch_size": 16, "crop_padding": 1, "horizontal_flip": True, "label_smoothing": 0.1}
+TRAINING = {"epochs": 150, "batch_size": 16, "crop_padding": 1, "horizontal_flip": True, "label_smoothing": 0.1}
 TRAINING |= {"precision": "float32"}  # a trial might choose otherwise for the job beside it
 QUICK = {"rounds": 3}
 ERROR = JobError(code="x", error_class=ErrorClass.USER, message="x")

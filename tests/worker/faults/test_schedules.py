@@ -21,10 +21,11 @@ from worker.engine.recovery.schedules import ratio_after
 from worker.runner.html_report.formats import exact
 from worker.supervisor import Outcome
 
+EPOCHS = 200  # some seconds a round: the second is to be caught while it trains
 JOB: dict[str, Any] = {
     "budget": {"macs_ratio": 0.2},
     "pruning": {"round_to": 1},
-    "schedule": {"steps": 3, "epochs": 24},
+    "schedule": {"steps": 3, "epochs": EPOCHS},
     "finetuning": {"epochs": 2, "batch_size": 16, "precision": "float32", "crop_padding": 1},
     "measuring": {"rounds": 3},
 }
@@ -61,7 +62,7 @@ def test_a_job_in_rounds_cut_off_in_the_second_ends_with_the_very_same_model(pla
         assert row.proof.passed
         assert row.training is not None
         assert row.top1 is not None
-    assert [len(row.training.epochs) - 1 for row in report.rounds if row.training] == [24, 24, 2]
+    assert [len(row.training.epochs) - 1 for row in report.rounds if row.training] == [EPOCHS, EPOCHS, 2]
     assert report.rounds[-1].macs == report.pruned.macs <= 0.2 * report.original.macs
     assert report.accuracy is not None
     assert report.rounds[-1].top1 == report.accuracy.final.top1
