@@ -69,7 +69,12 @@ def _after_three_epochs(rows: Rows, way: str) -> Iterable[Claim]:
             runs = seeds["ours"][best], seeds["torch-pruning"][rival]
             value += f"; the mean of {runs[0]} seeds" if runs[0] == runs[1] > 1 else ""
             value += f"; the mean of {runs[0]} against {runs[1]} seeds" if runs[0] != runs[1] else ""
-            value += f"; the better of the rates {' and '.join(sorted(rates))} for each" if len(rates) > 1 else ""
+            counted = {
+                rate
+                for side, method in (("ours", best), ("torch-pruning", rival))
+                for rate in _with_most_seeds(trained[side][method], rates)
+            }
+            value += f"; the better of the rates {' and '.join(sorted(counted))} for each" if len(counted) > 1 else ""
             if "inner layers" in best and not any("inner layers" in method for method in theirs):
                 value += "; theirs was not trained with residual streams left whole"
             # Who is best right after the cut need not be after training.
@@ -133,12 +138,15 @@ def _fair_rates(ours: Trained, theirs: Trained) -> tuple[set[str], bool]:
 
 def _at_best_rate(trained: Trained, rates: Collection[str]) -> dict[str, float]:
     """The mean over the seeds at the best rate, of those with as many seeds as any: one seed may be a lucky one."""
-    found = {method: [accuracies[r] for r in rates if r in accuracies] for method, accuracies in trained.items()}
-    return {
-        method: max(mean(one) for one in each if len(one) == max(map(len, each)))
-        for method, each in found.items()
-        if each
-    }
+    found = {method: _with_most_seeds(accuracies, rates) for method, accuracies in trained.items()}
+    return {method: max(map(mean, each.values())) for method, each in found.items() if each}
+
+
+def _with_most_seeds(accuracies: Mapping[str, Sequence[float]], rates: Collection[str]) -> dict[str, Sequence[float]]:
+    """Those of the rates with as many seeds as any."""
+    found = {rate: accuracies[rate] for rate in rates if rate in accuracies}
+    most = max(map(len, found.values()), default=0)
+    return {rate: each for rate, each in found.items() if len(each) == most}
 
 
 def _run(rows: Rows, base: str, factor: str, side: str) -> set[str]:

@@ -15,7 +15,8 @@ PAGE = REPOSITORY / "docs" / "results.md"
 RESULTS = REPOSITORY / "benchmarks" / "results"
 _ARGUMENTS = {
     "accuracy": "--methods all --epochs 3 --rates 0.01 0.02 0.05; "
-    "python -m benchmarks.accuracy --bases resnet56 --factors 2 --epochs 3 --taught",
+    "python -m benchmarks.accuracy --bases resnet56 --factors 2 --epochs 3 --taught "
+    "--rates 0.01 0.02",
     "masks": "resnet56.onnx cifar10_val.tar.xz",
     "papers": "random-masks --base-epochs 8 --epochs 4; python -m benchmarks.papers heuristic --epochs 1",
 }

@@ -132,6 +132,21 @@ def test_learning_rates_that_one_side_alone_was_given_do_not_count():
     assert not claim({"0.05": 0.92}, {"0.05": 0.9}, {}).holds
 
 
+def test_a_learning_rate_with_fewer_seeds_neither_counts_nor_is_told():
+    ours, rival = (f"{OPTION_B}/{each}" for each in (f"ours/{BEST_OURS}", f"torch-pruning/{BEST_PEER}"))
+    rows = ROWS | {
+        f"{key}/2x/seed {seed}": row(0.6, 0.8) | {"taught": {"3": rates}}
+        for key, by_seed in {
+            ours: ({"0.01": 0.95, "0.02": 0.90}, {"0.02": 0.90}),
+            rival: ({"0.01": 0.80, "0.02": 0.89}, {"0.02": 0.89}),
+        }.items()
+        for seed, rates in enumerate(by_seed)
+    }
+    (claim,) = (each for each in claims({"resnet56": 0.9}, rows, METHODS) if "taught" in each.name)
+    compared = f"{BEST_OURS} (of 1 trained) against {BEST_PEER} (of 1 trained)"
+    assert claim.value == f"+1.00 points: {compared}; the mean of 2 seeds"
+
+
 def test_what_is_not_measured_does_not_hold():
     unmeasured = [claim for claim in claims({"resnet56": 0.9}, ROWS, METHODS) if claim.value == "not measured yet"]
     assert len(unmeasured) == 11
