@@ -21,7 +21,7 @@ from worker import sandbox
 from worker.devices import visible_gpus
 from worker.supervisor import Outcome
 
-TRAINING = {"epochs": 12, "batch_size": 32, "precision": "float32"}
+TRAINING = {"epochs": 40, "batch_size": 32, "precision": "float32"}
 LAUNCHER = "launcher"
 
 
