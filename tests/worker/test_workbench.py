@@ -19,7 +19,9 @@ from worker.engine.criteria import Calibration, score
 from worker.engine.data import Split
 from worker.engine.probe import Probe, some_images
 from worker.engine.surgery import Plan
+from worker.runner.budget import latency_table
 from worker.runner.further_files import further_files
+from worker.runner.stages import estimate
 from worker.runner.voice import Voice
 from worker.runner.workbench import Workbench
 from worker.work_folder import WorkFolder
@@ -32,7 +34,7 @@ def make_bench(tmp_path: Path) -> Iterator[MakeBench]:
     """Benches for a model and its images, whose voice nobody hears."""
     silence = os.open(os.devnull, os.O_WRONLY)
 
-    def make(model: onnx.ModelProto, images: bytes, **spec: Any) -> Workbench:
+    def make(model: onnx.ModelProto, images: bytes | None, **spec: Any) -> Workbench:
         folder = WorkFolder(tmp_path / "work")
         folder.create()
         order = order_for(folder, model, images, silence, **spec)
@@ -142,3 +144,14 @@ def test_seconds_of_an_earlier_attempt_are_taken_up(make_bench: MakeBench) -> No
     again = Workbench(first.order, first.folder, Voice(first.order.events_fd))
     assert again.voice.stage_seconds == first.voice.stage_seconds
     assert again.voice.stage_seconds["baseline"] >= 0.01
+
+
+def test_a_budget_of_latency_is_planned_anew_once_channels_are_left_alone(make_bench: MakeBench) -> None:
+    """Groups are numbered anew, and the table of layer times goes by their numbers."""
+    bench = make_bench(convnet(width=64), None, budget={"latency_ratio": 0.7})
+    first = estimate.run(bench)
+    assert latency_table(bench) is latency_table(bench)
+    bench.leave_alone(tuple(bench.analysis.groups[0].units.tolist()), "not proved")
+    again = estimate.run(bench)
+    assert len(again.kept) == len(first.kept) - 1
+    assert latency_table(bench).full.tolist() == bench.analysis.full.tolist()

@@ -23,17 +23,19 @@ _ANY_BATCH_SIZE = Budget.model_fields["latency_batch_size"].default
 
 
 def latency_table(bench: Workbench) -> LatencyTable:
-    """Measured at the batch size and threads of the budget's line, at most once per attempt."""
-    if bench.table is None:
-        budget = bench.work.budget
+    """Measured at the batch size and threads of the budget's line, once for the groups of channels that there are."""
+    budget, analysis = bench.work.budget, bench.analysis
+
+    def measured() -> LatencyTable:
         bench.voice.log("measuring the latency of the model's layers at several widths")
-        bench.table = measure_table(
-            bench.analysis,
+        return measure_table(
+            analysis,
             batch=budget.latency_batch_size,
             threads=budget.latency_threads,
             on_progress=bench.voice.progress,
         )
-    return bench.table
+
+    return bench.memory.once("latency table", analysis, measured)
 
 
 def limits(bench: Workbench, tightening: float = 1.0, fewer_bytes: int = 0) -> list[Limit]:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from models_store.documents.base import Document
 from models_store.documents.job_spec import EstimateSpec, JobSpec
 from models_store.documents.report import RoundRow
-from worker.engine.allocation import LatencyTable, Memory
+from worker.engine.allocation import Memory
 from worker.engine.criteria import Calibration
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.graph import Analysis, analyze, load_model
@@ -78,7 +78,6 @@ class Workbench:
         self.voice = voice
         self.work: JobSpec | EstimateSpec = order.spec
         self.model_file: InputFile = order.model
-        self.table: LatencyTable | None = None
         self.memory = Memory()
         self.interruption = Interruption()
         self.may_spread = True
