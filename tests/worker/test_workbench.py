@@ -15,11 +15,13 @@ import pytest
 from models_store.documents.export_spec import ExportedFile, MissingFile
 from tests.worker.networks import coloured_squares, convnet, fixed_batch, unlabelled
 from tests.worker.orders import order_for
+from worker.engine.allocation import sensitivity as allocation_by_sensitivity
 from worker.engine.criteria import Calibration, score
 from worker.engine.data import Split
 from worker.engine.probe import Probe, some_images
 from worker.engine.surgery import Plan
 from worker.runner.budget import latency_table
+from worker.runner.estimating import curve, forecast, sensitivity
 from worker.runner.further_files import further_files
 from worker.runner.stages import estimate
 from worker.runner.voice import Voice
@@ -155,3 +157,24 @@ def test_a_budget_of_latency_is_planned_anew_once_channels_are_left_alone(make_b
     again = estimate.run(bench)
     assert len(again.kept) == len(first.kept) - 1
     assert latency_table(bench).full.tolist() == bench.analysis.full.tolist()
+
+
+def test_a_forecast_counts_what_the_curve_has_worked_out_for_the_plan(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prune job that is forecast has no curve before it."""
+    measured, times = allocation_by_sensitivity._measured, []
+
+    def slowly(*arguments: Any) -> Any:
+        times.append(1.0)
+        time.sleep(times[-1])
+        return measured(*arguments)
+
+    monkeypatch.setattr(allocation_by_sensitivity, "_measured", slowly)
+    bench = make_bench(convnet(), None, kind="estimate", pruning={"allocation": "sensitivity"}, macs_ratios=(0.7, 0.5))
+    for stage in (sensitivity.STAGE, curve.STAGE):
+        bench.write(stage, stage.run(bench))
+    assert times == [1.0]
+    seconds = {stage.name: stage.seconds for stage in forecast.run(bench).forecast.stages}
+    assert times == [1.0]
+    assert seconds["estimate"] >= 1.0

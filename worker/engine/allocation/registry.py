@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -37,13 +39,25 @@ class Memory:
     """What allocations of one model worked out and may want again, such as sensitivities, for another budget."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[object, object]] = {}
+        self._found: dict[str, tuple[object, object, float]] = {}
+        self._spared: dict[str, float] = {}
 
     def once(self, what: str, of: object, find: Callable[[], T]) -> T:
         """The result of `find`, worked out at the first call with this name and this object."""
-        if what not in self._found or self._found[what][0] is not of:
-            self._found[what] = of, find()
-        return cast(T, self._found[what][1])
+        known = what in self._found and self._found[what][0] is of
+        if not known:
+            start = time.perf_counter()
+            self._found[what] = of, find(), time.perf_counter() - start
+        _, result, seconds = self._found[what]
+        self._spared.setdefault(what, seconds if known else 0.0)
+        return cast(T, result)
+
+    @contextmanager
+    def sparing(self) -> Iterator[Mapping[str, float]]:
+        """For what is asked for within, the seconds that it took before: who starts without it spends them, too."""
+        spared: dict[str, float] = {}
+        self._spared = spared
+        yield spared
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Curve(Document):
 
 
 def run(bench: Workbench) -> Curve:
-    analysis, scores = bench.analysis, channel_scores(bench).scores
+    analysis, scores = bench.analysis, channel_scores(bench)
     ratios = sorted(set(bench.estimated.macs_ratios), reverse=True)
     plans = [allocate_within(bench, scores, [macs_limit(analysis, ratio)]) for ratio in ratios]
     bench.voice.progress(0.2)

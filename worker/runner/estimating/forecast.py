@@ -50,9 +50,9 @@ class Forecasted(Document):
 
 
 def run(bench: Workbench) -> Forecasted:
-    scored = channel_scores(bench)
-    chosen, plan_s = _timed(lambda: to_budget(bench, scored.scores))
-    plan_s += scored.seconds
+    with bench.memory.sparing() as spared:
+        chosen, plan_s = _timed(lambda: to_budget(bench, channel_scores(bench)))
+    plan_s += sum(spared.values())
     bench.voice.progress(0.2)
     cut, cut_s = _timed(lambda: prune(bench.analysis, chosen.plan))
     _, proof_s = _timed(lambda: prove(bench.analysis, chosen.plan, cut, seed=bench.work.seed, inputs_per_size=1))

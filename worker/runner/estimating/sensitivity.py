@@ -38,7 +38,7 @@ class Sensitivities(Document):
 
 
 def run(bench: Workbench) -> Sensitivities:
-    analysis, scores, keep = bench.analysis, channel_scores(bench).scores, bench.estimated.keep_ratios
+    analysis, scores, keep = bench.analysis, channel_scores(bench), bench.estimated.keep_ratios
     try:
         images = images_of(bench)
         probe = Probe(analysis, images)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
-from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -65,32 +63,23 @@ def run(bench: Workbench) -> Estimate:
 
 
 def _allocated(bench: Workbench) -> Estimate:
-    allocation = to_budget(bench, channel_scores(bench).scores)
+    allocation = to_budget(bench, channel_scores(bench))
     bench.voice.metric({"macs_ratio": allocation.macs / max(bench.analysis.macs, 1) * bench.left.macs})
     return _document(bench, allocation)
 
 
-class Scored(NamedTuple):
-    """The scores of all channels, and how long they took."""
-
-    scores: Scores
-    seconds: float
-
-
-def channel_scores(bench: Workbench) -> Scored:
+def channel_scores(bench: Workbench) -> Scores:
     """By the criterion of the job; worked out once for the channels that may be pruned."""
     pruning, analysis = bench.work.pruning, bench.analysis
 
-    def scored() -> Scored:
-        start = time.monotonic()
-        found = score(
+    def scored() -> Scores:
+        return score(
             analysis,
             pruning.methods()["criterion"].name,
             pruning.criterion_options,
             seed=bench.work.seed,
             calibration=_calibration(bench),
         )
-        return Scored(found, time.monotonic() - start)
 
     return bench.memory.once("scores", analysis, scored)
 
