@@ -181,6 +181,14 @@ def test_apoz_is_the_share_of_zeros(net: Net) -> None:
         np.testing.assert_allclose(values, 1 - (maps == 0).mean(axis=(0, 2, 3)), atol=1e-9)
 
 
+def test_apoz_counts_negative_values_as_any_that_are_not_zero(net: Net) -> None:
+    b = GraphBuilder(seed=0)
+    maps = b.conv(b.input(("n", 3, SIZE, SIZE)), 3, 6)
+    leaky = b.conv(b.node("LeakyRelu", maps, alpha=0.1), 6, CLASSES)
+    (values,) = score(analyze(b.model(leaky)), "apoz", AS_IT_IS, calibration=net.calibration).values()
+    np.testing.assert_array_equal(values, np.ones(6))
+
+
 def test_variance_is_that_of_the_feature_maps(net: Net) -> None:
     found = scores(net, "variance", AS_IT_IS, calibration=net.calibration)
     for values, maps in zip(found, (net.first(), net.second()), strict=True):
@@ -261,9 +269,11 @@ def test_reconstruction_samples_what_a_convolution_reads(net: Net) -> None:
 
 
 def test_greedy_reconstruction_removes_what_adds_least_error(net: Net) -> None:
+    """A score is the largest error up to the unit's removal, as a share of the outputs' energy."""
     _, second = scores(net, "reconstruction", AS_IT_IS, calibration=net.calibration)
     pooled, w3 = net.second().mean(axis=(2, 3)), net.w["w3"]
     removed: list[int] = []
+    worst = 0.0
     for unit in np.argsort(second):
 
         def error(channels: list[int]) -> float:
@@ -272,6 +282,8 @@ def test_greedy_reconstruction_removes_what_adds_least_error(net: Net) -> None:
         rest = [c for c in range(WIDTHS[1]) if c not in removed]
         assert error([*removed, int(unit)]) == pytest.approx(min(error([*removed, c]) for c in rest), rel=1e-5)
         removed.append(int(unit))
+        worst = max(worst, error(removed) / error(list(range(WIDTHS[1]))))
+        assert second[unit] == pytest.approx(worst, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", [method.name for method in CRITERIA if method.data != "none"])

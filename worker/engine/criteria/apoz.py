@@ -31,5 +31,5 @@ def apoz(evidence: Evidence, width: Width, options: CalibratedOptions) -> list[F
 
 def _shares(maps: np.ndarray) -> Floats:
     """(channels, images, ...) -> (1, channels)."""
-    positive = (maps != 0).reshape(*maps.shape[:2], -1)
-    return np.asarray(positive.mean(axis=2).sum(axis=1))[None]
+    active = (maps != 0).reshape(*maps.shape[:2], -1)
+    return np.asarray(active.mean(axis=2).sum(axis=1))[None]
