@@ -63,6 +63,34 @@ def test_scores_grow_along_the_order_of_removal_and_repeat():
         assert (found[0][group.id] == found[1][group.id]).all()
 
 
+@pytest.mark.parametrize("ridge", [1e-3, 1.0])
+def test_scores_are_the_errors_that_damped_least_squares_leaves(ridge: float) -> None:
+    """By its closed form, on rows whose mean drifts from one portion to the next."""
+    g, rng = GraphBuilder(seed=3), np.random.default_rng(5)
+    first, bias, second = g.normal(6, 8), g.normal(8), g.normal(8, 5)
+    hidden = g.node("Relu", g.node("Gemm", g.input(("n", 6)), g.constant(first), g.constant(bias)))
+    analysis = analyze(g.model(g.node("Gemm", hidden, g.constant(second))))
+    rows = (rng.normal(size=(700, 6)) + np.linspace(-1, 2, 700)[:, None]).astype(np.float32)
+    options = {**AS_IT_IS, "ridge": ridge, "calibration_images": 700}
+    found = score(analysis, "refit", options, calibration=Calibration(rows))[0]
+
+    covariance = np.cov(np.maximum(rows.astype(np.float64) @ first + bias, 0), rowvar=False, bias=True)
+    damped = covariance + ridge * np.diagonal(covariance).mean() * np.eye(8)
+
+    def error(removed: list[int]) -> float:
+        kept = [unit for unit in range(8) if unit not in removed]
+        lost = second.astype(np.float64)
+        lost[kept] -= np.linalg.solve(damped[np.ix_(kept, kept)], damped[kept] @ second)
+        return float((lost * (damped @ lost)).sum() / (second * (covariance @ second)).sum())
+
+    removed: list[int] = []
+    for unit in np.argsort(found).tolist():
+        rest = [other for other in range(8) if other not in removed]
+        assert found[unit] == pytest.approx(min(error([*removed, other]) for other in rest), rel=1e-4)
+        removed.append(unit)
+        assert found[unit] == pytest.approx(error(removed), rel=1e-4)
+
+
 def with_reader(op: str, weight: np.ndarray, **attributes: int) -> Analysis:
     """A convolution of 8 channels, and a layer that reads them."""
     g = GraphBuilder(seed=2)
