@@ -8,11 +8,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from tests.engine.graph.graph_builder import GraphBuilder
 from tests.worker.networks import coloured_squares, convnet, double_precision_input
-from worker.engine.allocation import allocate, macs_limit
+from worker.engine.allocation import allocate, macs_limit, plan_of
 from worker.engine.criteria import score
 from worker.engine.data import DataOptions, Dataset, InputSpec, open_dataset
 from worker.engine.errors import EngineError
@@ -75,6 +75,8 @@ def test_channel_masks_score_as_the_masked_original_does(fitted: onnx.ModelProto
     assert outcome.scores[outcome.best].wrong == min(score.wrong for score in outcome.scores)
     assert outcome.best > 0
     assert len({each.kept[0].tobytes() for each in drawn}) == 8
+    vote = masked_original(analysis, analysis.alive(plan_of(analysis, score(analysis, "l1"), kept).kept))
+    assert outcome.control.error == pytest.approx(1 - evaluate(vote, dataset.validation, 4).top1)
 
 
 def test_kernel_masks_score_as_the_masked_original_does(fitted: onnx.ModelProto, dataset: Dataset) -> None:
@@ -89,6 +91,14 @@ def test_kernel_masks_score_as_the_masked_original_does(fitted: onnx.ModelProto,
     assert outcome.scores[outcome.best].wrong == min(score.wrong for score in outcome.scores)
     assert outcome.best > 0
     assert (masks["conv1.weight"] == draw_kernels(targets, 0.6, Draws(SEED), outcome.best)["conv1.weight"]).all()
+    vote = masked(fitted, {each.weight: strongest(array(fitted, each.weight), 0.4) for each in targets})
+    assert outcome.control.error == pytest.approx(1 - evaluate(vote, dataset.validation, 4).top1)
+
+
+def strongest(weight: np.ndarray, share: float) -> np.ndarray:
+    """That share of the kernels, by their L1 norms."""
+    sums = np.abs(weight.astype(np.float64)).sum(axis=(2, 3))
+    return sums > np.quantile(sums, 1 - share)
 
 
 def test_draws_and_scores_do_not_depend_on_the_number_of_threads(model: onnx.ModelProto, dataset: Dataset) -> None:
@@ -149,6 +159,7 @@ def test_norms_are_taken_anew_for_each_mask_as_recovery_takes_them(
 def test_averages_on_one_batch_are_those_taken_norm_by_norm(opset: int) -> None:
     model = convnet()
     model.opset_import[0].version = opset
+    norms(model)[1].attribute.append(helper.make_attribute("epsilon", 0.5))
     images = np.random.default_rng(0).normal(0.4, 2, (30, 3, 12, 12)).astype(np.float32)
     taken, output = renormed(model, images)
     expected = reestimated(model, images)
