@@ -79,10 +79,6 @@ def _defaults(
     }
 
 
-def _taken(parameters: Sequence[object]) -> list[TyperOption]:
-    return [parameter for parameter in parameters if isinstance(parameter, TyperOption)]
-
-
 def _options(
     command: str, options: Sequence[TyperOption], said: object, everywhere: Mapping[str, Any], path: Path
 ) -> dict[str, Any]:
