@@ -57,7 +57,7 @@ def summary(report: Report) -> Table:
         table.add_row(f"round {round.step}", f"{round.macs_ratio:.1%} of the MACs", accuracy, "")
     for row in report.latency:
         table.add_row(
-            f"latency, batch {row.batch_size} (p50)",
+            f"latency, {row.setting} (p50)",
             f"{row.original.p50_ms:.3f} ms",
             f"{row.pruned.p50_ms:.3f} ms",
             f"{row.speedup:.2f}x as fast" if row.resolved else "within noise",

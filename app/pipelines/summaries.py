@@ -74,7 +74,7 @@ def _models(report: Report) -> Iterator[str]:
     if before.peak_memory_bytes and after.peak_memory_bytes:
         yield f"peak memory | {before.peak_memory_bytes / 1e6:,.1f} MB | {after.peak_memory_bytes / 1e6:,.1f} MB"
     for row in report.latency:
-        name = f"latency, batch {row.batch_size} (p50)"
+        name = f"latency, {row.setting} (p50)"
         yield f"{name} | {row.original.p50_ms:.3f} ms | {row.pruned.p50_ms:.3f} ms"
 
 

@@ -85,6 +85,11 @@ class LatencyRow(Document):
     noise: float = Field(description="Half the 10-90 % spread of the original's times, relative to its median.")
 
     @property
+    def setting(self) -> str:
+        """Such as `batch 8`, or `batch 8, 2 threads`: a budget may have other threads than the measuring."""
+        return f"batch {self.batch_size}" + (f", {self.threads} threads" if self.threads > 1 else "")
+
+    @property
     def resolved(self) -> bool:
         """Whether the 10-90 % band of the ratios leaves 1 on one side: a difference beyond the noise."""
         return self.faster or self.speedup_high < 1

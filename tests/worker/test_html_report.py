@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from espalier import tables
 from models_store.documents import job_spec, report
 from worker.runner.html_report import formats, plots, render
 
@@ -319,6 +320,19 @@ def test_a_slower_model_is_not_called_faster():
     assert "0.80\N{MULTIPLICATION SIGN} as fast" in text
     level = latency(1, 2.0, 2.0)
     assert "no difference beyond the noise" in Page(render(sample_report(latency=(level,)))).text
+
+
+def test_latencies_at_one_batch_size_are_told_apart_by_their_threads():
+    one = latency(8, 2.0, 1.0)
+    two = one.model_copy(update={"threads": 2})
+    found = sample_report(latency=(one, two))
+    page = render(found)
+    for row in (one, two):
+        assert f'<td class="n">8</td><td class="n">{row.threads}</td><td>original</td>' in page
+    assert [cell for cell in tables.summary(found).columns[0].cells if "latency" in str(cell)] == [
+        "latency, batch 8 (p50)",
+        "latency, batch 8, 2 threads (p50)",
+    ]
 
 
 def test_a_small_goal_keeps_its_digits():
