@@ -291,6 +291,13 @@ def test_kernels_and_random_masks_are_shown_and_escaped():
         assert shown in text, shown
 
 
+def test_of_an_even_number_of_masks_the_median_lies_between_two():
+    masks = report.MaskSearch(
+        granularity="kernel", samples=100, errors=(0.83, 0.21, 0.42, 0.62), best=1, control=0.33, seconds=3.0
+    )
+    assert f"52.00{formats.SPACE}%" in Page(render(sample_report(random_masks=(masks,)))).text
+
+
 def test_a_diverged_training_still_draws():
     rows = tuple(
         row.model_copy(update={"train_loss": math.nan, "validation_loss": math.inf})

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -33,5 +34,5 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.globals.update(ratio=formats.ratio, significant=formats.significant, wilson=plots.wilson)
-    found.filters.update({name: getattr(formats, name) for name in _FILTERS})
+    found.filters.update({name: getattr(formats, name) for name in _FILTERS} | {"median": median})
     return found
