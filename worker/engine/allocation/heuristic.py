@@ -56,8 +56,8 @@ class HeuristicOptions(Options):
         default=_WINDOW,
         ge=0,
         lt=0.5,
-        description="Of largest_gap: how far from the sought rank a gap may lie, as a share of it. Gaps in the tails, "
-        "between outliers, lie outside.",
+        description="Of largest_gap: how far from the sought rank a gap may lie, as a share of twice the scores below "
+        "or above it, whichever are fewer. Gaps in the tails, between outliers, lie outside.",
     )
 
 
