@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from worker.engine.measure import latency, machine
+from worker.engine.measure import latency, machine, speed
 from worker.engine.measure.speed import summary
 
 
@@ -26,6 +26,21 @@ def test_rows_and_their_order():
         assert row.speedup_low <= row.speedup <= row.speedup_high
         assert 0 < row.pruned.p50_ms <= row.pruned.p90_ms <= row.pruned.p99_ms
         assert row.noise >= 0
+
+
+def test_the_models_take_turns_and_who_begins_takes_turns_too(monkeypatch):
+    """Both run as often in a turn as it takes the faster one to fill it."""
+    ran = []
+
+    def run(session, inputs):
+        channels = session.get_outputs()[0].shape[1]
+        ran.append(channels)
+        return {2: 0.004, 3: 0.02}[channels]
+
+    monkeypatch.setattr(speed, "_seconds", run)
+    (row,) = latency(convolution(2), convolution(3), rounds=4)
+    assert ran[-24:] == [2] * 3 + [3] * 6 + [2] * 6 + [3] * 6 + [2] * 3
+    assert (row.original.p50_ms, row.pruned.p50_ms) == pytest.approx((4, 20))
 
 
 def test_the_arithmetic_of_a_row():
