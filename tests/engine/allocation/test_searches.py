@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -75,19 +76,23 @@ def test_all_candidates_keep_the_budget_and_the_best_is_taken(
     assert again(found.plan).top1 == best.top1
 
 
+def closeness(analysis: Analysis) -> Callable[[Objective, Plan], Value]:
+    """What networks are worth: the more, the closer their widths are to certain shares."""
+    wanted = np.linspace(0.2, 1.0, len(analysis.widths))
+
+    def worth(_: Objective, plan: Plan) -> Value:
+        shares = [np.concatenate([plan.kept[g] for g in groups]).mean() for groups in analysis.widths]
+        return Value(1 - float(np.abs(shares - wanted).mean()), 0.0)
+
+    return worth
+
+
 @pytest.mark.parametrize("method", SEARCHES)
 def test_a_search_learns_from_what_it_saw(
     digits_analysis: Analysis, search, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Of networks that are worth the more, the closer their widths are to certain shares: candidates become better,
-    which those of a lot do not."""
-    wanted = np.linspace(0.2, 1.0, len(digits_analysis.widths))
-
-    def worth(_: Objective, plan: Plan) -> Value:
-        shares = [np.concatenate([plan.kept[g] for g in groups]).mean() for groups in digits_analysis.widths]
-        return Value(1 - float(np.abs(shares - wanted).mean()), 0.0)
-
-    monkeypatch.setattr(Objective, "__call__", worth)
+    """Candidates become better, which those of a lot do not."""
+    monkeypatch.setattr(Objective, "__call__", closeness(digits_analysis))
     options = {"evaluations": 90, "images": 20, "calibration_images": 4}
     more = {} if method == "tpe" else {"population": 10}
     gains = []
@@ -95,6 +100,22 @@ def test_a_search_learns_from_what_it_saw(
         seen = [each.top1 for each in search(method, seed, **options, **more).search.evaluated]
         gains.append(np.mean(seen[-30:]) - np.mean(seen[2:12]))
     assert np.mean(gains) > 0.04, gains
+
+
+def test_particles_are_drawn_to_their_own_best_places(
+    digits_analysis: Analysis, search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Objective, "__call__", closeness(digits_analysis))
+    options = {"evaluations": 90, "images": 20, "calibration_images": 4, "population": 10, "swarm": 0.0, "own": 4.0}
+    seen = [each.top1 for each in search("particle_swarm", 1, **options).search.evaluated]
+    assert np.mean(seen[-30:]) > np.mean(seen[2:12]) + 0.01
+
+
+def test_nsga2_looks_for_cheaper_ones_among_equals(search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Objective, "__call__", lambda _, plan: Value(0.5, 0.0))
+    options = {"evaluations": 90, "images": 20, "calibration_images": 4, "population": 10}
+    costs = [each.cost for each in search("nsga2", 0, **options).search.evaluated]
+    assert np.mean(costs[-30:]) < 0.9 * np.mean(costs[2:12])
 
 
 @pytest.mark.parametrize("method", SEARCHES)
