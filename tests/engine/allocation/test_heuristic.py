@@ -38,6 +38,15 @@ def test_otsu_parts_two_clusters() -> None:
     assert otsu(two, 0.5, 0.25) == pytest.approx((0.3 + 2.0) / 2)
 
 
+def test_otsu_leaves_least_variance_within_the_two_classes() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ordered = np.sort(rng.exponential(size=30))
+        within = [split * ordered[:split].var() + (30 - split) * ordered[split:].var() for split in range(1, 30)]
+        split = int(np.argmin(within)) + 1
+        assert otsu(ordered, 0.5, 0.25) == pytest.approx((ordered[split - 1] + ordered[split]) / 2)
+
+
 def test_otsu_takes_a_layer_of_zeros_first() -> None:
     assert otsu(np.zeros(8), 0.01, 0.25) > 0
 
