@@ -1,7 +1,8 @@
 """`python -m worker`: a Celery worker set up for its device.
 
 A CPU worker runs `--concurrency` jobs at once, each watched by a thread and computed by a child process; a GPU worker
-(ESPALIER_DEVICE=cuda) runs one, so start one per device, each with its own CUDA_VISIBLE_DEVICES.
+(ESPALIER_DEVICE=cuda) runs one at a time, whose trainings share every GPU that it sees: for as many jobs at once, start
+one per GPU, each with its own CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations
