@@ -48,7 +48,7 @@ class DatasetUpload:
 
     def identity(self) -> dict[str, Any]:
         """What tells this upload from another one."""
-        return {"name": self.name, "sha256": self.file.sha256, **self.parameters.model_dump(exclude={"sha256"})}
+        return {**self.parameters.model_dump(), "name": self.name, "sha256": self.file.sha256}
 
 
 async def _from_form(request: Request, incoming: IncomingFileDep) -> DatasetUpload:

@@ -1,5 +1,7 @@
 """Idempotency-Key: what is sent twice happens once, whoever sends it and however often."""
 
+import io
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,6 +106,22 @@ def test_uploads_take_keys_too(service: Service, way: str) -> None:
     assert (first.status_code, first.content) == (again.status_code, again.content) == (201, first.content)
     assert len(service.http.get("/v1/models").json()["items"]) == 1
     problem(send(onnx_bytes("z")), 422, "idempotency_key_reused")
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets"])
+def test_a_form_is_told_from_another_by_the_name_that_its_file_gives(sqlite_service: Service, kind: str) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("cats/1.png", b"x")
+    content = onnx_bytes() if kind == "models" else archive.getvalue()
+
+    def send(filename: str, **form: str) -> httpx.Response:
+        files = {"file": (filename, content)}
+        return sqlite_service.http.post(f"/v1/{kind}", files=files, data=form, headers={"Idempotency-Key": "k"})
+
+    first, again = send("a"), send("b", name="a")
+    assert (first.status_code, first.content) == (again.status_code, again.content) == (201, first.content)
+    problem(send("b"), 422, "idempotency_key_reused")
 
 
 @pytest.mark.parametrize("key", ["", "a b", "\x7f", "x" * 256])
