@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from worker.engine.graph.analysis import Analysis, Counts, Mask
 from worker.engine.graph.labels import Dim, Labels
-from worker.engine.graph.onnx_graph import Array, bodies_of
+from worker.engine.graph.onnx_graph import Array, bodies_of, mentioned_names
 from worker.engine.graph.propagation import Slot
 
 
@@ -133,13 +133,16 @@ class Editor:
                 getattr(graph, field.name).extend(value)
             else:
                 setattr(graph, field.name, value)
-        for tensor in source.graph.initializer:
-            graph.initializer.append(weights.cut.get(tensor.name, tensor))
-        graph.initializer.extend([*weights.copies, *self._made])
         graph.node.extend(nodes)
         graph.input.extend(source.graph.input)
         graph.output.extend(source.graph.output)
-        graph.value_info.extend(v for v in source.graph.value_info if v.name not in self._redeclared)
+        # Shapes in whose place nodes read one of their own now: ONNX Runtime warns of them at every load.
+        unread = set(mentioned_names(source.graph)) - set(mentioned_names(graph)) - {v.name for v in graph.input}
+        graph.initializer.extend(
+            weights.cut.get(tensor.name, tensor) for tensor in source.graph.initializer if tensor.name not in unread
+        )
+        graph.initializer.extend([*weights.copies, *self._made])
+        graph.value_info.extend(v for v in source.graph.value_info if v.name not in self._redeclared | unread)
         self._resize_declarations(graph, weights)
         if source.ir_version < 4:  # before version 4 every initializer had to be a graph input as well
             for tensor in (*weights.copies, *self._made):
