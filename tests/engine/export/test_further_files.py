@@ -186,6 +186,17 @@ def test_int8_weights_leave_a_bit_for_sums_of_two_products_in_16_bits(images, tm
     assert (2 * 255 * largest < 2**15) is not full_range
 
 
+def test_int8_of_a_grouped_transposed_convolution_with_a_bias(images, tmp_path):
+    g = GraphBuilder(17)
+    x = g.node("Relu", g.conv(g.input(("n", 3, 12, 12), "image"), 3, 16))
+    kernel, bias = g.weight(16, 4, 3, 3), g.weight(16, low=-0.5)
+    model = g.model(g.conv(g.node("ConvTranspose", x, kernel, bias, group=4, pads=[1] * 4), 16, 2))
+    quantised = quantise(model, images, tmp_path)
+    types = [tensor.data_type for tensor in quantised.graph.initializer if len(tensor.dims) == 4]
+    assert types == [onnx.TensorProto.INT8] * 3
+    assert 0 < agreement(model, quantised, [{"image": batch} for batch in images]).max_relative_error < 0.1
+
+
 def test_a_model_that_the_quantiser_refuses_is_an_error_with_a_way_out(images, tmp_path):
     with pytest.raises(EngineError, match="cannot quantise") as error:
         quantise(convnet(), [np.zeros((1, 7, 3, 3), np.float32)], tmp_path)

@@ -13,6 +13,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from worker.engine.errors import EngineError
 from worker.engine.graph.inputs import as_declared, given_inputs
+from worker.engine.graph.onnx_graph import int_attribute
 
 _PER_CHANNEL_OPSET = 13
 """DequantizeLinear takes a scale per channel from this opset on."""
@@ -47,6 +48,7 @@ def quantise(
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             reduce_range=not full_range,
+            extra_options={"TensorQuantOverrides": _scaled_as_one(onnx.load(prepared).graph)},
         )
         return onnx.load(target)
     except Exception as error:  # the quantiser raises whatever its parts raise
@@ -60,6 +62,17 @@ def quantise(
     finally:
         for path in (source, prepared, target):
             path.unlink(missing_ok=True)
+
+
+def _scaled_as_one(graph: onnx.GraphProto) -> dict[str, list[dict[str, object]]]:
+    """Kernels of grouped ConvTransposes with a bias, each with one scale, as the quantiser wants it told. Left to
+    itself it takes a scale for each output of a group, and has too few of them for the bias of all groups."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return {
+        node.input[1]: [{}]
+        for node in graph.node
+        if node.op_type == "ConvTranspose" and int_attribute(node, "group", 1) > 1 and stored.issuperset(node.input[1:])
+    }
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]  # published without types
