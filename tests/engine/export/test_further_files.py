@@ -128,6 +128,35 @@ def test_half_precision_keeps_what_does_not_fit_in_float32_from_end_to_end(kind)
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
 
+def _quantised_layer(g, x):
+    scale, zero, fine = g.constant(np.float32(0.02)), g.constant(np.uint8(0)), g.constant(np.float32(0.002))
+    weights = g.constant(g.rng.integers(-60, 60, (8, 8, 3, 3)).astype(np.int8))
+    operands = (scale, zero, weights, fine, g.constant(np.int8(0)), scale, zero)
+    result = g.node("QLinearConv", g.node("QuantizeLinear", x, scale, zero), *operands, pads=[1] * 4)
+    return g.node("DequantizeLinear", result, scale, zero)
+
+
+IN_FLOAT32_ALONE = {
+    "Celu": lambda g, x: g.node("Celu", x),
+    "IsInf": lambda g, x: g.node("Where", g.node("IsInf", x), g.constant(np.float32(0)), x),
+    "QLinearConv": _quantised_layer,
+}
+
+
+@pytest.mark.parametrize("op", IN_FLOAT32_ALONE)
+def test_half_precision_leaves_ops_alone_that_take_no_float16(op):
+    g = GraphBuilder(13)
+    x = g.node("Relu", g.conv(g.input((2, 3, 12, 12), "x"), 3, 8))
+    level = 0.05 if op == "QLinearConv" else 0.01  # what it rounds may come out a level apart
+    assert_same_in_half_precision(g.model(g.conv(IN_FLOAT32_ALONE[op](g, x), 8, 4)), within=level)
+
+
+def assert_same_in_half_precision(model, within=0.01):
+    inputs = [{"x": np.random.default_rng(0).random((2, 3, 12, 12), dtype=np.float32)}]
+    half = to_half_precision(model, too_large=too_large_for_float16(model, inputs))
+    assert 0 < agreement(model, half, inputs).max_relative_error < within
+
+
 @pytest.mark.parametrize("order", [(1, 0, 2), (1, 2, 0), None])
 def test_a_sequence_turned_before_it_is_classified_does_not_kill_the_runtime(order):
     """As recognisers of text have it behind their recurrent layers."""

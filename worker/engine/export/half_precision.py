@@ -16,9 +16,13 @@ from worker.engine.graph.onnx_graph import in_order, int_attribute, ints_attribu
 from worker.engine.graph.stored_weights import with_initializers
 
 _FLOAT32_ONLY = frozenset(
-    ["DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"]
+    [
+        *("DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLSTM"),
+        *("DynamicQuantizeMatMul", "Celu", "IsInf"),
+    ]
 )
-"""Ops that take no float16, or not in every opset, besides those that the converter knows."""
+"""Ops that take no float16, or not in every opset, besides those that the converter knows. So are the likes of
+QLinearConv, for the scales that they read."""
 
 
 def to_half_precision(
@@ -82,7 +86,8 @@ def _in_single_precision(graph: onnx.GraphProto, too_large: frozenset[str]) -> I
     deadly = set(_batch_transposes(graph))
     for number, node in enumerate(graph.node):
         beyond = large.intersection((*node.input, *node.output))
-        if node.op_type in _FLOAT32_ONLY or beyond or deadly.intersection(node.output):
+        takes_none = node.op_type in _FLOAT32_ONLY or node.op_type.startswith("QLinear")
+        if takes_none or beyond or deadly.intersection(node.output):
             node.name = node.name or f"float32_{number}"
             yield node.name
 
