@@ -151,6 +151,19 @@ def test_half_precision_leaves_ops_alone_that_take_no_float16(op):
     assert_same_in_half_precision(g.model(g.conv(IN_FLOAT32_ALONE[op](g, x), 8, 4)), within=level)
 
 
+@pytest.mark.parametrize("kind", ["op", "values"])
+def test_half_precision_casts_behind_ops_that_only_the_runtime_knows(kind):
+    """As in files that ONNX Runtime has optimised."""
+    g = GraphBuilder(17)
+    operands = (g.input((2, 3, 12, 12), "x"), g.weight(8, 3, 3, 3), g.weight(8))
+    x = g.node("FusedConv", *operands, pads=[1] * 4, activation="Relu", domain="com.microsoft")
+    if kind == "op":
+        x = g.node("Max", x, g.constant(np.float32(0.1)))
+    else:
+        x = g.node("Mul", g.node("Mul", x, g.constant(np.float32(1e6))), g.constant(np.float32(1e-6)))
+    assert_same_in_half_precision(g.model(g.conv(x, 8, 4), extra_domains=["com.microsoft"]))
+
+
 def assert_same_in_half_precision(model, within=0.01):
     inputs = [{"x": np.random.default_rng(0).random((2, 3, 12, 12), dtype=np.float32)}]
     half = to_half_precision(model, too_large=too_large_for_float16(model, inputs))

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from worker.engine.errors import EngineError
-from worker.engine.graph.facts import inferred_types
+from worker.engine.export.float32_tensors import float32_tensors
 from worker.engine.graph.onnx_graph import OnnxGraph
 from worker.engine.graph.runtime import RUNTIME_ERRORS
 from worker.engine.measure.session import cpu_session
@@ -23,14 +23,8 @@ def too_large_for_float16(model: onnx.ModelProto, inputs: Sequence[Mapping[str, 
     """Tensors of the main graph, its inputs included, that hold such values on these inputs. What is infinite in
     float32 is so in float16."""
     graph = OnnxGraph(model)
-    types = inferred_types(graph)
     names = [value.name for value in graph.inputs if value.type.tensor_type.elem_type == TensorProto.FLOAT]
-    names += [
-        name
-        for node, scope in zip(graph.nodes, graph.scope, strict=True)
-        for name in node.output
-        if not scope and node.op_type != "Constant" and types.get(name) == TensorProto.FLOAT
-    ]
+    names += float32_tensors(model)
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     del tapped.graph.output[:]

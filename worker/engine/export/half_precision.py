@@ -12,13 +12,14 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from worker.engine.errors import EngineError
 from worker.engine.export.float16_range import LARGEST
+from worker.engine.export.float32_tensors import float32_tensors
 from worker.engine.graph.onnx_graph import in_order, int_attribute, ints_attribute, mentioned_names
 from worker.engine.graph.stored_weights import with_initializers
 
 _FLOAT32_ONLY = frozenset(
     [
         *("DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLSTM"),
-        *("DynamicQuantizeMatMul", "Celu", "IsInf"),
+        *("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm", "Celu", "IsInf"),
     ]
 )
 """Ops that take no float16, or not in every opset, besides those that the converter knows. So are the likes of
@@ -37,6 +38,7 @@ def to_half_precision(
     copy = onnx.ModelProto()
     # The converter leaves an initializer in float32 where only float32 nodes read it, and converts every Constant.
     copy.CopyFrom(with_initializers(model, scalars=True))
+    _declare(copy.graph, float32_tensors(copy))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # says of each weight beyond float16's range that it was cut off
@@ -53,6 +55,14 @@ def to_half_precision(
         ) from error
     _leave_out_detours(converted.graph)
     return in_order(converted)  # the converter writes its Casts behind everything else
+
+
+def _declare(graph: onnx.GraphProto, tensors: Collection[str]) -> None:
+    """State that these are float32: beside a node in float32 the converter casts what it knows the type of."""
+    known = {value.name for value in (*graph.output, *graph.value_info)}
+    graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors if name not in known
+    )
 
 
 def _leave_out_detours(graph: onnx.GraphProto) -> None:
