@@ -55,6 +55,17 @@ def assert_usable(original: onnx.ModelProto, loaded: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize("build_model", [network, branched])
+def test_nodes_that_are_named_alike(build_model, tmp_path: Path):
+    model = build_model()
+    alike = onnx.ModelProto()
+    alike.CopyFrom(model)
+    for nodes in (alike.graph.node, *(body.node for node in alike.graph.node for body in bodies_of(node))):
+        for node in nodes:
+            node.name = node.op_type
+    assert_usable(model, read(alike, tmp_path))
+
+
+@pytest.mark.parametrize("build_model", [network, branched])
 @pytest.mark.parametrize("names", [("ai.onnx",), ("", "ai.onnx")])
 def test_the_standard_domain_by_its_other_name(build_model, names: tuple[str, ...], tmp_path: Path):
     model = build_model()

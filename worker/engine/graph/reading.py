@@ -38,6 +38,7 @@ def put_right(model: onnx.ModelProto) -> None:
     """In place, what converters write otherwise than the standard, or ONNX Runtime reads so."""
     _forget_sizes_that_are_none(model.graph)
     _name_the_standard_domain_alike(model)
+    _forget_names_that_are_taken(model.graph)
     write_densely(model.graph)
     _write_out_pads_of_dilated_kernels(model)
     keep_zeros_apart(model)
@@ -68,6 +69,16 @@ def _name_the_standard_domain_alike(model: onnx.ModelProto) -> None:
     for node in _all_nodes(model.graph):
         if node.domain == _STANDARD_DOMAIN:
             node.domain = ""
+
+
+def _forget_names_that_are_taken(graph: onnx.GraphProto) -> None:
+    """Some converters name several nodes alike, which ONNX Runtime refuses. Nothing refers to nodes by their names."""
+    taken: set[str] = set()
+    for node in _all_nodes(graph):
+        if node.name in taken:
+            node.name = ""
+        elif node.name:
+            taken.add(node.name)
 
 
 def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
