@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Site:
     x: fx.Node
     weight: fx.Node
     transposed: bool
-    """Whether a matrix is stored as (inputs, outputs), as in MatMul and in Gemm without transB."""
+    """Whether the weights are stored as (inputs, outputs, ...), as in MatMul, Gemm without transB and ConvTranspose."""
     bias: fx.Node | None
     biased: fx.Node
     """The layer itself, or the Add that gives it its bias."""
@@ -67,13 +68,16 @@ class Site:
         weight: torch.Tensor = member(module, self.weight).detach().double()
         if not self._is_convolution:
             return (weight if self.transposed else weight.mT)[None]
-        return weight.reshape(self.groups, weight.shape[0] // self.groups, -1).mT
+        split = weight.reshape(self.groups, weight.shape[0] // self.groups, *weight.shape[1:])
+        return split.flatten(3).mT.flatten(1, 2) if self.transposed else split.flatten(2).mT
 
     def store(self, module: fx.GraphModule, matrix: torch.Tensor) -> None:
         """Put the inverse of `matrix` into the module."""
         weight = member(module, self.weight)
-        if self._is_convolution:
-            values = matrix.mT.reshape(weight.shape)
+        if self._is_convolution and self.transposed:  # (groups, inputs x taps, outputs)
+            values = matrix.reshape(weight.shape[0], -1, weight.shape[1]).mT
+        elif self._is_convolution:
+            values = matrix.mT
         else:
             values = matrix[0] if self.transposed else matrix[0].mT
         overwrite(weight, values)
@@ -90,23 +94,43 @@ class Site:
         # numpy's: torch's loads sympy for it.
         axes = np.unravel_index(chosen.numpy(), tuple(y.shape[2:]))
         place: tuple[Any, ...] = tuple(torch.tensor(axis) for axis in axes)
-        views = self._windows(x)  # (images, channels, *out, *kernel), nothing copied but the padding
-        per_image = 4 * taken * x.shape[1] * views[0, 0, *[0] * len(place)].numel()
-        step = max(1, MAX_PATCH_BYTES // per_image)
+        step = max(1, MAX_PATCH_BYTES // (4 * taken * x.shape[1] * math.prod(self._kernel)))
         for start in range(0, len(x), step):
-            patches = views[start : start + step][:, :, *place]  # (images, channels, taken, *kernel)
+            patches = self._patches(x[start : start + step], place)  # (images, channels, taken, *kernel)
             patches = patches.movedim(2, 1).flatten(2)  # (images, taken, channels * kernel)
             targets = y[start : start + step][:, :, *place].mT  # (images, taken, outputs)
             yield _grouped(patches, self.groups), _grouped(targets, self.groups)
 
+    @property
+    def _kernel(self) -> tuple[int, ...]:
+        return tuple(member(self.node.graph.owning_module, self.weight).shape[2:])  # type: ignore[arg-type]
+
+    def _patches(self, x: torch.Tensor, place: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """The inputs of the outputs at these places, one tensor of coordinates per axis: (images, channels, places,
+        *kernel)."""
+        return self._transposed_patches(x, place) if self.transposed else self._windows(x)[:, :, *place]
+
     def _windows(self, x: torch.Tensor) -> torch.Tensor:
-        """The inputs of every output position, as a view."""
-        _, weight, _, strides, pads, dilations, *_ = _arguments(self.node)
-        kernel = member(self.node.graph.owning_module, weight).shape[2:]  # type: ignore[arg-type]
+        """Those of every output position, as a view: (images, channels, *out, *kernel), nothing copied but the pads."""
+        _, _, _, strides, pads, dilations, *_ = _arguments(self.node)
         x = F.pad(x, [p for pad in reversed(pads) for p in (pad, pad)])
-        for axis, (size, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True), start=2):
+        for axis, (size, stride, dilation) in enumerate(zip(self._kernel, strides, dilations, strict=True), start=2):
             x = x.unfold(axis, (size - 1) * dilation + 1, stride)[..., ::dilation]
         return x
+
+    def _transposed_patches(self, x: torch.Tensor, place: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Those of a transposed convolution: a tap adds input i to output i * stride + tap * dilation - pad, so an
+        output reads by a tap the one input that it leads back to, or, where it leads between two or beyond, none."""
+        _, _, _, strides, pads, dilations, *_ = _arguments(self.node)
+        sources, read = [], torch.ones((), dtype=torch.bool)
+        for axis, (size, stride, pad, dilation) in enumerate(zip(self._kernel, strides, pads, dilations, strict=True)):
+            back = place[axis][:, None] + pad - dilation * torch.arange(size)  # (places, taps)
+            source = back.div(stride, rounding_mode="floor")
+            there = (back % stride == 0) & (source >= 0) & (source < x.shape[2 + axis])
+            shape = [len(back), *(size if other == axis else 1 for other in range(len(place)))]
+            sources.append(source.clamp(0, x.shape[2 + axis] - 1).reshape(shape))
+            read = read & there.reshape(shape)
+        return x[:, :, *sources].masked_fill(~read, 0)
 
 
 def _grouped(rows: torch.Tensor, groups: int) -> torch.Tensor:
@@ -125,7 +149,9 @@ def find_sites(form: TorchForm) -> dict[fx.Node, Site]:
         biased = node
         if bias is None:
             stored = member(form.module, weight).shape
-            biased, bias = _added_bias(form, node, (stored[1 if transposed else 0], *[1] * (len(stored) - 2)))
+            groups = _arguments(node)[8] if node.target is torch.convolution else 1
+            outputs = stored[1] * groups if transposed else stored[0]
+            biased, bias = _added_bias(form, node, (outputs, *[1] * (len(stored) - 2)))
         norm = _norm(form, biased)
         total, branch = _sum(norm.node if norm is not None else biased)
         found[node] = Site(node, _arguments(node)[0], weight, transposed, bias, biased, norm, total, branch)
@@ -135,8 +161,8 @@ def find_sites(form: TorchForm) -> dict[fx.Node, Site]:
 def _layer(form: TorchForm, node: fx.Node) -> tuple[fx.Node, bool, fx.Node | None] | None:
     """(weight, transposed, bias) of a node that multiplies an activation with weights of its own."""
     arguments = _arguments(node)
-    if node.target is torch.convolution and not arguments[6]:
-        weight, transposed, bias = arguments[1], False, arguments[2]
+    if node.target is torch.convolution:
+        weight, transposed, bias = arguments[1], bool(arguments[6]), arguments[2]
     elif node.target is F.linear:
         weight, transposed, bias = arguments[1], False, arguments[2] if len(arguments) > 2 else None
         if isinstance(weight, fx.Node) and weight.target is torch.t and len(weight.users) == 1:
