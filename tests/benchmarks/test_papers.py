@@ -22,6 +22,18 @@ def test_the_claim_is_the_best_network_with_enough_removed() -> None:
     assert claims({"base": BASE, "rows": rows[2:]}) == []
 
 
+def test_the_l1_vote_at_the_same_counts_stands_beside_it() -> None:
+    best = _row("random both 45% 55%", 140, 0.108)
+    votes = [
+        _row(f"l1 both {shares}", 140, error, selection="l1")
+        for shares, error in (("45% 70%", 0.2), ("45% 55%", 0.104))
+    ]
+    (claim,) = claims({"base": BASE, "rows": [best, *votes]})
+    assert claim.value == "86.0%; +0.80 points (the L1 vote at the same counts: +0.40 points)"
+    assert claim.holds
+    assert best["name"].replace("random", "l1") in {step.name for step in STEPS}
+
+
 def test_every_step_starts_from_one_before_it() -> None:
     known = {"base"}
     for step in STEPS:

@@ -105,7 +105,7 @@ class Site:
     def _kernel(self) -> tuple[int, ...]:
         return tuple(member(self.node.graph.owning_module, self.weight).shape[2:])  # type: ignore[arg-type]
 
-    def _patches(self, x: torch.Tensor, place: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _patches(self, x: torch.Tensor, place: tuple[Any, ...]) -> torch.Tensor:
         """The inputs of the outputs at these places, one tensor of coordinates per axis: (images, channels, places,
         *kernel)."""
         return self._transposed_patches(x, place) if self.transposed else self._windows(x)[:, :, *place]
@@ -118,7 +118,7 @@ class Site:
             x = x.unfold(axis, (size - 1) * dilation + 1, stride)[..., ::dilation]
         return x
 
-    def _transposed_patches(self, x: torch.Tensor, place: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _transposed_patches(self, x: torch.Tensor, place: tuple[Any, ...]) -> torch.Tensor:
         """Those of a transposed convolution: a tap adds input i to output i * stride + tap * dilation - pad, so an
         output reads by a tap the one input that it leads back to, or, where it leads between two or beyond, none."""
         _, _, _, strides, pads, dilations, *_ = _arguments(self.node)
