@@ -98,6 +98,8 @@ def test_bad_files_are_left_out_and_told(tmp_path):
         (pictures(["cat"], 3), "unusable_dataset", "3 images without labels"),
         ({"cat/0.png": picture((1, 2, 3)), "dog/0.png": b"x"}, "unusable_dataset", "Only one class"),
         (pictures(["cat"], 5) | pictures(["dog"], 1), "unusable_dataset", "fewer than 2 images"),
+        (pictures(["test/a", "test/b"], 3), "unusable_dataset", "None of its images is for training: 6 for test"),
+        (pictures(["val/a", "val/b"], 2), "unusable_dataset", "None of its images is for training: 4 for validation"),
         (pictures(["a", "b"], 2) | {f"a/{i}.jpg": b"x" for i in range(9)}, "unusable_dataset", "unusable"),
     ],
 )

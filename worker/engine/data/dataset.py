@@ -158,7 +158,7 @@ def _read(
             converted += fitted is not image
             store.append(fitted)
             samples.append((item.name, item.part, item.label))
-    refuse_if_unfit(Counter(label for _, _, label in samples), bad)
+    refuse_if_unfit(Counter(label for _, _, label in samples), Counter(part for _, part, _ in samples), bad)
     return samples, store.array(), names, converted
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.engine.data.sample import BadFile, ClassNames, DatasetFormat, Label
+from worker.engine.data.sample import BadFile, ClassNames, DatasetFormat, Label, Part
 from worker.engine.errors import EngineError
 
 MAX_SHAPES = 16
@@ -18,6 +18,7 @@ MIN_CLASSES = 2
 MIN_SAMPLES_PER_CLASS = 2  # one to learn from and one to test with
 MIN_UNLABELLED = 4
 MIN_SOUND_SHARE = 0.5
+_FEW_IMAGES = "At least two sound images of each class are needed; in an archive of images, in a folder named after it."
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def inspect_dataset(path: Path) -> DatasetFacts:
     shapes: Counter[str] = Counter()
     labels: set[Label] = set()
     names: tuple[str, ...] = ()
-    test_samples, bad = 0, []
+    parts: Counter[Part] = Counter()
+    bad = []
     for item in found.read(path):
         if isinstance(item, ClassNames):
             names = item.names
@@ -54,15 +56,15 @@ def inspect_dataset(path: Path) -> DatasetFacts:
         else:
             counts[item.label] += 1
             shapes["x".join(str(size) for size in item.image.shape)] += 1
-            test_samples += item.part == "test"
-    refuse_if_unfit(counts, bad)
+            parts[item.part] += 1
+    refuse_if_unfit(counts, parts, bad)
     order = class_order(labels, names)
     return DatasetFacts(
         format=found.name,
         classes=class_names(order, names),
         samples=counts.total(),
         samples_per_class=tuple(counts[label] for label in order),
-        test_samples=test_samples,
+        test_samples=parts["test"],
         shapes=tuple(shape for shape, _ in shapes.most_common(MAX_SHAPES)),
         bad_files=tuple(f"{item.name}: {item.reason}" for item in bad[:MAX_BAD_FILES]),
         bad_file_count=len(bad),
@@ -106,13 +108,19 @@ def class_names(order: Sequence[Label], names: Sequence[str]) -> tuple[str, ...]
     return tuple(names[label] if isinstance(label, int) and label < len(names) else str(label) for label in order)
 
 
-def refuse_if_unfit(counts: Counter[Label | None], bad: list[BadFile]) -> None:
+def refuse_if_unfit(counts: Counter[Label | None], parts: Counter[Part], bad: list[BadFile]) -> None:
     """Raise where too little is left to train and test with."""
     examples = "; ".join(f"{item.name}: {item.reason}" for item in bad[:3])
     if not counts:
         raise _unfit("It holds no usable image", examples or "it is empty")
     if len(bad) > (1 - MIN_SOUND_SHARE) * (len(bad) + counts.total()):
         raise _unfit(f"{len(bad)} of its files are unusable and only {counts.total()} are sound", examples)
+    if not parts["train"]:  # the other parts are held out of it where they are missing, never the other way round
+        raise _unfit(
+            "None of its images is for training",
+            ", ".join(f"{count} for {part}" for part, count in parts.items()),
+            "Add images for training, as in train/ beside test/; without such folders some of all images are held out.",
+        )
     if counts.keys() == {None}:
         if counts[None] < MIN_UNLABELLED:
             raise _unfit(f"It holds {counts[None]} images without labels", f"at least {MIN_UNLABELLED} are needed")
@@ -124,9 +132,5 @@ def refuse_if_unfit(counts: Counter[Label | None], bad: list[BadFile]) -> None:
         raise _unfit(f"Some classes have fewer than {MIN_SAMPLES_PER_CLASS} images", ", ".join(sorted(scarce)[:5]))
 
 
-def _unfit(what: str, details: str) -> EngineError:
-    return EngineError(
-        "unusable_dataset",
-        f"The dataset cannot be used. {what}: {details}.",
-        "At least two sound images of each class are needed; in an archive of images, in a folder named after it.",
-    )
+def _unfit(what: str, details: str, hint: str = _FEW_IMAGES) -> EngineError:
+    return EngineError("unusable_dataset", f"The dataset cannot be used. {what}: {details}.", hint)
