@@ -23,8 +23,12 @@ from models_store.tables import Pipeline
 
 router = APIRouter(prefix="/v1/hooks", tags=["pipelines"])
 
+FORM = (
+    'As GitHub and GitLab document it. Of `generic` senders `{"type": "build.done", "data": {…}}`, where `data` is '
+    "what POST /v1/pipelines/{id}/runs takes."
+)
 # Not a parsed body: what is signed is the bytes.
-BODY = {"content": {"application/json": {"schema": {"type": "object", "description": "As the sender documents."}}}}
+BODY = {"content": {"application/json": {"schema": {"type": "object", "description": FORM}}}}
 
 
 class HookAnswer(BaseModel):

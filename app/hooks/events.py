@@ -41,7 +41,7 @@ class UnreadableEvent(ApiError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "unreadable_event"
-    hint = "Send events as application/json."
+    hint = "Send events as application/json, of the form that /docs describes beside this path."
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def read(source: Source, headers: Mapping[str, str], body: bytes, secret: str) -
     except ValidationError as error:
         told = "; ".join(sentences(error.errors()))
         raise UnreadableEvent(f"The event of {source} has another form: {told}.") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        raise UnreadableEvent(f"The event of {source} has another form: {error.args[0]!r} is missing.") from error
+    except (TypeError, AttributeError) as error:
         raise UnreadableEvent(f"The event of {source} has another form: {type(error).__name__}.") from error
 
 

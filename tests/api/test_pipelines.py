@@ -331,6 +331,7 @@ def test_what_is_wrong_with_a_signed_event_is_told(sqlite_service: Service) -> N
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (wrong_field, "model_id: String should match pattern"),
+        (b'{"data": {}}', "'type' is missing"),
     ):
         answer = sqlite_service.http.post(saved["hooks"]["generic"], content=body, headers=signed(saved, body))
         assert told in problem(answer, 422, "unreadable_event")["detail"]
