@@ -55,7 +55,8 @@ class IdempotencyRepository:
                 )
             return token
         except IntegrityError:
-            return self._take_over(key, fingerprint, token)
+            taken = self._take_over(key, fingerprint, token)
+        return self.claim(key, fingerprint) if taken is None else taken
 
     def answered(self, key: str, fingerprint: str | None = None) -> Answer | None:
         """What a request with this key has been answered, and a repetition will be.
@@ -89,9 +90,13 @@ class IdempotencyRepository:
             )
         )
 
-    def _take_over(self, key: str, fingerprint: str, token: str) -> str | Answer:
+    def _take_over(self, key: str, fingerprint: str, token: str) -> str | Answer | None:
+        """As `claim`; None where the key has been released meanwhile."""
         query = select(IdempotencyKey, IdempotencyKey.locked_until < database_now()).where(IdempotencyKey.key == key)
-        row, lapsed = self._session.execute(query.with_for_update().execution_options(populate_existing=True)).one()
+        found = self._session.execute(query.with_for_update().execution_options(populate_existing=True)).one_or_none()
+        if found is None:
+            return None
+        row, lapsed = found
         if row.fingerprint != fingerprint:
             raise KeyReused(_reused(key))
         if row.status is not None:
