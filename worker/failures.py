@@ -15,7 +15,7 @@ INSPECTION_TIMEOUT = JobError(
     code="inspection_timeout",
     error_class=ErrorClass.USER,
     message="The inspection of this upload took longer than an inspection may.",
-    hint="Send a smaller file, or a model without long-running loops.",
+    hint="Send it again where the machine was busy, or a smaller file, or a model without long-running loops.",
     stage="inspect",
 )
 
